@@ -1,0 +1,80 @@
+# Every target sets up what it needs. Nothing but Python >= 3.11 and make is asked for.
+#
+#   make PYTHON=python3.12 test      another interpreter for a new .venv
+#   make test ARGS="-k vimco"        arguments for pytest
+#
+# torch: PyPI's build for Linux brings CUDA (several GB). For the small CPU build, tell pip where it is before the
+# first `make`: PIP_EXTRA_INDEX_URL (PyTorch's CPU index) or PIP_FIND_LINKS (a folder of wheels).
+
+PYTHON  ?= python3
+WORKERS ?= 2
+ARGS    ?=
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PIP   := pip==25.3# knows dependency groups (25.1) and still applies a machine's constraints to builds (26.2 does not)
+
+# One thread a process: the tests run WORKERS processes, and sums then always come in the same order.
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint format records clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP)  ## cluster 1,797 handwritten digits, draw them, say what to type next
+	$(VENV)/bin/nvisa demo
+
+test: lint  ## everything CI runs: lint, types, all tests
+	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+check: lint  ## the same without the slow tests, while working
+	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+lint: $(STAMP)  ## ruff (rules and format) and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(STAMP)  ## let ruff rewrite what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+records: $(STAMP)  ## run NVISA's recipes and write benchmarks/records/*.json (hours)
+	$(PY) benchmarks/nvisa_records.py $(ARGS)
+
+# A target for bench, table, figures, perf or docs comes here with the program that it runs.
+
+clean:  ## remove caches and builds; not .venv, records or data
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# ---- the environment: made when missing, brought up to date when pyproject.toml or constraints.txt change ----------
+
+define TOO_OLD
+nvisa needs Python 3.11 or newer. Name one: make PYTHON=python3.12 (and remove $(VENV) if an older one made it).
+endef
+define NO_VENV
+$(PYTHON) lacks its venv or ensurepip module. On Debian or Ubuntu: apt-get install python3-venv. Then run make again.
+endef
+define BROKEN
+$(VENV) is there, but its Python or pip does not run (moved or copied?). Remove it, rm -rf $(VENV), and run make again.
+endef
+
+$(PY):
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here. $(TOO_OLD)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(TOO_OLD)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "$(NO_VENV)" >&2; exit 1; }
+	@test ! -L $(PY) || { echo "$(BROKEN)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(PY)
+	@$(PY) -m pip --version > /dev/null || { echo "$(BROKEN)" >&2; exit 1; }
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(TOO_OLD)" >&2; exit 1; }
+	@echo "Installing into $(VENV), once; a minute or two, more where torch has to be downloaded."
+	$(PY) -m pip install --quiet '$(PIP)'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	@touch $@
