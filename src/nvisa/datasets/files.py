@@ -1,0 +1,176 @@
+"""One reader for the user's own data: .npy, .npz, .csv, .parquet, or a folder of images -> `Table`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from nvisa.datasets.arrays import Float32, as_float32, dequantized, open_npz, scale_images
+from nvisa.datasets.errors import DataError, describing, extra_needed
+
+__all__ = ["Table", "read_table"]
+
+X_KEYS = ("X", "x", "X_train", "x_train", "data")
+Y_KEYS = ("y", "y_train", "labels")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """Rows to cluster, as read from one source.
+
+    Attributes
+    ----------
+    X : float32 array of shape (N, D)
+        A read-only memory map for a float32 .npy file. May hold NaN: the clusterer judges that.
+    columns : list of str, or None
+        Names of the D columns, where the file has them.
+    feature_shape : tuple of int, or None
+        Shape of one image before flattening.
+    labels : array of shape (N,), or None
+    source : str
+        Path, with the member for archives: "data.npz[x_train]".
+    row_names : list of str, or None
+        Image paths below the folder, or a table's index.
+    """
+
+    X: Float32
+    columns: list[str] | None
+    feature_shape: tuple[int, ...] | None
+    labels: np.ndarray | None
+    source: str
+    row_names: list[str] | None = None
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else "with labels"
+        return f"Table({self.source!r}, shape={self.X.shape}, feature_shape={self.feature_shape}, {labels})"
+
+
+def read_table(
+    path: str | Path,
+    *,
+    label_column: str | int | None = None,
+    drop_text: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    labels_from_folders: bool = False,
+) -> Table:
+    """Read rows to cluster from a file or a folder.
+
+    - .npy: [N D] as it is, mapped and not copied when it is float32; [N H W] or [N H W C] flattened, with
+      uint8 pixels scaled to [0, 1].
+    - .npz: the same for its array X, x, X_train, x_train or data, or its only array; labels from y, y_train
+      or labels. A feature file's 8-bit columns are restored by its scale and offset.
+    - .csv (also with ; or tab), .parquet: the numeric columns. A CSV whose first line is all numbers has no
+      header; a first column without a name is an index and names the rows.
+    - a folder: its .png and .jpg files, recursively, sorted by path, as pixels in [0, 1].
+
+    Parameters
+    ----------
+    path : path
+    label_column : str or int, optional
+        .csv, .parquet: column that holds labels, not a feature (its position, if there is no header).
+    drop_text : bool
+        .csv, .parquet: leave out columns that are not numeric instead of refusing them.
+    image_size : int or (height, width), optional
+        Folder: resize every image to this.
+    labels_from_folders : bool
+        Folder: take the names of the immediate subfolders as labels.
+
+    Raises
+    ------
+    DataError
+        If the source is missing, unreadable, cut, empty or not numeric.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _read_folder(path, image_size, labels_from_folders=labels_from_folders)
+    if not path.exists():
+        raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        return _read_columns(path, label_column, drop_text=drop_text)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path}: expected .npy, .npz, .csv, .parquet or a folder of images, got {path.suffix!r}. "
+            "Try numpy.save, or DataFrame.to_csv."
+        )
+    return reader(path)
+
+
+def _read_npy(path: Path) -> Table:
+    advice = "It may be cut, or hold objects, which are refused; write it with numpy.save."
+    with describing(path, "a .npy array of numbers", advice=advice):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise DataError(f"{path}: expected one array, got an archive. Try the suffix .npz.")
+        X, feature_shape = _as_rows(array, path)
+    return Table(X, None, feature_shape, None, str(path))
+
+
+def _read_npz(path: Path) -> Table:
+    with open_npz(path) as archive:
+        key = _data_key(archive, path)
+        source = f"{path}[{key}]"
+        X, feature_shape = _as_rows(
+            dequantized(archive, key, source) if "scale" in archive else archive[key], source
+        )
+        label_key = next((name for name in Y_KEYS if name in archive and name != key), None)
+        labels = None if label_key is None else archive[label_key]
+    if labels is not None and labels.shape != (len(X),):
+        raise DataError(
+            f"{path}: expected {label_key} of shape ({len(X)},) to go with {key}, got {labels.shape}. "
+            "Try saving one label per row, or no labels."
+        )
+    return Table(X, None, feature_shape, labels, source)
+
+
+def _read_columns(path: Path, label_column: str | int | None, *, drop_text: bool) -> Table:
+    with extra_needed(path):
+        from nvisa.datasets import tables  # noqa: PLC0415
+    frame, has_header = tables.read_frame(path)
+    labels = None if label_column is None else tables.pop_labels(frame, label_column, path)
+    X, columns = tables.numeric_block(frame, path, drop_text=drop_text)
+    return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame))
+
+
+def _read_folder(
+    folder: Path, image_size: int | tuple[int, int] | None, *, labels_from_folders: bool
+) -> Table:
+    with extra_needed(folder):
+        from nvisa.datasets import images  # noqa: PLC0415
+    paths = images.list_images(folder)
+    labels = images.folder_labels(paths, folder) if labels_from_folders else None
+    X, shape = images.read_images(paths, folder, image_size)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return Table(X, None, shape, labels, str(folder), names)
+
+
+READERS: dict[str, Callable[[Path], Table]] = {".npy": _read_npy, ".npz": _read_npz}
+
+
+def _as_rows(array: np.ndarray, source: str | Path) -> tuple[Float32, tuple[int, ...] | None]:
+    """(X [N D], shape of one image or None). Float32 rows pass through uncopied."""
+    if array.ndim not in (2, 3, 4) or array.size == 0:
+        raise DataError(
+            f"{source}: expected rows [N D] or images [N H W] or [N H W C], none of them empty, got shape "
+            f"{array.shape}. For a single column, try X.reshape(-1, 1)."
+        )
+    if array.ndim == 2:
+        return as_float32(array, source), None
+    X = array.reshape(len(array), -1)
+    return scale_images(X) if X.dtype == np.uint8 else as_float32(X, source), array.shape[1:]
+
+
+def _data_key(archive: NpzFile, path: Path) -> str:
+    """Name of the array to cluster."""
+    if key := next((name for name in X_KEYS if name in archive), None):
+        return key
+    others = [name for name in archive.files if name not in Y_KEYS]
+    if len(others) != 1:
+        raise DataError(
+            f"{path}: expected an array named {', '.join(X_KEYS)}, or only one, got "
+            f"{', '.join(archive.files) or 'none'}. Try numpy.savez(path, X=...)."
+        )
+    return others[0]
