@@ -113,9 +113,7 @@ def _read_npz(path: Path) -> Table:
     with open_npz(path) as archive:
         key = _data_key(archive, path)
         source = f"{path}[{key}]"
-        X, feature_shape = _as_rows(
-            dequantized(archive, key, source) if "scale" in archive else archive[key], source
-        )
+        X, feature_shape = _as_rows(dequantized(archive, key, source) if "scale" in archive else archive[key], source)
         label_key = next((name for name in Y_KEYS if name in archive and name != key), None)
         labels = None if label_key is None else archive[label_key]
     if labels is not None and labels.shape != (len(X),):
@@ -135,9 +133,7 @@ def _read_columns(path: Path, label_column: str | int | None, *, drop_text: bool
     return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame))
 
 
-def _read_folder(
-    folder: Path, image_size: int | tuple[int, int] | None, *, labels_from_folders: bool
-) -> Table:
+def _read_folder(folder: Path, image_size: int | tuple[int, int] | None, *, labels_from_folders: bool) -> Table:
     with extra_needed(folder):
         from nvisa.datasets import images  # noqa: PLC0415
     paths = images.list_images(folder)

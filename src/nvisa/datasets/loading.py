@@ -128,9 +128,7 @@ def load(
     return _load_features(home, name)
 
 
-def fetch(
-    name: str, data_home: str | Path | None = None, *, progress: Progress | None = None
-) -> tuple[Path, ...]:
+def fetch(name: str, data_home: str | Path | None = None, *, progress: Progress | None = None) -> tuple[Path, ...]:
     """Make sure that the files of `name` are in the data home, complete and right; return them.
 
     Right files are left alone, damaged ones replaced, half-loaded ones continued.
@@ -163,9 +161,7 @@ def available(data_home: str | Path | None = None) -> tuple[Availability, ...]:
     digits = Availability("digits", DIGITS_ROWS, 0, present=True, fetchable=True, n_bytes=0)
     idx_sets = (_idx_availability(home, name) for name in IDX_SETS)
     found = {path.stem for path in (home / "features").glob("*.npz")} - _reserved()
-    features = (
-        _feature_availability(home, name) for name in [*FEATURE_SETS, *sorted(found - set(FEATURE_SETS))]
-    )
+    features = (_feature_availability(home, name) for name in [*FEATURE_SETS, *sorted(found - set(FEATURE_SETS))])
     return (digits, *idx_sets, *features)
 
 
@@ -237,9 +233,7 @@ def _idx_availability(home: Path, name: str) -> Availability:
     spec = IDX_SETS[name]
     paths = [path for file in spec.files if (path := _find(home / name, file))]
     present = len(paths) == len(spec.files)
-    n_bytes = (
-        sum(path.stat().st_size for path in paths) if present else sum(file.n_bytes for file in spec.files)
-    )
+    n_bytes = sum(path.stat().st_size for path in paths) if present else sum(file.n_bytes for file in spec.files)
     return Availability(name, spec.n_train, spec.n_test, present, fetchable=True, n_bytes=n_bytes)
 
 

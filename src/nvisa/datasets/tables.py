@@ -81,9 +81,7 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
     separator = max(SEPARATORS, key=first.count)
     cells = next(csv.reader([first], delimiter=separator))
     has_header = _is_header(cells)
-    frame = pd.read_csv(
-        path, sep=separator, header=0 if has_header else None, encoding="utf-8-sig", low_memory=False
-    )
+    frame = pd.read_csv(path, sep=separator, header=0 if has_header else None, encoding="utf-8-sig", low_memory=False)
     # pandas writes its index as a first column without a name; as a feature it would only rank the rows.
     if has_header and len(cells) > 1 and not cells[0].strip():
         frame = frame.set_index(frame.columns[0])

@@ -1,0 +1,1 @@
+"""nvisa: deep clustering with Gaussian-mixture VAEs, behind scikit-learn's surface."""

@@ -1,0 +1,154 @@
+"""The neighbour graph of a data set: radii in O(N), and clusterings that keep neighbours together.
+
+A leaf on numpy, scipy and scikit-learn. No function here sees a label or a network.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.special import xlogy
+from sklearn.neighbors import NearestNeighbors
+
+__all__ = [
+    "intrinsic_dimension",
+    "merge_by_information",
+    "mutual_information",
+    "neighbour_information",
+    "neighbour_joint",
+    "neighbour_radius",
+    "neighbours",
+    "refine_by_information",
+]
+
+Array = NDArray[np.floating[Any]]
+Rows = NDArray[np.integer]
+
+
+def neighbours(X: Array, k: int) -> Rows:
+    """Row numbers of the k nearest other rows of each row [N k], exact; meant for at most 1e5 rows."""
+    k = min(k, len(X) - 1)
+    return NearestNeighbors(n_neighbors=k).fit(X).kneighbors(return_distance=False)
+
+
+def intrinsic_dimension(distances: Array) -> float:
+    """Levina and Bickel's maximum likelihood dimension from sorted neighbour distances [N k].
+
+    ``1 / d = mean_i mean_{j<k} log( T_k(x_i) / T_j(x_i) )`` (NIPS 2004, eq. 8, with MacKay and
+    Ghahramani's average of the inverses).
+    """
+    tiny = np.finfo(distances.dtype).tiny
+    ratios = np.log(np.maximum(distances[:, -1:], tiny) / np.maximum(distances[:, :-1], tiny))
+    inverse = np.median(ratios.mean(1)) if ratios.size else 0.0  # the median: duplicates would rule a mean
+    return float(1.0 / max(inverse, 1e-3))
+
+
+def neighbour_radius(X: Any, rng: np.random.RandomState, *, k: int = 10, n_reference: int = 4000) -> Array:
+    """Distance from every row to its k-th nearest other row [N], in O(N).
+
+    The neighbours are looked for among ``n_reference`` random rows R only. In d intrinsic dimensions the
+    distance to the k-th of n points grows as ``(k / n)^(1/d)``, so the distance within R is multiplied by
+    ``(|R| / N)^(1/d)``, with d estimated from the same distances. Exact when ``N <= n_reference``.
+
+    X needs ``len`` and indexing by rows only, so that it may be a memory map or rescale as it is read.
+    """
+    n = len(X)
+    chosen = np.sort(rng.permutation(n)[:n_reference])
+    k = min(k, len(chosen) - 1)
+    index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X[chosen])
+    if len(chosen) == n:
+        return index.kneighbors()[0][:, -1]
+    distances = np.concatenate([index.kneighbors(X[s : s + 4096], k + 1)[0] for s in range(0, n, 4096)])
+    # A row of R finds itself first, at distance zero; the others drop their last neighbour.
+    own = np.isin(np.arange(n), chosen, assume_unique=True)
+    distances = np.where(own[:, None], distances[:, 1:], distances[:, :-1])
+    shrink = (len(chosen) / n) ** (1.0 / intrinsic_dimension(distances))
+    return distances[:, -1] * shrink
+
+
+def neighbour_joint(proba: Array, neighbour_rows: Rows) -> Array:
+    """``P[a, b]``: probability that a random row is in a and a random neighbour of it in b, made symmetric.
+
+    Parameters
+    ----------
+    proba
+        q(y|x), or one-hot labels [N K].
+    neighbour_rows
+        Neighbours of each row [N k], as :func:`neighbours` returns them.
+    """
+    joint = sum(proba.T @ proba[column] for column in neighbour_rows.T)
+    joint = joint + joint.T
+    return joint / joint.sum()
+
+
+def mutual_information(joint: Array) -> float:
+    """``I = sum_ab P[a,b] log P[a,b] - 2 sum_a P[a] log P[a]`` of a symmetric joint distribution, in nats."""
+    marginal = joint.sum(1)
+    return float(xlogy(joint, joint).sum() - 2.0 * xlogy(marginal, marginal).sum())
+
+
+def neighbour_information(proba: Array, neighbour_rows: Rows) -> float:
+    """Mutual information of the clusters of two neighbours, in nats: how good an assignment is, label-free.
+
+    At most log K, reached when the clusters are equally large and no edge of the graph leaves its
+    cluster. A merge of two real groups costs it balance, a cut through one costs it edges.
+    """
+    return mutual_information(neighbour_joint(proba, neighbour_rows))
+
+
+def _merge_gains(joint: Array) -> Array:
+    """Change of the mutual information when clusters a and b become one, for every pair [K K]."""
+    f, r, d = xlogy(joint, joint), joint.sum(1), np.diag(joint)
+    fr, fd = xlogy(r, r), np.diag(f)
+    summed = xlogy(joint[:, None] + joint[None], joint[:, None] + joint[None]).sum(-1)  # over all columns
+    corner = xlogy(d[:, None] + joint, d[:, None] + joint)  # columns a and b are not plain sums
+    rest = f.sum(1) - fd
+    outside = summed - corner - corner.T - (rest[:, None] + rest[None] - 2.0 * f)
+    inside_joint = d[:, None] + d[None] + 2.0 * joint
+    inside = xlogy(inside_joint, inside_joint) - fd[:, None] - fd[None] - 2.0 * f
+    r_sum = r[:, None] + r[None]
+    gains = 2.0 * outside + inside - 2.0 * (xlogy(r_sum, r_sum) - fr[:, None] - fr[None])
+    np.fill_diagonal(gains, -np.inf)
+    return gains
+
+
+def merge_by_information(joint: Array, n_clusters: int) -> Rows:
+    """Merge micro-clusters down to ``n_clusters``, each time the pair that loses least information.
+
+    Agglomerative information bottleneck (Slonim & Tishby, NIPS 1999) with a neighbour as the relevant
+    variable. Returns the cluster of each micro-cluster.
+    """
+    group, joint = np.arange(len(joint)), joint.copy()
+    while len(joint) > n_clusters:
+        gains = _merge_gains(joint)
+        a, b = sorted(np.unravel_index(gains.argmax(), gains.shape))
+        joint[a] += joint[b]
+        joint[:, a] += joint[:, b]
+        joint = np.delete(np.delete(joint, b, 0), b, 1)
+        group = np.where(group == b, a, group)
+        group -= group > b
+    return group
+
+
+def refine_by_information(labels: Rows, neighbour_rows: Rows, n_clusters: int, *, n_rounds: int = 30) -> Rows:
+    """Move each row where its neighbours point, until the mutual information of neighbours stops growing.
+
+    Row i goes to ``argmax_a sum_b V[i,b] log( P[a,b] / (P[a] P[b]) )``, with ``V[i,b]`` the number of its
+    neighbours (either way) in b: the derivative of the information in the row's own assignment.
+    """
+    n, k = neighbour_rows.shape
+    edges = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), neighbour_rows.ravel())), shape=(n, n))
+    edges = edges + edges.T
+    best, best_score = labels, -np.inf
+    for _ in range(n_rounds):
+        one_hot = np.eye(n_clusters)[labels]
+        votes = edges @ one_hot
+        joint = one_hot.T @ votes
+        joint /= joint.sum()
+        if (score := mutual_information(joint)) <= best_score:
+            break
+        best, best_score = labels, score
+        r = joint.sum(1)
+        labels = (votes @ np.log((joint + 1e-9) / (np.outer(r, r) + 1e-18)).T).argmax(1)
+    return best

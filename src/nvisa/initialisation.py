@@ -1,0 +1,215 @@
+"""Where training starts: an autoencoder, its codes, and a first assignment that no label chose.
+
+``pretrain`` fits the encoder and the decoder as an autoencoder; ``find_start`` makes a first assignment
+of a bounded number of rows, so that initialisation is linear in N; ``distil`` teaches it to q(y|x).
+
+Sources: "pretrained AE+GMM as an initialization" on the slides; UMAP before a mixture, McConville et
+al., N2D, ICPR 2020; the merging of micro-clusters is ours (docs/methods/nvisa.md).
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import nn
+
+from nvisa.graph import (
+    merge_by_information,
+    neighbour_information,
+    neighbour_joint,
+    neighbours,
+    refine_by_information,
+)
+from nvisa.shapes import Data, LogClusters, Tensor
+from nvisa.training import Objective, OnEpoch, Source, Training, maximise
+
+__all__ = [
+    "Start",
+    "distil",
+    "encode",
+    "find_start",
+    "merged_microclusters",
+    "mixture",
+    "pretrain",
+    "subset",
+    "umap_points",
+]
+
+Array = NDArray[np.floating]
+MAX_ROWS = 20_000  # rows that the mixture, the graph and UMAP look at
+
+
+@dataclass
+class Start:
+    """A first assignment: q(y|x) of ``rows`` as ``proba`` [n K], their ``codes`` [n Z], and a label-free score."""
+
+    rows: NDArray[np.integer]
+    proba: Array
+    codes: Array
+    score: float
+
+
+def pretrain(
+    module: Any,
+    source: Source,
+    training: Training,
+    generator: torch.Generator,
+    on_epoch: OnEpoch | None = None,
+) -> list[dict[str, Any]]:
+    """Fit ``module`` as an autoencoder: maximise ``- ||x - x^||^2 / D`` in the networks' units.
+
+    ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^).
+    """
+
+    def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        error = (module.rescale(x) - module.reconstruct(module.code(x))).square().mean(-1)
+        return Objective(-error, {"reconstruction_error": error})
+
+    return maximise(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
+
+
+@torch.inference_mode()
+def encode(function: Callable[[Data], Tensor], source: Source, rows: NDArray[np.integer], block: int = 4096) -> Array:
+    """``function`` of the given rows, block by block, as an array."""
+    blocks = np.array_split(rows, max(1, -(-len(rows) // block)))
+    return np.concatenate([function(source[part]).cpu().numpy() for part in blocks])
+
+
+def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.integer]:
+    """At most ``limit`` random row numbers, sorted."""
+    return np.sort(rng.permutation(n_rows)[:limit])
+
+
+def principal_components(X: Array, rng: RandomState, n_components: int = 30) -> Array:
+    """The leading principal components: distances among them drop the noise and cost little."""
+    n_components = min(n_components, *X.shape)
+    return PCA(n_components, svd_solver="randomized", random_state=rng).fit_transform(X)
+
+
+def umap_points(X: Array, rng: RandomState) -> Array:
+    """UMAP of the rows (McInnes et al. 2018): 20 neighbours, min_dist 0, up to 10 dimensions."""
+    n = len(X)
+    if n < 15:  # too few for a spectral layout: the rows themselves
+        return X
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's and umap's notes on threads and on spectral fallbacks
+        from umap import UMAP  # noqa: PLC0415  a slow import that init="random" does not need
+
+        reducer = UMAP(
+            n_neighbors=min(20, n - 1),
+            n_components=min(10, X.shape[1]),
+            min_dist=0.0,
+            init="spectral" if n > 50 else "random",
+            random_state=rng.randint(2**31 - 1),
+        )
+        return reducer.fit_transform(X)
+
+
+def merged_microclusters(
+    points: Array,
+    graph: NDArray[np.integer],
+    n_clusters: int,
+    rng: RandomState,
+    *,
+    per_cluster: tuple[int, ...] = (3, 5, 10),
+) -> tuple[Array, float]:
+    """Cut the points finely by k-means, merge by neighbour information, refine, and keep the best of several.
+
+    A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
+    while it splits a third; here k-means only cuts, and the neighbour graph decides what belongs together.
+
+    Returns
+    -------
+    proba : ndarray of shape (n, K)
+        One-hot.
+    score : float
+        Its neighbour information.
+    """
+    best: Array = np.empty(0)
+    best_score = -np.inf
+    for fineness in per_cluster:
+        n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
+        micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
+        group = merge_by_information(neighbour_joint(np.eye(n_micro)[micro], graph), n_clusters)
+        labels = refine_by_information(group[micro], graph, n_clusters)
+        proba = np.eye(n_clusters, dtype=np.float32)[labels]
+        score = neighbour_information(proba, graph)
+        if score > best_score:
+            best, best_score = proba, score
+    return best, best_score
+
+
+def mixture(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10) -> GaussianMixture:
+    """Diagonal Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = GaussianMixture(n_clusters, covariance_type="diag", n_init=n_init, reg_covar=1e-6, random_state=rng)
+        return model.fit(codes.astype(np.float64))
+
+
+def find_start(
+    module: Any,
+    source: Source,
+    init: Any,
+    n_clusters: int,
+    rng: RandomState,
+    generator: torch.Generator,
+    training: Training,
+    on_epoch: OnEpoch | None = None,
+) -> Start:
+    """Pretrain ``module`` as an autoencoder and cluster a subset of the rows.
+
+    ``init`` is "gmm" (mixture on the codes), "umap" (merged micro-clusters in a UMAP of the principal
+    components), or a fitted clusterer, whose ``predict_proba`` is taken.
+    """
+    if init not in ("gmm", "umap") and not hasattr(init, "predict_proba"):
+        raise ValueError(
+            f"init must be 'random', 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}."
+        )
+    pretrain(module, source, training, generator, on_epoch)
+    rows = subset(len(source), rng)
+    codes = encode(module.code, source, rows)
+    x = encode(module.rescale, source, rows)
+    graph_space = principal_components(x, rng)
+    graph = neighbours(graph_space, 10)
+    if isinstance(init, str) and init == "umap":
+        proba, score = merged_microclusters(umap_points(graph_space, rng), graph, n_clusters, rng)
+        return Start(rows, proba, codes, score)
+    if isinstance(init, str):
+        proba = mixture(codes, n_clusters, rng).predict_proba(codes)
+    else:
+        proba = init.predict_proba(source.X[rows])
+    if proba.shape[1] != n_clusters:
+        raise ValueError(f"init gives {proba.shape[1]} clusters, but n_clusters={n_clusters}: make them equal.")
+    proba = proba.astype(np.float32)
+    return Start(rows, proba, codes, neighbour_information(proba, graph))
+
+
+def distil(
+    log_posterior: Callable[[Data], LogClusters],
+    module: nn.Module,
+    source: Source,
+    start: Start,
+    training: Training,
+    generator: torch.Generator,
+    on_epoch: OnEpoch | None = None,
+) -> list[dict[str, Any]]:
+    """Teach q(y|x) the first assignment: maximise ``sum_k r_k log q(k|x)`` over its rows."""
+    target = torch.from_numpy(start.proba).to(source.device)
+
+    def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        log_q_y = log_posterior(x)
+        agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
+        return Objective(agreement, {"log_q_of_start": agreement}, log_q_y)
+
+    labelled = Source(source.X[start.rows], source.device)
+    return maximise(objective, module, labelled, training, generator, stage="distillation", on_epoch=on_epoch)

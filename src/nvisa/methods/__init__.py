@@ -1,0 +1,1 @@
+"""One method, one file. No method imports another."""

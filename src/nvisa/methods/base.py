@@ -1,0 +1,309 @@
+"""DeepClusterer: the scikit-learn surface of every method. It owns validation, seeds and streaming, no loop.
+
+To write a method, subclass it, store settings in ``__init__``, and define
+
+* ``_fit(X, rng)``: train, and set ``module_`` (an ``nn.Module`` with a ``rescale`` member) and ``history_``;
+* ``_log_q_y(x)``: log q(y|x) of a block [B D] of rows as the user gave them;
+* ``_encode(x)``: the latent vector of each row [B Z].
+
+In return it gets fit, fit_predict, predict, predict_proba, transform, labels_, save and the checks of bad
+input. Generative methods subclass :class:`GenerativeClusterer` and also define ``_log_p_x``, ``_draw`` and ``_decode``.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.extmath import randomized_svd
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from nvisa.nets import Rescale
+from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
+from nvisa.training import Source
+
+__all__ = ["DeepClusterer", "GenerativeClusterer", "Rescaled", "generator_from", "make_rescale", "top_deviation"]
+
+Array = NDArray[np.floating]
+BLOCK = 512  # rows of every inference product; a fixed shape makes each row's result independent of the others
+
+
+def generator_from(rng: RandomState) -> torch.Generator:
+    """A torch generator seeded from a NumPy one; the global generators are never touched."""
+    return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+
+
+def make_rescale(X: Array, scaling: str) -> Rescale:
+    """The affine map into the networks' units; see :class:`nvisa.nets.Network` for the kinds.
+
+    Moments are summed block by block in float64: a memory map is read once and never copied whole.
+    """
+    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    shift = X[:BLOCK].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
+    for start in range(0, n, 8192):
+        block = X[start : start + 8192].astype(np.float64) - shift
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+    mean += shift
+    deviation[deviation < 1e-7 * np.maximum(np.abs(mean), 1e-30)] = 0.0
+    _warn_constant(deviation)
+    scale = np.ones_like(deviation)
+    common = np.sqrt((deviation**2).mean()) or 1.0
+    varying = deviation[deviation > 0]
+    if scaling == "auto":
+        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
+    if scaling == "none":
+        mean = np.zeros_like(mean)
+    elif scaling == "global":
+        scale[:] = common
+    elif scaling == "columns":
+        scale[deviation > 0] = varying
+    else:
+        raise ValueError(f"scaling must be 'auto', 'global', 'columns' or 'none', got {scaling!r}.")
+    return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
+
+
+def _warn_constant(deviation: Array) -> None:
+    constant = np.flatnonzero(deviation == 0)
+    if constant.size:
+        shown = ", ".join(map(str, constant[:5])) + (", ..." if constant.size > 5 else "")
+        message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+class Rescaled:
+    """Rows of X in the networks' units, made as they are asked for."""
+
+    def __init__(self, X: Array, rescale: Rescale) -> None:
+        self.X, self.rescale = X, rescale
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @torch.inference_mode()
+    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
+        rescale = self.rescale
+        x = torch.from_numpy(np.array(self.X[rows], dtype=np.float32)).to(rescale.shift.device)
+        return rescale(x).cpu().numpy()
+
+
+def top_deviation(X: Rescaled, rng: RandomState) -> float:
+    """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
+    rows = np.sort(rng.permutation(len(X))[:10_000])
+    x = X[rows] - X[rows].mean(0)
+    return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
+
+
+class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC):
+    """Abstract clusterer; see the module's text for what a method defines.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (N,)
+        Cluster of each training row, equal to ``predict(X)``. Cluster 0 is the largest.
+    module_ : torch.nn.Module
+        The trained networks, usable alone.
+    history_ : list of dict
+        One record an epoch.
+    n_iter_ : int
+        Epochs trained.
+    n_features_in_ : int
+    """
+
+    n_clusters: int
+    random_state: Any
+    module_: Any
+    history_: list[dict[str, Any]]
+    labels_: NDArray[np.integer]
+
+    @abstractmethod
+    def _fit(self, X: Array, rng: RandomState) -> None:
+        """Train on checked data; set ``module_`` and ``history_``."""
+
+    @abstractmethod
+    def _log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)``, without sampling."""
+
+    @abstractmethod
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The latent vector of each row, without sampling."""
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Cluster the rows of X.
+
+        Parameters
+        ----------
+        X
+            Array, data frame or memory map [N D] of finite numbers.
+        y
+            Ignored; here for scikit-learn's pipelines.
+
+        Raises
+        ------
+        ValueError
+            On NaN or infinity, fewer rows than clusters, fewer than two clusters, or an unknown setting.
+        DivergedError
+            When training leaves the finite numbers; it names the term.
+        """
+        checked: Array = validate_data(self, X, dtype=[np.float64, np.float32])
+        self._check(checked)
+        self._fit(checked, check_random_state(self.random_state))
+        self.n_iter_ = len(self.history_)
+        self.labels_ = self.predict(checked)
+        return self
+
+    def _check(self, X: Array) -> None:
+        """Settings and sizes that no method can train with."""
+        if not isinstance(self.n_clusters, (int, np.integer)) or self.n_clusters < 2:
+            raise ValueError(f"n_clusters must be a whole number of at least 2, got {self.n_clusters!r}.")
+        if len(X) < self.n_clusters:
+            raise ValueError(
+                f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
+                "give more rows or ask for fewer clusters."
+            )
+
+    def on_epoch(self, callback: Callable[[Self, dict[str, Any]], None] | None) -> Self:
+        """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
+
+        The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
+        """
+        self._callback = callback
+        return self
+
+    def _report(self, record: dict[str, Any]) -> None:
+        """Hand an epoch's record to the callback, with the networks in evaluation mode while it looks."""
+        callback = getattr(self, "_callback", None)
+        if callback is not None:
+            self.module_.eval()
+            callback(self, record)
+            self.module_.train()
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
+        return self._stream(self._log_q_y, X).argmax(1)
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """``q(y|x)`` [N K], rows summing to one, in the floating type of X."""
+        checked = self._checked(X)
+        proba = np.exp(self._blocks(self._log_q_y, checked).astype(np.float64))
+        return (proba / proba.sum(1, keepdims=True)).astype(checked.dtype)
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Latent vector of each row [N Z], in the floating type of X."""
+        return self._stream(self._encode, X)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.module_.latent_dim
+
+    def _checked(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+
+    def _stream(self, function: Callable[[Data], Tensor], X: ArrayLike) -> Array:
+        """``function`` of checked rows, block by block, in the floating type of X."""
+        checked = self._checked(X)
+        return self._blocks(function, checked).astype(checked.dtype, copy=False)
+
+    @torch.inference_mode()
+    def _blocks(self, function: Callable[[Data], Tensor], X: Array) -> Array:
+        """Every block has the same shape (the last one padded), so no row depends on its neighbours' number."""
+        source = Source(X, next(self.module_.parameters()).device)
+        parts = []
+        for start in range(0, len(X), BLOCK):
+            x = source[slice(start, start + BLOCK)]
+            padded = torch.cat([x, x[:1].expand(BLOCK - len(x), -1)]) if len(x) < BLOCK else x
+            parts.append(function(padded)[: len(x)].cpu().numpy())
+        return np.concatenate(parts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it."""
+        from nvisa.persistence import save  # noqa: PLC0415  keep the leaf out of import time
+
+        check_is_fitted(self)
+        save(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere."""
+        state = super().__getstate__()
+        if "module_" in state:
+            state = {**state, "module_": deepcopy(state["module_"]).cpu()}
+        return state
+
+
+class GenerativeClusterer(DeepClusterer):
+    """sample, score_samples, score and reconstruct, for methods with a density p(x)."""
+
+    @abstractmethod
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log p(x)`` in the units of x, deterministic."""
+
+    @abstractmethod
+    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
+        """x of the given clusters in the user's units; ``noise=False``: the mean of p(x|z)."""
+
+    @abstractmethod
+    def _reconstruct(self, x: Data) -> Data:
+        """The mean of p(x|z) at the latent vector of each row."""
+
+    def score_samples(self, X: ArrayLike) -> Array:
+        """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
+        return self._stream(self._log_p_x, X)
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Mean of :meth:`score_samples`."""
+        return float(self.score_samples(X).mean())
+
+    def reconstruct(self, X: ArrayLike) -> Array:
+        """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
+        return self._stream(self._reconstruct, X)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        cluster: int | None = None,
+        noise: bool = True,
+        random_state: object = None,
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Draw ``y ~ p(y)``, ``z ~ p(z|y)``, ``x ~ p(x|z)`` (slides, "Sample Generation").
+
+        Parameters
+        ----------
+        n_samples
+            Number of rows.
+        cluster
+            Draw from this cluster only.
+        noise
+            False returns the mean of p(x|z) in place of a draw: what pictures show.
+        random_state
+            Seed; by default the clusterer's own.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, D)
+        y : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
+        if cluster is not None and not 0 <= cluster < self.n_clusters:
+            raise ValueError(f"cluster must be in 0..{self.n_clusters - 1}, got {cluster}.")
+        rng = check_random_state(self.random_state if random_state is None else random_state)
+        y = rng.randint(self.n_clusters, size=n_samples) if cluster is None else np.full(n_samples, cluster)
+        with torch.inference_mode():
+            x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
+        return x.cpu().numpy(), y

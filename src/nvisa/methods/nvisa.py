@@ -1,0 +1,472 @@
+"""NVISA: a Gaussian-mixture VAE whose posterior keeps the cluster.
+
+    p(x, y, z)   = p(y) p(z|y) p(x|z)
+    q(y, z | x)  = q(y|x) q(z|y, x)                                      not mean-field
+    L^M(x)       = E log 1/M sum_m p(x, y_m, z_m) / q(y_m, z_m | x)      VIMCO
+    sigma'       = softplus(sigma) + epsilon(fraction of the run)        std annealing
+    cluster of x = argmax_y q(y|x)
+
+Source: Li, Zhao, Xu, Chen, Xu, Li, Pei, "Unsupervised Clustering through Gaussian Mixture Variational
+AutoEncoder with Non-Reparameterized Variational Inference and Std Annealing", IJCNN 2020 (slides).
+
+Axes: B batch, M samples, K clusters, D features, H hidden, Z latent. Every deviation from the paper, with
+its reason and our numbers, is listed in docs/methods/nvisa.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import nn
+from torch.nn import functional as F
+
+from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, vimco
+from nvisa.consistency import VAT, information, vat
+from nvisa.distributions import log_mean_exp, log_normal
+from nvisa.graph import neighbour_information, neighbour_radius, neighbours
+from nvisa.initialisation import Start, distil, find_start, subset
+from nvisa.methods.base import (
+    Array,
+    GenerativeClusterer,
+    Rescaled,
+    generator_from,
+    make_rescale,
+    top_deviation,
+)
+from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, initialise, mlp
+from nvisa.schedules import Constant, Geometric, Schedule
+from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
+from nvisa.training import Objective, Source, Training, maximise
+
+__all__ = ["NVISA", "Densities", "Drawn", "StdFloor", "draw", "log_weights"]
+
+
+@dataclass(frozen=True)
+class StdFloor:
+    """The annealed epsilons of p(x|z) and q(z|y,x).
+
+    Parameters
+    ----------
+    x
+        Schedule of epsilon_x.
+    z
+        Schedule of epsilon_z, in latent units.
+    relative
+        True: ``x`` counts in the data's largest principal standard deviation, the temperature at which
+        the first clusters split (a large sigma_x is a high temperature: Rose, "Deterministic annealing",
+        Proc. IEEE 1998). False: in the networks' units, as in the paper.
+    """
+
+    x: Schedule = Constant(0.0)
+    z: Schedule = Constant(0.0)
+    relative: bool = True
+
+
+HOT = StdFloor(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
+WARM = StdFloor(x=Geometric(0.43, 0.022, until=0.7), z=Geometric(0.5, 0.05, until=0.7))
+
+
+class Drawn(NamedTuple):
+    """M pairs (y, z) drawn from q(y, z | x), and the log densities that weigh them; all [M B]."""
+
+    y: Int[Tensor, "M B"]
+    z: Latent
+    log_q_y: PerSample
+    log_q_z: PerSample
+
+
+class Densities(nn.Module):
+    """The five densities, one method each, named as on the page. h = trunk(x), once per x.
+
+    y enters q(z|y,x) as an embedding added before the last hidden layer, which is what concatenating a
+    one-hot y computes, without repeating the product with h for every sample.
+    """
+
+    def __init__(
+        self,
+        rescale: Rescale,
+        n_clusters: int,
+        network: Network,
+        *,
+        likelihood: str,
+        posterior: str,
+        baseline: bool = False,
+    ) -> None:
+        super().__init__()
+        n_features, hidden, self.latent_dim = len(rescale.shift), list(network.hidden), network.latent_dim
+        self.rescale = rescale
+        self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm)
+        self.y_logits = nn.Linear(hidden[-1], n_clusters)
+        self.z_base = nn.Linear(hidden[-1], hidden[-1])
+        self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
+        self.z_head = GaussianHead(hidden[-1], self.latent_dim)
+        self.prior = MixturePrior(n_clusters, self.latent_dim)
+        self.decoder = mlp([self.latent_dim, *reversed(hidden)])
+        self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
+        # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
+        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None
+
+    def log_q_y(self, h: Float[Tensor, "B H"]) -> LogClusters:
+        """``log q(y|x)``."""
+        return self.y_logits(h).log_softmax(-1)
+
+    def log_posterior(self, x: Float[Tensor, "B D"]) -> LogClusters:
+        """``log q(y|x)`` from x in the networks' units."""
+        return self.log_q_y(self.trunk(x))
+
+    def q_z(self, h: Float[Tensor, "B H"], y: Int[Tensor, "M B"], std_floor: float) -> tuple[Latent, Latent]:
+        """Loc and scale of ``q(z|y,x)``; of ``q(z|x)`` when mean-field."""
+        base = self.z_base(h)
+        if self.y_embedding is None:
+            loc, scale = self.z_head(F.leaky_relu(base, 0.2), std_floor)
+            return loc.expand(len(y), -1, -1), scale.expand(len(y), -1, -1)
+        n_clusters = self.y_embedding.num_embeddings
+        if len(y) <= n_clusters:
+            return self.z_head(F.leaky_relu(base + self.y_embedding(y), 0.2), std_floor)
+        # More samples than clusters: compute each cluster once and look the samples up.
+        loc, scale = self.z_head(F.leaky_relu(base + self.y_embedding.weight[:, None], 0.2), std_floor)
+        index = y[:, :, None].expand(-1, -1, self.latent_dim)
+        return loc.gather(0, index), scale.gather(0, index)
+
+    def log_p_x(self, x: Float[Tensor, "B D"], z: Latent, std_floor: float) -> PerSample:
+        """``log p(x|z)``."""
+        return self.x_head.log_prob(x, self.decoder(z), std_floor)
+
+    def code(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The latent mean without a cluster: what pretraining uses. ``x`` in the user's units."""
+        return self.z_head.loc(F.leaky_relu(self.z_base(self.trunk(self.rescale(x))), 0.2))
+
+    def reconstruct(self, z: Float[Tensor, "B Z"]) -> Data:
+        """``E[x|z]`` in the networks' units."""
+        return self.x_head.mean(self.decoder(z))
+
+    @torch.no_grad()
+    def whiten_codes(self, codes: Array) -> None:
+        """Give the codes unit deviation and mean zero without changing any reconstruction."""
+        shift, scale = torch.from_numpy(codes.mean(0)), torch.from_numpy(codes.std(0).clip(1e-6))
+        first: Any = self.decoder[0]
+        first.bias += first.weight @ shift.to(first.weight)
+        first.weight *= scale.to(first.weight)
+        head = self.z_head.loc
+        head.bias.sub_(shift.to(head.bias)).div_(scale.to(head.bias))
+        head.weight /= scale.to(head.weight)[:, None]
+
+    @torch.no_grad()
+    def set_prior(self, codes: Array, proba: Array) -> None:
+        """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
+        weights = proba / np.maximum(proba.sum(0), 1e-6)
+        loc = weights.T @ codes
+        variance = np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
+        self.prior.loc.copy_(torch.from_numpy(loc))
+        self.prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        tables = [self.y_logits.weight, self.y_logits.bias, self.prior.loc, self.prior.log_scale]
+        for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
+            table.copy_(table[order])
+
+
+def draw(
+    densities: Densities,
+    h: Float[Tensor, "B H"],
+    log_q_y: LogClusters,
+    std_floor_z: float,
+    *,
+    n_samples: int | None,
+    reparameterise: bool,
+    generator: torch.Generator,
+) -> Drawn:
+    """Draw ``(y, z) ~ q(y|x) q(z|y,x)`` M times; ``n_samples=None`` enumerates y instead (M = K)."""
+    n_rows, n_clusters = log_q_y.shape
+    if n_samples is None:
+        y = torch.arange(n_clusters, device=h.device)[:, None].expand(-1, n_rows)
+    else:
+        u = torch.rand(n_rows, n_samples, generator=generator, dtype=h.dtype, device=h.device)
+        cdf = log_q_y.detach().exp().cumsum(1)
+        y = torch.searchsorted(cdf, u * cdf[:, -1:]).clamp_(max=n_clusters - 1).T.contiguous()
+    loc, scale = densities.q_z(h, y, std_floor_z)
+    z = loc + scale * torch.randn(loc.shape, generator=generator, dtype=h.dtype, device=h.device)
+    z = z if reparameterise else z.detach()
+    return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
+
+
+def log_weights(
+    densities: Densities, x: Float[Tensor, "B D"], drawn: Drawn, std_floor_x: float
+) -> dict[str, PerSample]:
+    """The terms of ``log w = log p(x|z) + log p(z|y) + log p(y) - log q(y|x) - log q(z|y,x)``; they add up."""
+    return {
+        "log_p_x_given_z": densities.log_p_x(x, drawn.z, std_floor_x),
+        "log_p_z_given_y": densities.prior.log_p_z(drawn.z, drawn.y),
+        "log_p_y": torch.full_like(drawn.log_q_y, densities.prior.log_p_y()),
+        "minus_log_q_y": -drawn.log_q_y,
+        "minus_log_q_z": -drawn.log_q_z,
+    }
+
+
+@dataclass
+class Ascent:
+    """The objective of one training step: the bound per feature, and the consistency of q(y|x) if asked for."""
+
+    densities: Densities
+    inference: str
+    n_samples: int
+    reparameterise: bool
+    floor_x: Callable[[float], float]
+    floor_z: Callable[[float], float]
+    consistency: VAT | None
+    neighbour_distance: Float[Tensor, " N"] | None
+    generator: torch.Generator
+    moments: RunningMoments
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        """Objective of the batch ``x`` (user's units), rows of the data ``rows``."""
+        x = self.densities.rescale(x)
+        h = self.densities.trunk(x)
+        log_q_y = self.densities.log_q_y(h)
+        bound, terms = self.bound(x, h, log_q_y, fraction)
+        value = bound / x.shape[1]
+        if self.consistency is not None and self.neighbour_distance is not None:
+            unit = self.neighbour_distance[torch.from_numpy(rows).to(x.device)]
+            local, mutual = self._local(self.consistency, x, unit, log_q_y)
+            value = value + self.consistency.weight * (mutual - local)
+            terms |= {"vat": local, "information": mutual}
+        return Objective(value, terms, log_q_y)
+
+    def bound(
+        self, x: Data, h: Float[Tensor, "B H"], log_q_y: LogClusters, fraction: float
+    ) -> tuple[PerExample, dict[str, Tensor]]:
+        """The bound on ``log p(x)`` of x in the networks' units, and the terms it is made of."""
+        floor_x, floor_z = self.floor_x(fraction), self.floor_z(fraction)
+        enumerated = self.inference == "enum_y"
+        drawn = draw(
+            self.densities, h, log_q_y, floor_z,
+            n_samples=None if enumerated else self.n_samples,
+            reparameterise=self.reparameterise, generator=self.generator,
+        )  # fmt: skip
+        terms = log_weights(self.densities, x, drawn, floor_x)
+        log_w = torch.stack(list(terms.values())).sum(0)
+        log_q = drawn.log_q_y if self.reparameterise else drawn.log_q_y + drawn.log_q_z
+        if enumerated:
+            bound = enum_y(log_w, drawn.log_q_y)
+        elif self.inference == "vimco":
+            bound = vimco(log_w, log_q)
+        else:
+            bound = self._nvil(log_w, log_q, h)
+        floors = {"std_floor_x": torch.tensor(floor_x), "std_floor_z": torch.tensor(floor_z)}
+        return bound, {"bound": bound, **terms, **floors}
+
+    def _nvil(self, log_w: PerSample, log_q: PerSample, h: Float[Tensor, "B H"]) -> PerExample:
+        """NVIL with its input-dependent baseline, fitted by least squares, and its running moments."""
+        assert self.densities.baseline is not None  # built for inference='nvil'
+        baseline = self.densities.baseline(h.detach()).squeeze(-1)
+        centred = log_w.detach() - baseline
+        bound = nvil(log_w, log_q, baseline + self.moments.mean, self.moments.scale)
+        self.moments.update(centred.detach())
+        return add_gradient(bound, -(centred - self.moments.mean).square().mean(0))
+
+    def _local(self, settings: VAT, x: Data, unit: PerExample, log_q_y: LogClusters) -> tuple[PerExample, Tensor]:
+        """Adversarial divergence of each row, whose neighbours are ``unit`` away, and the batch's information."""
+        radius, probe = settings.radius * unit, settings.probe * unit
+        local = vat(self.densities.log_posterior, x, log_q_y, radius, probe, self.generator)
+        return local, settings.information * information(log_q_y, settings.balance)
+
+
+class NVISA(GenerativeClusterer):
+    """Gaussian-mixture VAE clustering with non-reparameterised inference and std annealing.
+
+    Parameters
+    ----------
+    n_clusters
+        K.
+    inference
+        Gradient estimator: "vimco", "nvil" or "enum_y".
+    n_samples
+        M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
+    likelihood
+        "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1].
+    posterior
+        "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
+    reparameterise
+        Let the gradient flow through z under VIMCO or NVIL, and score y alone. EnumY always does.
+    std_floor
+        The annealed floors, a :class:`StdFloor`; None: hot from random weights, warm from a start.
+        ``StdFloor()`` is no annealing.
+    init
+        "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
+        Gaussian mixture on its codes; "random"; or a fitted clusterer with ``predict_proba``.
+    consistency
+        A :class:`nvisa.consistency.VAT`; "vat" for its defaults; None for the paper's bound alone.
+    n_init
+        Restarts; the one with the largest neighbour information is kept. No label is used.
+    network, training
+        Sizes and schedule of the optimisation.
+    random_state
+        Seed of everything; the global generators are never touched.
+    verbose
+        1 shows progress.
+
+    Attributes
+    ----------
+    neighbour_information_ : float
+        Label-free score of the fit, in nats; at most log K.
+    start_score_ : float
+        The same score of the initial assignment (NaN for a random start).
+    restarts_ : list of dict
+        Seed and score of every restart.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        inference: str = "vimco",
+        n_samples: int = 5,
+        likelihood: str = "gaussian_shared",
+        posterior: str = "joint",
+        reparameterise: bool = False,
+        std_floor: StdFloor | None = None,
+        init: Any = "umap",
+        consistency: VAT | str | None = "vat",
+        n_init: int = 1,
+        network: Network = Network(),
+        training: Training = Training(),
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.inference = inference
+        self.n_samples = n_samples
+        self.likelihood = likelihood
+        self.posterior = posterior
+        self.reparameterise = reparameterise
+        self.std_floor = std_floor
+        self.init = init
+        self.consistency = consistency
+        self.n_init = n_init
+        self.network = network
+        self.training = training
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _fit(self, X: Array, rng: RandomState) -> None:
+        rescale = make_rescale(X, self.network.scaling)
+        rows = subset(len(X), rng, 10_000)
+        graph = neighbours(rescale(torch.from_numpy(X[rows].astype(np.float32))).numpy(), 10)
+        self.restarts_: list[dict[str, float]] = []
+        best: dict[str, Any] = {}
+        for _ in range(self.n_init):
+            seed = int(rng.randint(2**31 - 1))
+            self._fit_once(X, RandomState(seed), rescale)
+            score = neighbour_information(np.exp(self._blocks(self._log_q_y, X[rows])), graph)
+            self.restarts_.append({"seed": seed, "neighbour_information": score})
+            if not best or score > best["neighbour_information_"]:
+                fitted = ("module_", "history_", "start_score_", "std_floor_x_")
+                best = {"neighbour_information_": score, **{name: getattr(self, name) for name in fitted}}
+        for name, value in best.items():
+            setattr(self, name, value)
+        self._number_by_size(X)
+
+    def _fit_once(self, X: Array, rng: RandomState, rescale: Rescale) -> None:
+        """One restart: networks, start, joint training."""
+        generator, device = generator_from(rng), self.training.torch_device()
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
+            module = Densities(
+                rescale, self.n_clusters, self.network,
+                likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
+            )  # fmt: skip
+        initialise(module, generator)
+        self.module_, source = module.to(device), Source(X, device)
+        self.history_: list[dict[str, Any]] = []
+        self.start_score_ = float("nan")
+        if not (isinstance(self.init, str) and self.init == "random"):
+            self._start(source, rng, generator)
+        ascent = self._ascent(X, rng, generator)
+        self.history_ += maximise(ascent, module, source, self.training, generator, on_epoch=self._report)
+        self.std_floor_x_ = ascent.floor_x(1.0)
+
+    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> Start:
+        """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
+        training = self.training.shortened(0.4)
+        start = find_start(self.module_, source, self.init, self.n_clusters, rng, generator, training, self._report)
+        self.module_.whiten_codes(start.codes)
+        codes = (start.codes - start.codes.mean(0)) / start.codes.std(0).clip(1e-6)
+        self.module_.set_prior(codes, start.proba)
+        distil(self._log_q_y, self.module_, source, start, self.training.shortened(0.1), generator, self._report)
+        self.start_score_ = start.score
+        return start
+
+    def _ascent(self, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
+        """What is maximised, with the floors in the networks' units and the radius of every row."""
+        module = self.module_
+        rescaled = Rescaled(X, module.rescale)
+        hot = isinstance(self.init, str) and self.init == "random"
+        floor = self.std_floor if self.std_floor is not None else (HOT if hot else WARM)
+        unit = top_deviation(rescaled, rng) if floor.relative else 1.0
+        consistency = VAT() if isinstance(self.consistency, str) else self.consistency
+        distance = None
+        if consistency is not None:
+            distance = torch.from_numpy(neighbour_radius(rescaled, rng).astype(np.float32))
+            distance = distance.to(next(module.parameters()).device)
+        return Ascent(
+            module, self.inference, self.n_samples, self.reparameterise or self.inference == "enum_y",
+            lambda t: unit * floor.x(t), floor.z, consistency, distance, generator, RunningMoments(),
+        )  # fmt: skip
+
+    def _number_by_size(self, X: Array) -> None:
+        """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
+        counts = np.bincount(self.predict(X), minlength=self.n_clusters)
+        order = np.argsort(-counts, kind="stable")
+        self.module_.permute(torch.from_numpy(order).to(next(self.module_.parameters()).device))
+
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
+
+        y is enumerated and the S = 32 draws share their noise among all rows, so the number is
+        deterministic and a row's does not depend on the others.
+        """
+        net = self.module_
+        x = net.rescale(x)
+        y = torch.arange(self.n_clusters, device=x.device)[:, None].expand(-1, len(x))
+        loc, scale = net.q_z(net.trunk(x), y, 0.0)
+        noise = torch.randn(32, net.latent_dim, generator=torch.Generator().manual_seed(0)).to(x)
+        terms = []
+        for eps in noise:
+            z = loc + scale * eps
+            log_p = net.log_p_x(x, z, self.std_floor_x_) + net.prior.log_p_z(z, y)
+            terms.append(log_p - log_normal(z, loc, scale))
+        log_p_x_and_y = log_mean_exp(torch.stack(terms)) + net.prior.log_p_y()
+        return torch.logsumexp(log_p_x_and_y, 0) + self._jacobian()
+
+    def _jacobian(self) -> Tensor | float:
+        """From the networks' units to the user's; a Bernoulli pixel has none."""
+        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+
+    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
+        prior, net = self.module_.prior, self.module_
+        eps = torch.randn(len(y), net.latent_dim, generator=generator)
+        z = prior.loc[y] + prior.scale[y] * eps.to(prior.loc)
+        h = net.decoder(z)
+        x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
+        return net.rescale.inverse(x)
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        return self.module_.log_posterior(self.module_.rescale(x))
+
+    def _posterior_mean(self, x: Data) -> tuple[Tensor, Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """The most probable cluster of each row, and loc and scale of q(z|y,x) there."""
+        h = self.module_.trunk(self.module_.rescale(x))
+        y = self.module_.log_q_y(h).argmax(-1)
+        loc, scale = self.module_.q_z(h, y[None], 0.0)
+        return y, loc[0], scale[0]
+
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        return self._posterior_mean(x)[1]
+
+    def _reconstruct(self, x: Data) -> Data:
+        return self.module_.rescale.inverse(self.module_.reconstruct(self._encode(x)))

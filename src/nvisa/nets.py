@@ -1,0 +1,210 @@
+"""Networks: multilayer perceptrons, heads with a std floor, the mixture prior, and the affine input scale.
+
+Each likelihood is a head on the decoder's last hidden layer with the same three methods: ``log_prob``,
+``mean`` and ``draw``. The std floor epsilon enters here and nowhere else.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nvisa.distributions import log_bernoulli, log_normal, log_normal_linear
+from nvisa.shapes import Float, Int, Tensor
+
+__all__ = [
+    "LIKELIHOODS",
+    "BernoulliHead",
+    "GaussianHead",
+    "MixturePrior",
+    "Network",
+    "Rescale",
+    "SharedGaussianHead",
+    "initialise",
+    "mlp",
+]
+
+LEAK = 0.2  # TensorFlow's default, which the NVISA authors' library uses (recipes 1.4)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The size of the networks, and the units in which they see the data.
+
+    Parameters
+    ----------
+    hidden
+        Hidden layers of the encoder's trunk; the decoder mirrors them.
+    latent_dim
+        Z.
+    batch_norm
+        Normalise the trunk's hidden layers. Consistency from random weights needs it; the paper has none.
+    scaling
+        ``"global"``: subtract each column's mean, divide by one number (pixels, embeddings).
+        ``"columns"``: divide each column by its own standard deviation (tables with mixed units).
+        ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
+        is more than 10 times the median one, so that a few columns would drown the others; else "global".
+    """
+
+    hidden: tuple[int, ...] = (500, 500)
+    latent_dim: int = 10
+    batch_norm: bool = True
+    scaling: str = "auto"
+
+
+def mlp(sizes: Sequence[int], *, batch_norm: bool = False) -> nn.Sequential:
+    """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers.append(nn.Linear(n_in, n_out))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(n_out))
+        layers.append(nn.LeakyReLU(LEAK, inplace=True))
+    return nn.Sequential(*layers)
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Glorot-normal weights and zero biases in every linear layer, from the given generator only."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, MixturePrior):
+            nn.init.normal_(layer.loc, generator=generator)
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
+
+
+class Rescale(nn.Module):
+    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"]) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the networks' units."""
+        return (x - self.shift) / self.scale
+
+    def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the user's units."""
+        return x * self.scale + self.shift
+
+    def log_det(self) -> Float[Tensor, ""]:
+        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
+        return -self.scale.log().sum()
+
+
+class MixturePrior(nn.Module):
+    """``p(y) = 1/K`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``: a free table of K means and log deviations.
+
+    The slides put no floor on ``sigma_y``. Means start at N(0, 1) draws, deviations at 1 (recipes 1.1).
+    """
+
+    def __init__(self, n_clusters: int, latent_dim: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(n_clusters, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(n_clusters, latent_dim))
+
+    @property
+    def scale(self) -> Float[Tensor, "K Z"]:
+        """``sigma_y``."""
+        return self.log_scale.exp()
+
+    def log_p_y(self) -> float:
+        """``log 1/K``."""
+        return -math.log(len(self.loc))
+
+    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """``log p(z|y)`` of the paired z and y."""
+        return log_normal(z, F.embedding(y, self.loc), F.embedding(y, self.log_scale).exp())
+
+
+class GaussianHead(nn.Module):
+    """``N(mu(h), diag sigma'(h)^2)`` with ``sigma' = softplus(sigma(h)) + epsilon`` (slides, "Std Annealing")."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(n_in, n_out)
+        self.raw_scale = nn.Linear(n_in, n_out)
+
+    def forward(
+        self, h: Float[Tensor, "*B H"], std_floor: float
+    ) -> tuple[Float[Tensor, "*B D"], Float[Tensor, "*B D"]]:
+        """Return loc and scale."""
+        return self.loc(h), F.softplus(self.raw_scale(h)) + std_floor
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)`` with a deviation per feature and per z."""
+        return log_normal(x, *self(h, std_floor))
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``."""
+        return self.loc(h)
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z)."""
+        loc, scale = self(h, std_floor)
+        return loc + scale * torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
+
+
+class SharedGaussianHead(nn.Module):
+    """The same with a deviation per feature that does not depend on z: the Gram form applies (fast default)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(n_in, n_out)
+        self.raw_scale = nn.Parameter(torch.zeros(n_out))
+
+    def scale(self, std_floor: float) -> Float[Tensor, " D"]:
+        """``sigma' = softplus(sigma) + epsilon``."""
+        return F.softplus(self.raw_scale) + std_floor
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)`` without a tensor of size M x B x D."""
+        return log_normal_linear(x, h, self.loc.weight, self.loc.bias, self.scale(std_floor))
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``."""
+        return self.loc(h)
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z)."""
+        loc = self.loc(h)
+        noise = torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
+        return loc + self.scale(std_floor) * noise
+
+
+class BernoulliHead(nn.Module):
+    """``Bernoulli(s(l(h)))`` for x in [0, 1]; it has no deviation, so the floor does not touch it."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(n_in, n_out)
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)``."""
+        return log_bernoulli(x, self.logits(h))
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``, the pixel probabilities."""
+        return self.logits(h).sigmoid()
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z), zeros and ones."""
+        return torch.bernoulli(self.mean(h), generator=generator)
+
+
+LIKELIHOODS: dict[str, Any] = {
+    "gaussian": GaussianHead,
+    "gaussian_shared": SharedGaussianHead,
+    "bernoulli": BernoulliHead,
+}

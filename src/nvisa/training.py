@@ -1,0 +1,254 @@
+"""The one training loop: batches by index, clipping, a guard against non-finite numbers, history.
+
+It maximises any objective of the form ``(x, rows, fraction) -> Objective`` and knows no model. Data stay
+where they are (an array or a memory map); a batch is gathered by index.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nvisa.schedules import Constant, Cosine, Schedule
+from nvisa.shapes import Data, LogClusters, PerExample, Scalar, Tensor
+
+__all__ = ["DivergedError", "Objective", "Source", "Training", "flush_denormals", "maximise"]
+
+Record = dict[str, Any]
+OnEpoch = Callable[[Record], None]
+
+
+class DivergedError(RuntimeError):
+    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept."""
+
+    def __init__(self, message: str, *, term: str, history: list[Record]) -> None:
+        super().__init__(message)
+        self.term, self.history = term, history
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long, how fast and where to train.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the data; None: as many as make ``steps`` steps, at least one and at most ``max_epochs``.
+    steps, max_epochs
+        What ``epochs=None`` aims at, so that 500 rows and 10 million both get enough, and no more.
+    batch_size
+        B. A smaller data set is taken whole.
+    learning_rate
+        Of Adam; a schedule over the fraction of the run, or a number.
+    clip_norm
+        Largest norm of the whole gradient.
+    device
+        "auto": CUDA, then MPS, then CPU.
+    """
+
+    epochs: int | None = None
+    steps: int = 2500
+    max_epochs: int = 100
+    batch_size: int = 256
+    learning_rate: Schedule | float = field(default_factory=lambda: Cosine(2e-3))
+    clip_norm: float = 10.0
+    device: str = "auto"
+
+    def n_epochs(self, n_rows: int) -> int:
+        """Epochs for this many rows."""
+        if self.epochs is not None:
+            return self.epochs
+        return min(max(1, round(self.steps / self.n_batches(n_rows))), self.max_epochs)
+
+    def n_batches(self, n_rows: int) -> int:
+        """Steps of one epoch."""
+        return max(1, math.ceil(n_rows / self.batch_size))
+
+    def shortened(self, share: float) -> "Training":
+        """The same for a share of the run, at least one epoch: pretraining and distillation."""
+        epochs = None if self.epochs is None else max(1, round(share * self.epochs))
+        return replace(
+            self,
+            epochs=epochs,
+            steps=max(1, round(share * self.steps)),
+            max_epochs=max(1, round(share * self.max_epochs)),
+        )
+
+    def rate(self, fraction: float) -> float:
+        """Learning rate when ``fraction`` of the run is done."""
+        rate = self.learning_rate
+        return (rate if isinstance(rate, Schedule) else Constant(rate))(fraction)
+
+    def torch_device(self) -> torch.device:
+        """The device that ``device`` stands for on this machine."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass
+class Objective:
+    """What one batch returns.
+
+    ``value`` is maximised (its negative is the loss); ``terms`` are logged, and searched when the value
+    is not finite; ``log_q_y`` lets the loop count the clusters in use.
+    """
+
+    value: PerExample | Scalar
+    terms: dict[str, Tensor]
+    log_q_y: LogClusters | None = None
+
+
+class Source:
+    """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
+
+    def __init__(self, X: np.ndarray, device: torch.device) -> None:
+        self.X, self.device = X, device
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Data:
+        taken = np.ascontiguousarray(self.X[rows], dtype=np.float32)
+        if taken.base is not None or isinstance(rows, slice):
+            taken = taken.copy()  # never hand out a view of the user's array
+        return torch.from_numpy(taken).to(self.device)
+
+
+@contextmanager
+def flush_denormals() -> Iterator[None]:
+    """Treat denormal numbers as zero inside: tiny importance weights otherwise slow a step five times."""
+    tiny = torch.tensor(1e-310, dtype=torch.float64)
+    before = bool(tiny * 1.0 == 0.0)  # torch can set the mode but not tell it
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -> list[np.ndarray]:
+    """Row numbers of one epoch's batches, of sizes that differ by one at most."""
+    order = torch.randperm(n_rows, generator=generator).numpy()
+    return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
+
+
+def maximise(
+    objective: Callable[[Data, np.ndarray, float], Objective],
+    module: nn.Module,
+    source: Source,
+    training: Training,
+    generator: torch.Generator,
+    *,
+    stage: str = "training",
+    on_epoch: OnEpoch | None = None,
+) -> list[Record]:
+    """Maximise the mean objective by Adam and return the history, one record an epoch.
+
+    Parameters
+    ----------
+    objective
+        ``(x [B D], rows [B], fraction) -> Objective``.
+    stage
+        What this training is for; it stands in every record.
+    on_epoch
+        Called with each epoch's record: progress, logging.
+
+    Raises
+    ------
+    DivergedError
+        When the objective or its gradient is no longer finite.
+    """
+    trained = list(module.parameters())
+    optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), fused=True)
+    n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
+    history: list[Record] = []
+    started = time.perf_counter()
+    module.train()
+    with flush_denormals():
+        for epoch in range(n_epochs):
+            tally = _Tally()
+            for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
+                fraction = (epoch + b / n_batches) / n_epochs
+                optimizer.param_groups[0]["lr"] = training.rate(fraction)
+                step = objective(source[rows], rows, fraction)
+                _ascend(step, optimizer, trained, training.clip_norm, history)
+                tally.add(step, len(rows))
+            seconds = time.perf_counter() - started
+            record = {"stage": stage, "epoch": epoch + 1, "n_epochs": n_epochs, "seconds": seconds, **tally.means()}
+            history.append(record)
+            if on_epoch is not None:
+                on_epoch(record)
+    module.eval()
+    return history
+
+
+def _ascend(
+    step: Objective,
+    optimizer: torch.optim.Optimizer,
+    trained: list[nn.Parameter],
+    clip: float,
+    history: list[Record],
+) -> None:
+    """One step up the objective, or an error that names the term that is not finite."""
+    loss = -step.value.mean()
+    if not torch.isfinite(loss):
+        _raise_diverged(step, history)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(trained, clip)
+    if not torch.isfinite(norm):
+        raise DivergedError(_message("the gradient", len(history)), term="gradient", history=history)
+    optimizer.step()
+
+
+def _raise_diverged(step: Objective, history: list[Record]) -> None:
+    """Name the first term that is not finite."""
+    term = next((name for name, value in step.terms.items() if not torch.isfinite(value).all()), "objective")
+    raise DivergedError(_message(term, len(history)), term=term, history=history)
+
+
+def _message(term: str, epochs_done: int) -> str:
+    return (
+        f"Training diverged: {term} is not finite after {epochs_done} whole epochs. Expected finite numbers. "
+        "Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
+    )
+
+
+class _Tally:
+    """Running means of an epoch's terms, and of the assignment."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.sums: dict[str, Tensor] = {}
+        self.mass: Tensor | None = None
+        self.counts: Tensor | None = None
+
+    def add(self, step: Objective, n: int) -> None:
+        """Fold in a batch of n rows; no number leaves the device before the epoch ends."""
+        self.n += n
+        for name, value in {"objective": step.value, **step.terms}.items():
+            self.sums[name] = self.sums.get(name, torch.zeros(())) + n * value.detach().mean()
+        if step.log_q_y is not None:
+            log_q_y = step.log_q_y.detach()
+            counts = torch.bincount(log_q_y.argmax(1), minlength=log_q_y.shape[1])
+            mass = log_q_y.exp().sum(0)
+            self.counts = counts if self.counts is None else self.counts + counts
+            self.mass = mass if self.mass is None else self.mass + mass
+
+    def means(self) -> Record:
+        """The epoch's means, the clusters in use and the entropy of the mean assignment."""
+        record: Record = {name: float(value) / self.n for name, value in self.sums.items()}
+        if self.counts is not None and self.mass is not None:
+            record["clusters_in_use"] = int((self.counts >= 0.1 * self.n / len(self.counts)).sum())
+            share = self.mass / self.mass.sum()
+            record["assignment_entropy"] = float(torch.special.entr(share).sum())
+        return record
