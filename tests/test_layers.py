@@ -20,12 +20,13 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {""},  # nvisa/__init__.py, the names that a user imports
     {"benchmark"},
     {"report"},
+    {"commands"},
     {"demo"},
     {"cli"},
     {"__main__"},
 ]
-LEAVES = {"metrics", "datasets", "features", "persistence", "graph"}  # import nothing of nvisa's
-READ_DATA = {"benchmark", "report", "demo", "cli"}  # everyone else takes arrays
+LEAVES = {"metrics", "datasets", "features", "persistence", "graph", "progress", "pictures"}  # import nothing of nvisa's
+READ_DATA = {"benchmark", "report", "commands", "demo", "cli"}  # everyone else takes arrays
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 

@@ -1,1 +1,57 @@
-"""nvisa: deep clustering with Gaussian-mixture VAEs, behind scikit-learn's surface."""
+"""nvisa: deep clustering with Gaussian-mixture VAEs, behind scikit-learn's surface.
+
+from nvisa import NVISA
+labels = NVISA(n_clusters=10).fit_predict(X)
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nvisa.consistency import VAT
+    from nvisa.methods import load
+    from nvisa.methods.nvisa import NVISA, StdFloor
+    from nvisa.nets import Network
+    from nvisa.persistence import ModelError
+    from nvisa.schedules import Constant, Cosine, Geometric, Halving
+    from nvisa.training import DivergedError, Training
+
+__all__ = [
+    "NVISA",
+    "VAT",
+    "Constant",
+    "Cosine",
+    "DivergedError",
+    "Geometric",
+    "Halving",
+    "ModelError",
+    "Network",
+    "StdFloor",
+    "Training",
+    "load",
+]
+
+# Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
+_HOMES = {
+    "consistency": ("VAT",),
+    "methods": ("load",),
+    "methods.nvisa": ("NVISA", "StdFloor"),
+    "nets": ("Network",),
+    "persistence": ("ModelError",),
+    "schedules": ("Constant", "Cosine", "Geometric", "Halving"),
+    "training": ("DivergedError", "Training"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("nvisa")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"nvisa.{home}"), name)
+    raise AttributeError(f"module 'nvisa' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

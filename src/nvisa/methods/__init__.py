@@ -1,1 +1,76 @@
-"""One method, one file. No method imports another."""
+"""The registry of methods, and reading their models. One method, one file; none imports another."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nvisa import persistence
+from nvisa.consistency import VAT
+from nvisa.methods.base import DeepClusterer
+from nvisa.methods.nvisa import NVISA, Densities, StdFloor
+from nvisa.nets import Network, Rescale
+from nvisa.persistence import ModelError
+from nvisa.schedules import Constant, Cosine, Geometric, Halving
+from nvisa.training import Training
+
+__all__ = ["METHODS", "NVISA", "SETTINGS", "load"]
+
+METHODS: dict[str, type[DeepClusterer]] = {"nvisa": NVISA}
+
+# Every settings class that a model directory may name.
+SETTINGS: dict[str, type] = {
+    kind.__name__: kind for kind in (Network, Training, StdFloor, VAT, Constant, Cosine, Geometric, Halving)
+}
+
+
+def load(path: str | Path, device: str = "cpu") -> Any:
+    """Read the fitted clusterer that ``save`` wrote. No code from the files is executed.
+
+    Parameters
+    ----------
+    path
+        The model directory.
+    device
+        Where its networks go: "cpu", "cuda", ..., or "auto".
+
+    Returns
+    -------
+    DeepClusterer
+        Of the class that was saved, predicting what it predicted.
+
+    Raises
+    ------
+    nvisa.persistence.ModelError
+        If the directory is incomplete, damaged, changed, or from a newer nvisa.
+    """
+    manifest, arrays = persistence.read(path)
+    try:
+        clusterer = _unfitted(manifest)
+        persistence.restore(clusterer, _networks(clusterer, manifest), manifest, arrays)
+    except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
+        # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
+        raise ModelError(f"{path}: {error}") from error
+    clusterer.module_.to(Training(device=device).torch_device())
+    return clusterer
+
+
+def _unfitted(manifest: persistence.Manifest) -> DeepClusterer:
+    """The clusterer of the manifest's class, with its settings."""
+    kinds = {kind.__name__: kind for kind in METHODS.values()}
+    name = manifest["class"]
+    if name not in kinds:
+        raise ModelError(f"expected a method among {', '.join(kinds)}, got {name!r}. Upgrade nvisa?")
+    params = {key: persistence.decode(value, SETTINGS) for key, value in manifest["params"].items()}
+    return kinds[name](**params)
+
+
+def _networks(clusterer: Any, manifest: persistence.Manifest) -> nn.Module:
+    """The clusterer's networks without memory of their own, to be filled from the file."""
+    n_features = manifest["fitted"]["n_features_in_"]
+    with torch.device("meta"):
+        return Densities(
+            Rescale(torch.zeros(n_features), torch.ones(n_features)), clusterer.n_clusters, clusterer.network or Network(),
+            likelihood=clusterer.likelihood, posterior=clusterer.posterior, baseline=clusterer.inference == "nvil",
+        )  # fmt: skip

@@ -1,0 +1,395 @@
+"""The model directory: arrays in safetensors, everything else in a JSON manifest. No pickle, no code.
+
+    model/model.safetensors   "module.*": the networks' state; "fitted.*": labels_ and other arrays
+    model/manifest.json       format, schema, class, params, fitted, omitted, extra, versions, sha256
+
+In ``params`` a settings object (a frozen dataclass of nvisa's) is ``{"$type": name, ...fields}`` and a float
+that is not finite ``{"$float": "inf"}``; it is rebuilt from a closed table of classes that the reader
+passes in, never by import path. In ``fitted``, null is a number that is not finite.
+
+A leaf: it imports nothing of nvisa.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "ModelError",
+    "check_target",
+    "decode",
+    "encode",
+    "is_model",
+    "plain",
+    "read",
+    "read_manifest",
+    "restore",
+    "save",
+]
+
+ARRAYS, MANIFEST = "model.safetensors", "manifest.json"
+FORMAT, SCHEMA = "nvisa model", 1
+PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "safetensors")
+KEYS = {"class": str, "params": dict, "fitted": dict, "omitted": dict, "extra": dict, "sha256": str}
+
+Manifest = dict[str, Any]
+Notes = dict[str, str]
+
+
+class ModelError(ValueError):
+    """A model directory that cannot be read, or a place where none can be written."""
+
+
+# ---- settings -------------------------------------------------------------------------------------------------
+
+
+def encode(value: Any, where: str, notes: Notes) -> Any:
+    """A setting as JSON; what has no form there becomes null, and ``notes[where]`` says what it was."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(value)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [encode(item, f"{where}[{i}]", notes) for i, item in enumerate(value)]
+    if _is_setting(value):
+        parts = {f.name: encode(getattr(value, f.name), f"{where}.{f.name}", notes) for f in fields(value)}
+        return {"$type": type(value).__name__, **parts}
+    notes[where] = f"{type(value).__name__} object, not stored"
+    return None
+
+
+def _is_setting(value: Any) -> bool:
+    own = type(value).__module__.split(".")[0] == "nvisa"
+    return own and is_dataclass(value) and not isinstance(value, type)
+
+
+def decode(value: Any, settings: Mapping[str, type]) -> Any:
+    """The setting that `encode` wrote; sequences come back as tuples.
+
+    Parameters
+    ----------
+    value
+        Parsed JSON.
+    settings
+        Every class that ``$type`` may name.
+
+    Raises
+    ------
+    ModelError
+        On an unknown type or unknown fields.
+    """
+    if isinstance(value, list):
+        return tuple(decode(item, settings) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if value.get("$float") in ("inf", "-inf", "nan"):
+        return float(value["$float"])
+    name = value.get("$type")
+    if not isinstance(name, str) or name not in settings:
+        raise ModelError(f"expected settings among {', '.join(sorted(settings))}, got {name!r}. Upgrade nvisa?")
+    parts = {key: decode(item, settings) for key, item in value.items() if key != "$type"}
+    try:
+        return settings[name](**parts)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"expected the settings of {name}, got others ({error}).") from error
+
+
+# ---- what fit has found ---------------------------------------------------------------------------------------
+
+
+def plain(value: Any, where: str, notes: Notes) -> Any:
+    """A fitted value as JSON: numbers that are not finite become null; what has no form there, too, with a note."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{where}[{i}]", notes) for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {str(key): plain(item, f"{where}.{key}", notes) for key, item in value.items()}
+    notes[where] = f"{type(value).__name__} object, not stored"
+    return None
+
+
+def _fitted(clusterer: Any, notes: Notes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(arrays, everything else) among the attributes whose name ends with an underscore."""
+    arrays: dict[str, Tensor] = {}
+    others: dict[str, Any] = {}
+    for name, value in vars(clusterer).items():
+        if not _is_fitted_name(name):
+            continue
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            arrays[f"fitted.{name}"] = torch.from_numpy(np.array(value))
+        elif isinstance(value, np.ndarray):
+            others[name] = {"$strings": [str(item) for item in value.ravel()]}
+        else:
+            others[name] = plain(value, name, notes)
+    return arrays, others
+
+
+def _is_fitted_name(name: str) -> bool:
+    return name.endswith("_") and not name.startswith("_") and name != "module_"
+
+
+def _revive(value: Any) -> Any:
+    """What `plain` wrote, with NaN for null and an array for names."""
+    if value is None:
+        return math.nan
+    if isinstance(value, list):
+        return [_revive(item) for item in value]
+    if isinstance(value, dict):
+        if set(value) == {"$strings"}:
+            return np.array(value["$strings"], dtype=object)
+        return {key: _revive(item) for key, item in value.items()}
+    return value
+
+
+# ---- writing --------------------------------------------------------------------------------------------------
+
+
+def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a fitted clusterer's model directory, all of it or nothing.
+
+    It is written beside ``path`` and then renamed. A model that is there already is replaced once the new
+    one is complete; other files in its folder stay.
+
+    Parameters
+    ----------
+    clusterer
+        Anything with ``get_params``, a ``module_`` and fitted attributes.
+    path
+        A new path, an empty folder, or a model directory.
+    extra
+        What the caller knows besides: source of the data, its digest, the shape of one image.
+
+    Raises
+    ------
+    ModelError
+        If ``path`` is something else.
+    """
+    target, notes = check_target(path), Notes()
+    params = {name: encode(value, name, notes) for name, value in clusterer.get_params(deep=False).items()}
+    arrays, others = _fitted(clusterer, notes)
+    state = {f"module.{name}": value.detach().cpu() for name, value in clusterer.module_.state_dict().items()}
+    payload = safetensors.torch.save({name: value.contiguous() for name, value in (state | arrays).items()})
+    manifest = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "class": type(clusterer).__name__,
+        "params": params,
+        "fitted": others,
+        "extra": plain(dict(extra or {}), "extra", notes),
+        "omitted": notes,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "sha256": hashlib.sha256(payload).hexdigest(),
+    }
+    for where, note in notes.items():
+        warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
+    with _replacing(target) as folder:
+        _write(folder / ARRAYS, payload)
+        _write(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def is_model(path: Path) -> bool:
+    """Whether ``path`` is a folder whose manifest is nvisa's."""
+    try:
+        return json.loads((path / MANIFEST).read_bytes()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def check_target(path: str | Path) -> Path:
+    """``path`` resolved, if a model may be written there.
+
+    Raises
+    ------
+    ModelError
+        If it is a file, a folder with anything else than a model, or in a folder that is read-only.
+    """
+    target = Path(path).expanduser().resolve()
+    if target.exists() and not (target.is_dir() and (is_model(target) or not any(target.iterdir()))):
+        raise ModelError(
+            f"{path}: expected a new path, an empty folder or a model directory to replace, got "
+            f"{'a folder with other files' if target.is_dir() else 'a file'}. Choose another path."
+        )
+    ancestor = next(folder for folder in target.parents if folder.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise ModelError(f"{path}: expected a folder that can be written to, got {ancestor}. Choose another path.")
+    return target
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder beside ``target`` that takes its place at the end, or vanishes after an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = _sibling(target, "part")
+    part.mkdir()
+    try:
+        yield part
+        _install(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _install(part: Path, target: Path) -> None:
+    """Rename ``part`` to ``target``; what was there goes last, files that are not the model's move along."""
+    if not target.exists():
+        part.rename(target)
+        return
+    old = _sibling(target, "old")
+    target.rename(old)
+    try:
+        part.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    for entry in old.iterdir():
+        if entry.name not in (ARRAYS, MANIFEST):
+            entry.rename(target / entry.name)
+    shutil.rmtree(old)
+
+
+def _sibling(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name}.{uuid4().hex[:8]}.{suffix}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # on disk before the rename, or a power cut could leave an empty model
+
+
+# ---- reading --------------------------------------------------------------------------------------------------
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """The manifest of a model directory, checked for its format, its schema and its keys.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, damaged, or of a schema that this version does not know.
+    """
+    content = _content(Path(path).expanduser(), MANIFEST)
+    try:
+        manifest = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: expected {MANIFEST} in JSON, got something else ({error}).") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"{path}: expected the manifest of an nvisa model, got another file of that name.")
+    schema = manifest.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ModelError(f"{path}: written by a newer nvisa (schema {schema}), this one reads {SCHEMA}: upgrade.")
+    wrong = [key for key, kind in KEYS.items() if not isinstance(manifest.get(key), kind)]
+    if schema != SCHEMA or wrong:
+        raise ModelError(f"{path}: expected a whole manifest, got one damaged at {', '.join(wrong) or 'schema'}.")
+    return manifest
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """(manifest, arrays) of a model directory, the arrays being those that the manifest was written with.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, cut, changed or of a newer schema.
+    """
+    manifest = read_manifest(path)
+    content = _content(Path(path).expanduser(), ARRAYS)
+    got = hashlib.sha256(content).hexdigest()
+    if got != manifest["sha256"]:
+        raise ModelError(
+            f"{path}: expected {ARRAYS} with SHA-256 {manifest['sha256']}, got {got} ({len(content)} bytes): it was "
+            "cut or changed after saving. Copy the model again, or train it again."
+        )
+    try:
+        return manifest, safetensors.torch.load(content)
+    except Exception as error:  # safetensors has one class of error, torch others for unknown types
+        raise ModelError(f"{path}: expected {ARRAYS} in safetensors, got something else ({error}).") from error
+
+
+def _content(folder: Path, name: str) -> bytes:
+    if not folder.is_dir():
+        saved = sorted(folder.parent.glob(f".{folder.name}.*.old"))
+        hint = f" An interrupted save left the model in {saved[-1]}: rename it." if saved else " Check the path."
+        raise ModelError(f"{folder}: expected a model directory, got nothing there.{hint}")
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise ModelError(
+            f"{folder}: expected a model directory with {MANIFEST} and {ARRAYS}, got {reason} for {name}. "
+            "Copy the whole folder, or train again."
+        ) from error
+
+
+def restore(clusterer: Any, module: nn.Module, manifest: Manifest, arrays: Mapping[str, Tensor]) -> None:
+    """Give a new clusterer what its manifest and arrays hold.
+
+    Parameters
+    ----------
+    clusterer
+        Built with the manifest's settings.
+    module
+        Its networks, of the right shapes; on the meta device, since every tensor is replaced.
+
+    Raises
+    ------
+    ModelError
+        If the tensors are not the module's.
+    """
+    state = {name.removeprefix("module."): t for name, t in arrays.items() if name.startswith("module.")}
+    _check_state(module.state_dict(), state)
+    module.load_state_dict(state, assign=True)
+    found = {name.removeprefix("fitted."): t.numpy() for name, t in arrays.items() if name.startswith("fitted.")}
+    found |= {name: _revive(value) for name, value in manifest["fitted"].items()}
+    if strange := [name for name in found if not _is_fitted_name(name)]:
+        raise ModelError(f"expected fitted attributes, got {', '.join(strange)}.")
+    for name, value in found.items():
+        setattr(clusterer, name, value)
+    clusterer.module_ = module.eval()
+
+
+def _check_state(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    if expected.keys() != got.keys():
+        names = ", ".join(sorted(expected.keys() ^ got.keys())[:5])
+        raise ModelError(f"expected the networks that the settings describe, got others (differing in {names}).")
+    for name, tensor in expected.items():
+        if (tensor.shape, tensor.dtype) != (got[name].shape, got[name].dtype):
+            raise ModelError(
+                f"expected {name} of shape {tuple(tensor.shape)} and type {tensor.dtype} from the settings, got "
+                f"{tuple(got[name].shape)} and {got[name].dtype}."
+            )

@@ -1,0 +1,368 @@
+"""A model directory gives back the clusterer, or says what is wrong with it; nothing written is ever lost."""
+
+import json
+import math
+import pickle
+import pickletools
+from dataclasses import is_dataclass
+from importlib import import_module
+from pkgutil import walk_packages
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+import nvisa
+from nvisa import NVISA, VAT, Constant, Cosine, Geometric, Halving, ModelError, Network, StdFloor, Training, persistence
+from nvisa.methods import SETTINGS, load
+
+SMALL = {"network": Network(hidden=(16,), latent_dim=2), "training": Training(epochs=2), "init": "random"}
+
+EXAMPLES = [
+    Constant(0.5),
+    Cosine(2e-3, end=1e-5),
+    Geometric(1.3, 0.02, until=0.8),
+    Halving(1.0, every=1 / 30, end=1e-4),
+    Network(hidden=(7, 5), latent_dim=3, batch_norm=False, scaling="columns"),
+    StdFloor(x=Halving(), z=Geometric(1.0, 0.1), relative=False),
+    Training(epochs=3, learning_rate=Halving(1e-3), clip_norm=math.inf, device="cpu"),
+    VAT(radius=0.1, balance=1.0),
+]
+
+
+@pytest.fixture(scope="module")
+def X():
+    rng = np.random.RandomState(0)
+    return np.concatenate([rng.randn(20, 3) + 4 * k for k in range(3)]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fitted(X):
+    return NVISA(3, random_state=0, **SMALL).fit(X)
+
+
+@pytest.fixture
+def model(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit(model, **changes):
+    file = model / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- settings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", EXAMPLES, ids=lambda s: type(s).__name__)
+def test_a_setting_comes_back(setting):
+    notes = {}
+    text = json.dumps(persistence.encode(setting, "s", notes), allow_nan=False)
+    assert persistence.decode(json.loads(text), SETTINGS) == setting
+    assert notes == {}
+
+
+def test_every_settings_class_has_an_example_and_a_place_in_the_registry():
+    modules = [import_module(m.name) for m in walk_packages(nvisa.__path__, "nvisa.") if "__main__" not in m.name]
+    frozen = {
+        kind.__name__
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and is_dataclass(kind) and kind.__dataclass_params__.frozen
+        and not module.__name__.startswith(("nvisa.datasets", "nvisa.commands"))
+        and kind.__module__.startswith(("nvisa.methods", "nvisa.nets", "nvisa.training", "nvisa.schedules", "nvisa.con"))
+    }  # fmt: skip
+    assert frozen == set(SETTINGS) == {type(s).__name__ for s in EXAMPLES}
+
+
+def test_numpy_scalars_and_lists_are_settings_too():
+    written = persistence.encode([np.int64(3), np.float32(0.5), True, None, "x"], "s", {})
+    assert written == [3, 0.5, True, None, "x"]
+
+
+@pytest.mark.parametrize(
+    "value", [{"$type": "Popen", "args": "ls"}, {"$type": "os.system"}, {"$type": ["VAT"]}, {"x": 1}, {"$float": "1"}]
+)
+def test_a_type_that_is_not_ours_is_refused(value):
+    with pytest.raises(ModelError, match="expected settings among Constant"):
+        persistence.decode(value, SETTINGS)
+
+
+def test_a_field_that_is_not_ours_is_refused():
+    with pytest.raises(ModelError, match="settings of VAT"):
+        persistence.decode({"$type": "VAT", "height": 1}, SETTINGS)
+
+
+# ---- there and back -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"inference": "nvil", "likelihood": "gaussian", "posterior": "mean_field"},
+        {"inference": "enum_y", "likelihood": "bernoulli", "consistency": None},
+        {"consistency": VAT(radius=0.1), "std_floor": StdFloor(x=Halving(), relative=False), "n_init": 2},
+        {"network": Network((8, 6), latent_dim=3, batch_norm=False, scaling="columns")},
+        {"training": Training(epochs=1, learning_rate=1e-3)},
+        {"network": None},
+        {"random_state": np.int64(7)},
+    ],
+    ids=str,
+)
+def test_the_loaded_clusterer_predicts_what_the_saved_one_did(X, tmp_path, settings):
+    X = 1 / (1 + np.exp(-X)) if settings.get("likelihood") == "bernoulli" else X
+    before = NVISA(3, **{"random_state": 0, **SMALL, **settings}).fit(X)
+    before.save(tmp_path / "m")
+    after = nvisa.load(tmp_path / "m")
+    assert after.get_params() == before.get_params()
+    for method in ("predict", "predict_proba", "transform", "score_samples", "reconstruct"):
+        np.testing.assert_array_equal(getattr(after, method)(X), getattr(before, method)(X))
+    np.testing.assert_array_equal(after.sample(5)[0], before.sample(5)[0])
+    np.testing.assert_array_equal(after.labels_, before.labels_)
+    assert after.labels_.dtype == before.labels_.dtype
+    assert not after.module_.training
+
+
+def test_every_fitted_attribute_comes_back(fitted, model):
+    loaded = load(model)
+    names = {name for name in vars(fitted) if name.endswith("_")}
+    assert names == {name for name in vars(loaded) if name.endswith("_")}
+    assert loaded.history_ == fitted.history_
+    assert loaded.restarts_ == fitted.restarts_
+    assert loaded.n_iter_ == fitted.n_iter_
+    assert math.isnan(fitted.start_score_)
+    assert math.isnan(loaded.start_score_)
+
+
+def test_a_loaded_model_can_be_saved_and_trained_again(X, model, tmp_path):
+    load(model).save(tmp_path / "again")
+    again = load(tmp_path / "again")
+    np.testing.assert_array_equal(again.predict(X), load(model).predict(X))
+    assert all(parameter.requires_grad for parameter in again.module_.parameters())
+    np.testing.assert_array_equal(again.fit(X).labels_, load(model).labels_)
+
+
+def test_names_of_columns_come_back(X, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=["age", "größe", "x y"])
+    NVISA(3, random_state=0, **SMALL).fit(frame).save(tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert list(loaded.feature_names_in_) == list(frame.columns)
+    assert loaded.feature_names_in_.dtype == object
+    with pytest.raises(ValueError, match="feature names should match"):
+        loaded.predict(frame.rename(columns={"age": "Age"}))
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_the_device_is_the_callers(X, fitted, model, device):
+    np.testing.assert_array_equal(load(model, device=device).predict(X), fitted.predict(X))
+
+
+def test_what_has_no_form_in_json_becomes_none_with_a_note(X, fitted, tmp_path):
+    settings = {**SMALL, "init": fitted, "random_state": np.random.RandomState(0)}
+    clusterer = NVISA(3, **settings).fit(X)
+    with pytest.warns(UserWarning) as warned:
+        clusterer.save(tmp_path / "m")
+    assert sorted(str(w.message).split(": ")[1].split(" object")[0] for w in warned) == [
+        "init is a NVISA",
+        "random_state is a RandomState",
+    ]
+    loaded = load(tmp_path / "m")
+    assert loaded.init is None
+    assert loaded.random_state is None
+    np.testing.assert_array_equal(loaded.predict(X), clusterer.predict(X))
+    omitted = persistence.read_manifest(tmp_path / "m")["omitted"]
+    assert omitted == {"init": "NVISA object, not stored", "random_state": "RandomState object, not stored"}
+
+
+def test_the_manifest_is_strict_json_and_says_what_wrote_it(fitted, tmp_path):
+    extra = {"feature_shape": (1, 3), "source": "here", "score": math.nan}
+    fitted.save(tmp_path / "m", extra=extra)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    manifest = json.loads((tmp_path / "m" / "manifest.json").read_text(), parse_constant=refuse)
+    assert manifest["extra"] == {"feature_shape": [1, 3], "source": "here", "score": None}
+    assert (manifest["schema"], manifest["class"]) == (1, "NVISA")
+    assert manifest["versions"]["nvisa"] == nvisa.__version__
+
+
+def test_a_callback_does_not_hinder_saving_or_pickling(X, tmp_path):
+    clusterer = NVISA(3, random_state=0, **SMALL).on_epoch(lambda *_: None).fit(X)
+    clusterer.save(tmp_path / "m")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(clusterer)).predict(X), clusterer.predict(X))
+
+
+# ---- nothing is executed --------------------------------------------------------------------------------------
+
+
+def test_no_file_is_a_pickle(model):
+    assert sorted(contents(model)) == ["manifest.json", "model.safetensors"]
+    for content in contents(model).values():
+        with pytest.raises((ValueError, pickle.UnpicklingError)):
+            list(pickletools.genops(content))
+
+
+@pytest.mark.parametrize("name", ["predict", "__class__", "module_", "_callback_"])
+def test_a_fitted_attribute_cannot_name_anything_else(model, name):
+    edit(model, fitted={"n_features_in_": 3, name: 1})
+    with pytest.raises(ModelError, match="expected fitted attributes"):
+        load(model)
+
+
+# ---- damage ---------------------------------------------------------------------------------------------------
+
+
+def truncated(model):
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def tampered(model):
+    file = model / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def not_safetensors(model):
+    (model / "model.safetensors").write_bytes(b"x" * 100)
+    digest = persistence.hashlib.sha256(b"x" * 100).hexdigest()
+    edit(model, sha256=digest)
+
+
+def other_tensors(model):
+    content = safetensors.torch.save({"module.x": safetensors.torch.torch.zeros(2)})
+    (model / "model.safetensors").write_bytes(content)
+    edit(model, sha256=persistence.hashlib.sha256(content).hexdigest())
+
+
+def param(name, value):
+    def damage(model):
+        params = json.loads((model / "manifest.json").read_text())["params"]
+        edit(model, params=params | {name: value})
+
+    return damage
+
+
+DAMAGE = {
+    "no folder": (lambda m: m.rename(m.with_name("away")), "expected a model directory, got nothing there"),
+    "no manifest": (lambda m: (m / "manifest.json").unlink(), "no such file for manifest.json"),
+    "no arrays": (lambda m: (m / "model.safetensors").unlink(), "no such file for model.safetensors"),
+    "cut arrays": (truncated, "cut or changed after saving"),
+    "changed arrays": (tampered, "cut or changed after saving"),
+    "no safetensors": (not_safetensors, "expected model.safetensors in safetensors"),
+    "other arrays": (other_tensors, "expected the networks that the settings describe"),
+    "cut manifest": (lambda m: (m / "manifest.json").write_text('{"format": "nvisa'), "in JSON"),
+    "empty manifest": (lambda m: (m / "manifest.json").write_text(""), "in JSON"),
+    "deep manifest": (lambda m: (m / "manifest.json").write_text("[" * 100_000), "in JSON"),
+    "NaN": (lambda m: (m / "manifest.json").write_text('{"format": NaN}'), "NaN is not JSON"),
+    "bytes": (lambda m: (m / "manifest.json").write_bytes(b"\xff\xfe\x00"), "in JSON"),
+    "another's manifest": (lambda m: edit(m, format="web app"), "expected the manifest of an nvisa model"),
+    "a list": (lambda m: (m / "manifest.json").write_text("[]"), "expected the manifest of an nvisa model"),
+    "newer schema": (lambda m: edit(m, schema=2), r"newer nvisa \(schema 2\), this one reads 1: upgrade"),
+    "no schema": (lambda m: edit(m, schema=None), "damaged at schema"),
+    "no params": (lambda m: edit(m, params=None, sha256=3), "damaged at params, sha256"),
+    "unknown class": (lambda m: edit(m, **{"class": "Popen"}), "expected a method among NVISA, got 'Popen'"),
+    "unknown setting": (param("colour", 1), "unexpected keyword argument 'colour'"),
+    "unknown type": (param("network", {"$type": "Popen"}), "expected settings among"),
+    "other K": (param("n_clusters", 4), r"expected y_logits.weight of shape \(4, 16\).* got \(3, 16\)"),
+    "other network": (param("network", {"$type": "Network", "hidden": [16, 16], "latent_dim": 2}), "differing in"),
+    "nonsense": (param("n_clusters", "many"), "model: "),
+    "no width": (lambda m: edit(m, fitted={}), "n_features_in_"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_named(model, damage, message):
+    damage(model)
+    with pytest.raises(ModelError, match=message) as raised:
+        load(model)
+    assert "model" in str(raised.value)
+
+
+def test_a_file_in_the_folders_place_is_named(tmp_path):
+    (tmp_path / "m").write_text("")
+    with pytest.raises(ModelError, match="expected a model directory"):
+        load(tmp_path / "m")
+
+
+# ---- writing --------------------------------------------------------------------------------------------------
+
+
+def test_saving_again_replaces_the_model_and_keeps_other_files(X, fitted, model):
+    (model / "labels.csv").write_text("mine")
+    other = NVISA(2, random_state=1, **SMALL).fit(X)
+    other.save(model)
+    assert load(model).n_clusters == 2
+    assert (model / "labels.csv").read_text() == "mine"
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+
+
+def test_new_parents_and_empty_folders_are_fine(fitted, tmp_path):
+    fitted.save(tmp_path / "a" / "b")
+    (tmp_path / "empty").mkdir()
+    fitted.save(str(tmp_path / "empty"))
+    assert load(tmp_path / "a" / "b").n_clusters == load(tmp_path / "empty").n_clusters == 3
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "manifest.json"])
+def test_a_folder_with_other_files_is_refused_and_left_alone(fitted, tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"name": "my web app"}')
+    before = contents(tmp_path / "mine")
+    with pytest.raises(ModelError, match="a folder with other files"):
+        fitted.save(tmp_path / "mine")
+    assert contents(tmp_path / "mine") == before
+
+
+def test_a_file_is_refused_and_left_alone(fitted, tmp_path):
+    (tmp_path / "mine").write_text("text")
+    with pytest.raises(ModelError, match="got a file"):
+        fitted.save(tmp_path / "mine")
+    with pytest.raises(ModelError, match="can be written to"):
+        fitted.save(tmp_path / "mine" / "model")
+    assert (tmp_path / "mine").read_text() == "text"
+
+
+@pytest.mark.parametrize("moment", ["first file", "second file", "first rename", "second rename"])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_an_interrupted_save_leaves_the_old_model(X, model, monkeypatch, moment, error):
+    before, calls = contents(model), []
+    method = "_write" if "file" in moment else "rename"
+    where = persistence if "file" in moment else persistence.Path
+    original = getattr(where, method)
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == (1 if "first" in moment else 2):
+            raise error
+        return original(*args)
+
+    other = NVISA(2, random_state=1, **SMALL).fit(X)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, method, interrupted)
+        with pytest.raises(error):
+            other.save(model)
+    assert contents(model) == before
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+    assert load(model).n_clusters == 3
+
+
+def test_a_model_left_aside_by_a_killed_save_is_pointed_to(model):
+    model.rename(model.with_name(".model.12345678.old"))
+    with pytest.raises(ModelError, match=r"An interrupted save left the model in .*\.model\.12345678\.old"):
+        load(model)
+
+
+def test_an_unfitted_clusterer_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="not fitted"):
+        NVISA().save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
