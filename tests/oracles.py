@@ -1,0 +1,121 @@
+"""Independent judges: naive loops, `decimal`, torch.distributions, and the enumeration of every draw.
+
+Nothing here imports nvisa, so no formula can be judged by itself.
+"""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal, localcontext
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Independent, Normal
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def normal(rng: torch.Generator, *shape: int) -> Tensor:
+    """Standard normal draws in float64."""
+    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+
+def build(make: Callable[[], nn.Module], rng: torch.Generator, *, spread: float = 0.7) -> nn.Module:
+    """A module in float64 and evaluation mode whose every parameter is random: no zero hides a missing term."""
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
+        module = make().double().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(spread * normal(rng, *parameter.shape))
+    return module
+
+
+def gradients(scalar: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Gradient in every input; zero where the graph does not reach."""
+    found = torch.autograd.grad(scalar, inputs, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)]
+
+
+# ---- densities -------------------------------------------------------------------------------------------------------
+
+
+def log_normal(x: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    return Independent(Normal(loc, scale, validate_args=False), 1).log_prob(x)
+
+
+def log_bernoulli(x: Tensor, logits: Tensor) -> Tensor:
+    return Independent(Bernoulli(logits=logits, validate_args=False), 1).log_prob(x)
+
+
+def grid(low: float, high: float, n: int, dims: int = 1) -> tuple[Tensor, float]:
+    """Points of a uniform grid [n^dims dims] and the volume of a cell: the sum converges faster than any power."""
+    axis = torch.linspace(low, high, n, dtype=torch.float64)
+    return torch.cartesian_prod(*[axis] * dims).reshape(-1, dims), float(axis[1] - axis[0]) ** dims
+
+
+def binary_vectors(dims: int) -> Tensor:
+    """All 2^dims vectors of zeros and ones."""
+    return torch.tensor(list(product([0.0, 1.0], repeat=dims)), dtype=torch.float64)
+
+
+def hermite(n: int, dims: int) -> tuple[Tensor, Tensor]:
+    """Nodes [n^dims dims] and weights of N(0, I): exact for polynomials of degree 2n - 1 in each coordinate."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(n)
+    pairs = list(product(zip(nodes, weights / weights.sum(), strict=True), repeat=dims))
+    points = torch.tensor([[node for node, _ in pair] for pair in pairs], dtype=torch.float64)
+    return points, torch.tensor([[weight for _, weight in pair] for pair in pairs], dtype=torch.float64).prod(1)
+
+
+# ---- bounds ----------------------------------------------------------------------------------------------------------
+
+
+def log_mean_exp_decimal(column: Sequence[float], *, digits: int = 60) -> float:
+    """log 1/M sum_m exp(a_m) as written, in 60 digits and with an exponent that nothing overflows."""
+    with localcontext() as context:
+        context.prec = digits
+        return float((sum(Decimal(float(a)).exp() for a in column) / len(column)).ln())
+
+
+def swap_one_out_decimal(column: Sequence[float]) -> list[float]:
+    """log 1/M [ exp(mean_{i != m} a_i) + sum_{i != m} exp(a_i) ], by its definition."""
+    swapped = []
+    for m in range(len(column)):
+        others = [Decimal(float(a)) for i, a in enumerate(column) if i != m]
+        swapped.append(log_mean_exp_decimal([*others, sum(others) / len(others)]))
+    return swapped
+
+
+def swap_one_out_matrix(log_w: Tensor) -> Tensor:
+    """The same from an [M M B] tensor: row m is log_w with its m-th entry replaced."""
+    m, b = log_w.shape
+    left_out = torch.eye(m, dtype=torch.bool)[:, :, None].expand(m, m, b)
+    matrix = log_w[None].expand(m, m, b)
+    geometric_mean = matrix.masked_fill(left_out, 0.0).sum(1) / (m - 1)
+    matrix = torch.where(left_out, geometric_mean[:, None], matrix)
+    return matrix.logsumexp(1) - torch.tensor(float(m), dtype=log_w.dtype).log()
+
+
+def all_draws(n_values: int, n_samples: int) -> Tensor:
+    """Every sequence of draws [M, n_values^M], one a column."""
+    return torch.tensor(list(product(range(n_values), repeat=n_samples))).T
+
+
+# ---- graphs ----------------------------------------------------------------------------------------------------------
+
+
+def information(joint: np.ndarray) -> float:
+    """sum_ab P[a,b] log( P[a,b] / (P[a] P[b]) ), term by term."""
+    rows, columns = joint.sum(1), joint.sum(0)
+    return sum(
+        joint[a, b] * np.log(joint[a, b] / (rows[a] * columns[b]))
+        for a in range(joint.shape[0])
+        for b in range(joint.shape[1])
+        if joint[a, b] > 0
+    )
+
+
+def sorted_distances(X: np.ndarray) -> np.ndarray:
+    """Distances to all other rows, nearest first [N, N - 1], from all pairs."""
+    distances = np.sqrt(((X[:, None] - X[None]) ** 2).sum(-1))
+    np.fill_diagonal(distances, np.inf)
+    return np.sort(distances, axis=1)[:, :-1]
