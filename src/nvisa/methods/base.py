@@ -12,33 +12,67 @@ input. Generative methods subclass :class:`GenerativeClusterer` and also define 
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.nets import Rescale
+from nvisa.persistence import save
+from nvisa.progress import EpochProgress
 from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.training import Source
 
-__all__ = ["DeepClusterer", "GenerativeClusterer", "Rescaled", "generator_from", "make_rescale", "top_deviation"]
+__all__ = [
+    "DeepClusterer",
+    "GenerativeClusterer",
+    "Rescaled",
+    "at_least",
+    "generator_from",
+    "make_rescale",
+    "one_of",
+    "stores",
+    "top_deviation",
+]
 
 Array = NDArray[np.floating]
+Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
+Init = TypeVar("Init", bound=Callable[..., None])
+Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
 BLOCK = 512  # rows of every inference product; a fixed shape makes each row's result independent of the others
 
 
 def generator_from(rng: RandomState) -> torch.Generator:
     """A torch generator seeded from a NumPy one; the global generators are never touched."""
     return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+
+
+def stores(init: Init) -> Init:
+    """Mark a constructor that stores whatever it is given: ``fit`` checks it, the tests' type checker must not."""
+    init.__no_type_check__ = True  # type: ignore[attr-defined]
+    return init
+
+
+def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise a ValueError unless the setting is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def at_least(name: str, value: object, least: int) -> None:
+    """Raise a ValueError unless the setting is a whole number of at least ``least``."""
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def make_rescale(X: Array, scaling: str) -> Rescale:
@@ -138,7 +172,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
         """The latent vector of each row, without sampling."""
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:
+    def fit(self: Fitted, X: Rows, y: object = None) -> Fitted:
         """Cluster the rows of X.
 
         Parameters
@@ -157,22 +191,22 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """
         checked: Array = validate_data(self, X, dtype=[np.float64, np.float32])
         self._check(checked)
-        self._fit(checked, check_random_state(self.random_state))
+        with self._showing():
+            self._fit(checked, check_random_state(self.random_state))
         self.n_iter_ = len(self.history_)
-        self.labels_ = self.predict(checked)
+        self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
         return self
 
     def _check(self, X: Array) -> None:
         """Settings and sizes that no method can train with."""
-        if not isinstance(self.n_clusters, (int, np.integer)) or self.n_clusters < 2:
-            raise ValueError(f"n_clusters must be a whole number of at least 2, got {self.n_clusters!r}.")
+        at_least("n_clusters", self.n_clusters, 2)
         if len(X) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
                 "give more rows or ask for fewer clusters."
             )
 
-    def on_epoch(self, callback: Callable[[Self, dict[str, Any]], None] | None) -> Self:
+    def on_epoch(self: Fitted, callback: Callable[[Any, dict[str, Any]], None] | None) -> Fitted:
         """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
 
         The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
@@ -182,23 +216,37 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def _report(self, record: dict[str, Any]) -> None:
         """Hand an epoch's record to the callback, with the networks in evaluation mode while it looks."""
-        callback = getattr(self, "_callback", None)
+        progress, callback = getattr(self, "_progress", None), getattr(self, "_callback", None)
+        if progress is not None:
+            progress(self, record)
         if callback is not None:
             self.module_.eval()
             callback(self, record)
             self.module_.train()
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """Show progress inside, if the method has a setting ``verbose`` and it is not 0."""
+        if not getattr(self, "verbose", 0):
+            yield
+            return
+        with EpochProgress() as self._progress:
+            try:
+                yield
+            finally:
+                del self._progress
+
+    def predict(self, X: Rows) -> NDArray[np.int64]:
         """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
         return self._stream(self._log_q_y, X).argmax(1)
 
-    def predict_proba(self, X: ArrayLike) -> Array:
+    def predict_proba(self, X: Rows) -> Array:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X."""
         checked = self._checked(X)
         proba = np.exp(self._blocks(self._log_q_y, checked).astype(np.float64))
         return (proba / proba.sum(1, keepdims=True)).astype(checked.dtype)
 
-    def transform(self, X: ArrayLike) -> Array:
+    def transform(self, X: Rows) -> Array:
         """Latent vector of each row [N Z], in the floating type of X."""
         return self._stream(self._encode, X)
 
@@ -209,11 +257,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _n_features_out(self) -> int:
         return self.module_.latent_dim
 
-    def _checked(self, X: ArrayLike) -> Array:
+    def _checked(self, X: Rows) -> Array:
         check_is_fitted(self)
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
 
-    def _stream(self, function: Callable[[Data], Tensor], X: ArrayLike) -> Array:
+    def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
         """``function`` of checked rows, block by block, in the floating type of X."""
         checked = self._checked(X)
         return self._blocks(function, checked).astype(checked.dtype, copy=False)
@@ -229,18 +277,29 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             parts.append(function(padded)[: len(x)].cpu().numpy())
         return np.concatenate(parts)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it."""
-        from nvisa.persistence import save  # noqa: PLC0415  keep the leaf out of import time
+    def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.
 
+        Parameters
+        ----------
+        path
+            A new path, an empty folder, or a model directory, which is replaced once the new one is complete.
+        extra
+            What the manifest shall say besides, such as the source of the data.
+
+        Raises
+        ------
+        nvisa.ModelError
+            If ``path`` is something else.
+        """
         check_is_fitted(self)
-        save(self, path)
+        save(self, path, extra=extra)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere."""
-        state = super().__getstate__()
+        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere, and without callbacks."""
+        state = {name: v for name, v in super().__getstate__().items() if name not in ("_callback", "_progress")}
         if "module_" in state:
-            state = {**state, "module_": deepcopy(state["module_"]).cpu()}
+            state["module_"] = deepcopy(state["module_"]).cpu()
         return state
 
 
@@ -259,15 +318,15 @@ class GenerativeClusterer(DeepClusterer):
     def _reconstruct(self, x: Data) -> Data:
         """The mean of p(x|z) at the latent vector of each row."""
 
-    def score_samples(self, X: ArrayLike) -> Array:
+    def score_samples(self, X: Rows) -> Array:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
         return self._stream(self._log_p_x, X)
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
+    def score(self, X: Rows, y: object = None) -> float:
         """Mean of :meth:`score_samples`."""
         return float(self.score_samples(X).mean())
 
-    def reconstruct(self, X: ArrayLike) -> Array:
+    def reconstruct(self, X: Rows) -> Array:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
         return self._stream(self._reconstruct, X)
 

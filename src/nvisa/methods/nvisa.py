@@ -32,8 +32,11 @@ from nvisa.methods.base import (
     Array,
     GenerativeClusterer,
     Rescaled,
+    at_least,
     generator_from,
     make_rescale,
+    one_of,
+    stores,
     top_deviation,
 )
 from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, initialise, mlp
@@ -188,7 +191,7 @@ def draw(
     else:
         u = torch.rand(n_rows, n_samples, generator=generator, dtype=h.dtype, device=h.device)
         cdf = log_q_y.detach().exp().cumsum(1)
-        y = torch.searchsorted(cdf, u * cdf[:, -1:]).clamp_(max=n_clusters - 1).T.contiguous()
+        y = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).clamp_(max=n_clusters - 1).T.contiguous()
     loc, scale = densities.q_z(h, y, std_floor_z)
     z = loc + scale * torch.randn(loc.shape, generator=generator, dtype=h.dtype, device=h.device)
     z = z if reparameterise else z.detach()
@@ -305,7 +308,7 @@ class NVISA(GenerativeClusterer):
     n_init
         Restarts; the one with the largest neighbour information is kept. No label is used.
     network, training
-        Sizes and schedule of the optimisation.
+        Sizes, and schedule of the optimisation; None: ``Network()`` and ``Training()``.
     random_state
         Seed of everything; the global generators are never touched.
     verbose
@@ -321,6 +324,7 @@ class NVISA(GenerativeClusterer):
         Seed and score of every restart.
     """
 
+    @stores
     def __init__(
         self,
         n_clusters: int = 10,
@@ -334,8 +338,8 @@ class NVISA(GenerativeClusterer):
         init: Any = "umap",
         consistency: VAT | str | None = "vat",
         n_init: int = 1,
-        network: Network = Network(),
-        training: Training = Training(),
+        network: Network | None = None,
+        training: Training | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -354,8 +358,33 @@ class NVISA(GenerativeClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        one_of("inference", self.inference, ("vimco", "nvil", "enum_y"))
+        one_of("likelihood", self.likelihood, tuple(LIKELIHOODS))
+        one_of("posterior", self.posterior, ("joint", "mean_field"))
+        if isinstance(self.init, str):
+            one_of("init", self.init, ("umap", "gmm", "random"))
+        if not isinstance(self.consistency, VAT):
+            one_of("consistency", self.consistency, ("vat", None))
+        at_least("n_init", self.n_init, 1)
+        at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
+        if self.likelihood == "bernoulli" and (X.min() < 0 or X.max() > 1):
+            raise ValueError(
+                f"likelihood='bernoulli' needs data in [0, 1], got {X.min():g} .. {X.max():g}: "
+                "rescale them, or use likelihood='gaussian_shared'."
+            )
+
+    @property
+    def _network(self) -> Network:
+        return self.network or Network()
+
+    @property
+    def _training(self) -> Training:
+        return self.training or Training()
+
     def _fit(self, X: Array, rng: RandomState) -> None:
-        rescale = make_rescale(X, self.network.scaling)
+        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         rows = subset(len(X), rng, 10_000)
         graph = neighbours(rescale(torch.from_numpy(X[rows].astype(np.float32))).numpy(), 10)
         self.restarts_: list[dict[str, float]] = []
@@ -374,10 +403,10 @@ class NVISA(GenerativeClusterer):
 
     def _fit_once(self, X: Array, rng: RandomState, rescale: Rescale) -> None:
         """One restart: networks, start, joint training."""
-        generator, device = generator_from(rng), self.training.torch_device()
+        generator, device = generator_from(rng), self._training.torch_device()
         with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
             module = Densities(
-                rescale, self.n_clusters, self.network,
+                rescale, self.n_clusters, self._network,
                 likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
             )  # fmt: skip
         initialise(module, generator)
@@ -387,17 +416,17 @@ class NVISA(GenerativeClusterer):
         if not (isinstance(self.init, str) and self.init == "random"):
             self._start(source, rng, generator)
         ascent = self._ascent(X, rng, generator)
-        self.history_ += maximise(ascent, module, source, self.training, generator, on_epoch=self._report)
+        self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_ = ascent.floor_x(1.0)
 
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> Start:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
-        training = self.training.shortened(0.4)
+        training = self._training.shortened(0.4)
         start = find_start(self.module_, source, self.init, self.n_clusters, rng, generator, training, self._report)
         self.module_.whiten_codes(start.codes)
         codes = (start.codes - start.codes.mean(0)) / start.codes.std(0).clip(1e-6)
         self.module_.set_prior(codes, start.proba)
-        distil(self._log_q_y, self.module_, source, start, self.training.shortened(0.1), generator, self._report)
+        distil(self._log_q_y, self.module_, source, start, self._training.shortened(0.1), generator, self._report)
         self.start_score_ = start.score
         return start
 
@@ -420,7 +449,8 @@ class NVISA(GenerativeClusterer):
 
     def _number_by_size(self, X: Array) -> None:
         """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
-        counts = np.bincount(self.predict(X), minlength=self.n_clusters)
+        labels = self._blocks(self._log_q_y, X).argmax(1)
+        counts = np.bincount(labels, minlength=self.n_clusters)
         order = np.argsort(-counts, kind="stable")
         self.module_.permute(torch.from_numpy(order).to(next(self.module_.parameters()).device))
 

@@ -1,0 +1,1 @@
+"""Recipes to records: the only source of the numbers in our documents."""
