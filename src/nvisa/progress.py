@@ -5,7 +5,7 @@ EpochProgress is a callback of ``clusterer.on_epoch``; ``verbose=1`` installs it
 
 import sys
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -66,7 +66,7 @@ class EpochProgress:
     ...     NVISA().on_epoch(progress).fit(X)
     """
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    def __init__(self, file: Any = None) -> None:
         self.console = Console(file=file if file is not None else sys.stderr)
         self.bars = _bars(self.console) if self.console.is_terminal else None
         self.task: TaskID | None = None
@@ -120,7 +120,7 @@ def _is_tenth(epoch: int, n_epochs: int) -> bool:
 class DownloadProgress:
     """Shows a download, as ``nvisa.datasets.fetch`` reports it: a line at every tenth of a file."""
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    def __init__(self, file: Any = None) -> None:
         self.file = file if file is not None else sys.stderr
         self.shown: dict[str, int] = {}
 

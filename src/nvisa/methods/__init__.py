@@ -68,9 +68,9 @@ def _unfitted(manifest: persistence.Manifest) -> DeepClusterer:
 
 def _networks(clusterer: Any, manifest: persistence.Manifest) -> nn.Module:
     """The clusterer's networks without memory of their own, to be filled from the file."""
-    n_features = manifest["fitted"]["n_features_in_"]
+    n_features, network = manifest["fitted"]["n_features_in_"], clusterer.network or Network()
     with torch.device("meta"):
         return Densities(
-            Rescale(torch.zeros(n_features), torch.ones(n_features)), clusterer.n_clusters, clusterer.network or Network(),
+            Rescale(torch.zeros(n_features), torch.ones(n_features)), clusterer.n_clusters, network,
             likelihood=clusterer.likelihood, posterior=clusterer.posterior, baseline=clusterer.inference == "nvil",
         )  # fmt: skip

@@ -1,0 +1,5 @@
+"""``python -m nvisa``."""
+
+from nvisa.cli import main
+
+raise SystemExit(main())

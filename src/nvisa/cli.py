@@ -1,0 +1,275 @@
+"""The command line: parse, call, print. What a command does is in ``nvisa.commands``."""
+
+import argparse
+import importlib
+import json
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import nvisa
+
+if TYPE_CHECKING:
+    from nvisa.commands import Reading
+
+__all__ = ["main"]
+
+SUMMARY = """\
+nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-mixture VAE.
+
+  nvisa demo                                            see it on 1,797 handwritten digits, 1-3 minutes
+  nvisa fit digits --n-clusters 10 --out model          cluster a data set that has a name here, or
+  nvisa fit FILE --n-clusters 5 --out model             a .csv, .parquet, .npy, .npz or a folder of images
+  nvisa predict model digits --out labels.csv           the cluster of each row
+  nvisa evaluate model digits                           agreement with labels, where there are some
+  nvisa sample model -n 100 --mean --out samples.png    rows (or pictures) that the model makes up
+  nvisa data list                                       the data sets that have names
+  nvisa fit --help                                      every option of a command
+"""
+EXIT_CODES = "exit codes: 0 done; 1 a fault of nvisa's; 2 wrong usage or input; 3 training diverged; 130 interrupted"
+DATA_HELP = "a .csv, .parquet, .npy, .npz, a folder of images, or a data set's name (nvisa data list)"
+DONE, FAULT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        print(SUMMARY, end="")
+        return DONE
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
+        try:
+            args.run(args)
+        except (Exception, KeyboardInterrupt) as error:
+            return _failed(error, debug=args.debug)
+    return DONE
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _failed(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong; the exit code."""
+    from nvisa.commands.results import in_options  # noqa: PLC0415
+    from nvisa.training import DivergedError  # noqa: PLC0415
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted: nothing was written, and what was there before still is", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, (ValueError, OSError)):
+        print(f"error: {in_options(str(error))}", file=sys.stderr)
+        return WRONG_INPUT
+    if isinstance(error, DivergedError):
+        print(f"error: {error}", file=sys.stderr)
+        return DIVERGED
+    print(f"error: {type(error).__name__}: {error} (a fault of nvisa's; --debug shows where)", file=sys.stderr)
+    return FAULT
+
+
+# ---- commands: call and print ---------------------------------------------------------------------------------
+
+
+def _commands() -> Any:
+    """``nvisa.commands``, imported when a command runs: torch takes seconds, ``--help`` should not."""
+    return importlib.import_module("nvisa.commands")
+
+
+def _reading(args: argparse.Namespace) -> "Reading":
+    names = ("label_column", "drop_text", "image_size", "labels_from_folders", "data_home")
+    return _commands().Reading(**{name: getattr(args, name) for name in names})
+
+
+def _fit(args: argparse.Namespace) -> None:
+    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_init")
+    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
+    settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
+    result = _commands().fit(args.data, args.out, settings, _reading(args), epochs=args.epochs)
+    _tell(args, result, _fit_text)
+
+
+def _fit_text(result: dict[str, Any]) -> str:
+    n = result["n_rows"]
+    lines = [
+        f"{n:,} rows x {result['n_features']:,} columns from {result['source']}, {result['seconds']:.0f} s",
+        _sizes(result["sizes"]),
+        f"saved in {result['model']}",
+    ]
+    if result["metrics"]:
+        lines += ["", "agreement with the labels, which training did not see:", _metrics(result["metrics"])]
+    return "\n".join([*lines, "", "next:", *(f"  {line}" for line in result["next"])])
+
+
+def _predict(args: argparse.Namespace) -> None:
+    reading = _reading(args)
+    result = _commands().predict(args.model, args.data, args.out, reading, split=args.split, proba=args.proba)
+    _tell(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{_sizes(r['sizes'])}\nwrote {r['out']}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    result = _commands().evaluate(args.model, args.data, _reading(args), split=args.split)
+    _tell(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{_metrics(r['metrics'])}")
+
+
+def _sample(args: argparse.Namespace) -> None:
+    result = _commands().sample(args.model, args.out, args.n, cluster=args.cluster, mean=args.mean, seed=args.seed)
+    _tell(args, result, lambda r: f"wrote {r['n_rows']} samples to {r['out']}")
+
+
+def _data_list(args: argparse.Namespace) -> None:
+    _tell(args, _commands().list_data(args.data_home), lambda entries: "\n".join(map(_data_line, entries)))
+
+
+def _data_line(entry: dict[str, Any]) -> str:
+    rows = " + ".join(f"{n:,}" for n in (entry["n_train"], entry["n_test"]) if n)
+    size = "" if not entry["n_bytes"] else f"{entry['n_bytes'] / 1e6:.0f} MB"
+    absent = "nvisa data fetch " + entry["name"] if entry["fetchable"] else "not here, has to be built"
+    return f"{entry['name']:<30} {rows:>16} {size:>8}   {'here' if entry['present'] else absent}"
+
+
+def _data_fetch(args: argparse.Namespace) -> None:
+    result = _commands().fetch(args.name, args.data_home)
+    _tell(args, result, lambda r: "\n".join(r["files"]) or f"{r['name']} comes with nvisa: nothing to fetch")
+
+
+def _demo(args: argparse.Namespace) -> None:
+    importlib.import_module("nvisa.demo").run(args.out, quick=args.quick, quiet=args.quiet)
+
+
+def _tell(args: argparse.Namespace, result: Any, text: Any) -> None:
+    """The result as one JSON document, or as text."""
+    if args.json:
+        print(json.dumps(result, allow_nan=False, indent=1))
+    elif not args.quiet:
+        print(text(result))
+
+
+def _sizes(sizes: list[int]) -> str:
+    shown = ", ".join(map(str, sizes[:20])) + (", ..." if len(sizes) > 20 else "")
+    return f"{sum(size > 0 for size in sizes)} of {len(sizes)} clusters in use, of sizes {shown}"
+
+
+def _metrics(values: dict[str, float]) -> str:
+    return "   ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+# ---- options --------------------------------------------------------------------------------------------------
+
+CONSISTENCY = {"vat": "vat", "none": None}
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"nvisa {nvisa.__version__}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nvisa", description=SUMMARY, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.set_defaults(run=None, debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_fit(commands)
+    _add_predict(commands)
+    _add_evaluate(commands)
+    _add_sample(commands)
+    _add_data(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    """A command with the options that all have."""
+    parser = commands.add_parser(name, help=text, description=text + ".", epilog=EXIT_CODES)
+    parser.set_defaults(run=run)
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors (and --json's document)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    return parser
+
+
+def _add_fit(commands: Any) -> None:
+    parser = _add(commands, "fit", _fit, "cluster the rows of DATA and write a model directory")
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--n-clusters", type=int, required=True, metavar="K", help="number of clusters")
+    parser.add_argument("--out", required=True, metavar="DIR", help="model directory, new or to be replaced")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
+    parser.add_argument("--epochs", type=int, help="passes over the data (default: by the number of rows)")
+    parser.add_argument("--likelihood", choices=("gaussian_shared", "gaussian", "bernoulli"), help="p(x|z)")
+    parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
+    parser.add_argument("--init", choices=("umap", "gmm", "random"), help="where training starts")
+    parser.add_argument("--n-samples", type=int, metavar="M", help="draws of (y, z) for a row")
+    parser.add_argument("--consistency", choices=tuple(CONSISTENCY), help="local consistency of q(y|x)")
+    parser.add_argument("--n-init", type=int, metavar="R", help="restarts; the best by a score without labels is kept")
+    _add_reading(parser)
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _add(commands, "predict", _predict, "write the cluster of each row of DATA")
+    _add_model_and_data(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="a .csv or .parquet")
+    parser.add_argument("--proba", action="store_true", help="also q(y|x), in columns p0, p1, ...")
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _add(commands, "evaluate", _evaluate, "compare the clusters of DATA with its labels")
+    _add_model_and_data(parser)
+
+
+def _add_sample(commands: Any) -> None:
+    parser = _add(commands, "sample", _sample, "write rows that the model makes up")
+    parser.add_argument("model", metavar="MODEL", help="model directory")
+    parser.add_argument("-n", type=int, default=100, help="how many (default 100)")
+    parser.add_argument("--cluster", type=int, metavar="k", help="of this cluster only")
+    parser.add_argument("--mean", action="store_true", help="the mean of p(x|z) instead of a draw, as for pictures")
+    parser.add_argument("--seed", type=int, help="default: the model's own")
+    parser.add_argument("--out", required=True, metavar="FILE", help=".npy, .npz, .csv, .parquet, or .png for images")
+
+
+def _add_data(commands: Any) -> None:
+    parser = commands.add_parser("data", help="list or fetch the data sets that have names", epilog=EXIT_CODES)
+    parser.set_defaults(run=_data_list, debug=False, json=False, quiet=False, data_home=None)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    _add_data_home(_add(actions, "list", _data_list, "list the data sets that have names"))
+    fetch = _add(actions, "fetch", _data_fetch, "download a data set from its official mirrors")
+    fetch.add_argument("name", metavar="NAME", help="such as mnist")
+    _add_data_home(fetch)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _add(commands, "demo", _demo, "cluster 1,797 handwritten digits, draw them, say what to type next")
+    parser.add_argument("--out", default="nvisa-demo", metavar="DIR", help="default nvisa-demo")
+    parser.add_argument("--quick", action="store_true", help="two epochs, to see that it runs; the clusters are poor")
+
+
+def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model directory")
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--split", choices=("train", "test"), help="of a data set with a name (default test, if any)")
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    _add_data_home(parser)
+    parser.add_argument("--label-column", metavar="NAME", help=".csv, .parquet: holds labels, not a feature")
+    parser.add_argument("--drop-text", action="store_true", help=".csv, .parquet: leave out what is not numeric")
+    parser.add_argument("--image-size", type=_size, metavar="HxW", help="folder: resize every image, such as 28x28")
+    parser.add_argument("--labels-from-folders", action="store_true", help="folder: labels are the subfolders' names")
+
+
+def _add_data_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-home", metavar="DIR", help="folder of data sets (default $NVISA_DATA_HOME, a cache)")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    return int(height), int(width or height)

@@ -1,0 +1,150 @@
+"""What each command does: read, call the clusterer, write. Arguments in, a dictionary of plain values out."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvisa import datasets, metrics, pictures
+from nvisa.commands.results import check_output, command, replacing, write_arrays, write_table
+from nvisa.commands.rows import Reading, Rows, aligned, as_frame, read_rows
+from nvisa.datasets import DataError
+from nvisa.methods import METHODS, load
+from nvisa.persistence import check_target, read_manifest
+from nvisa.progress import DownloadProgress
+from nvisa.training import Training
+
+__all__ = ["Reading", "evaluate", "fetch", "fit", "list_data", "predict", "sample"]
+
+Result = dict[str, Any]
+TABLES, SAMPLES = (".csv", ".parquet"), (".npy", ".npz", ".csv", ".parquet", ".png")
+
+
+def fit(data: str, out: str, settings: Mapping[str, Any], reading: Reading, *, epochs: int | None = None) -> Result:
+    """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
+
+    Parameters
+    ----------
+    settings
+        Of :class:`nvisa.NVISA`.
+    epochs
+        In place of the default's own choice.
+    """
+    check_target(out)
+    rows = read_rows(data, reading, split="train")
+    if rows.labels is not None:
+        metrics.evaluate(rows.labels, rows.labels)  # labels that cannot be used are said before training
+    training = {} if epochs is None else {"training": Training(epochs=epochs)}
+    clusterer = METHODS["nvisa"](**settings, **training)
+    started = time.perf_counter()
+    clusterer.fit(as_frame(rows.X, rows.columns))
+    seconds = time.perf_counter() - started
+    clusterer.save(out, extra={"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape})
+    return {
+        "model": out,
+        "source": rows.source,
+        "n_rows": len(rows.X),
+        "n_features": rows.X.shape[1],
+        "sizes": np.bincount(clusterer.labels_, minlength=clusterer.n_clusters).tolist(),
+        "neighbour_information": getattr(clusterer, "neighbour_information_", None),
+        "seconds": seconds,
+        "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
+        "next": _next_commands(data, out, rows, reading),
+    }
+
+
+def _next_commands(data: str, out: str, rows: Rows, reading: Reading) -> list[str]:
+    read = [data, *reading.words()]
+    lines: list[list[object]] = [["predict", out, *read, "--out", "labels.csv"]]
+    if rows.feature_shape is not None:
+        lines.append(["sample", out, "-n", 100, "--mean", "--out", "samples.png"])
+    else:
+        lines.append(["sample", out, "-n", 100, "--out", "samples.csv"])
+    if rows.labels is not None:
+        lines.append(["evaluate", out, *read])
+    return [command(*line) for line in lines]
+
+
+def predict(
+    model: str, data: str, out: str, reading: Reading, *, split: str | None = None, proba: bool = False
+) -> Result:
+    """Write the cluster of each row of DATA, and with ``proba`` q(y|x), as a table."""
+    path = check_output(out, TABLES, source=data)
+    clusterer = load(model, device="auto")
+    rows = read_rows(data, reading, split=split)
+    q = clusterer.predict_proba(aligned(rows, clusterer))
+    columns: dict[str, Any] = {"row": rows.names or np.arange(len(q)), "cluster": q.argmax(1)}
+    if proba:
+        columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
+    write_table(path, columns)
+    sizes = np.bincount(columns["cluster"], minlength=clusterer.n_clusters).tolist()
+    return {"out": out, "source": rows.source, "n_rows": len(q), "sizes": sizes}
+
+
+def evaluate(model: str, data: str, reading: Reading, *, split: str | None = None) -> Result:
+    """Agreement of the model's clusters with the labels of DATA."""
+    clusterer = load(model, device="auto")
+    rows = read_rows(data, reading, split=split)
+    if rows.labels is None:
+        raise DataError(
+            f"{rows.source}: expected labels to compare the clusters with, got none. Try --label-column for a "
+            "table, --labels-from-folders for images, or an array y in the .npz."
+        )
+    labels = clusterer.predict(aligned(rows, clusterer))
+    return {"source": rows.source, "n_rows": len(labels), "metrics": metrics.evaluate(rows.labels, labels)}
+
+
+def sample(
+    model: str, out: str, n: int, *, cluster: int | None = None, mean: bool = False, seed: int | None = None
+) -> Result:
+    """Draw rows from the model and write them: an array, a table with their cluster, or a picture."""
+    path = check_output(out, SAMPLES)
+    shape = read_manifest(model)["extra"].get("feature_shape")
+    if path.suffix.lower() == ".png" and shape is None:
+        raise DataError(f"{out}: expected a model of images for a picture, got one of columns. Try .csv or .npz.")
+    clusterer = load(model, device="auto")
+    if path.suffix.lower() == ".png":
+        n = _draw_picture(path, clusterer, shape, n, cluster, {"noise": not mean, "random_state": seed})
+        return {"out": out, "n_rows": n}
+    X, y = clusterer.sample(n, cluster=cluster, noise=not mean, random_state=seed)
+    if path.suffix.lower() in TABLES:
+        names = getattr(clusterer, "feature_names_in_", [f"x{d}" for d in range(X.shape[1])])
+        write_table(path, {str(name): X[:, d] for d, name in enumerate(names)} | {"cluster": y})
+    else:
+        write_arrays(path, {"X": X, "y": y})
+    return {"out": out, "n_rows": len(X)}
+
+
+def _draw_picture(
+    path: Path, clusterer: Any, shape: list[int], n: int, cluster: int | None, how: Mapping[str, Any]
+) -> int:
+    """A line of images for every cluster, or lines of at most 20 of one; the number of images drawn."""
+    if cluster is None:
+        names = list(range(clusterer.n_clusters))
+        lengths = [max(1, n // len(names))] * len(names)
+    else:
+        lengths = [len(part) for part in np.array_split(np.arange(n), -(-n // 20))]
+        names = [cluster] * len(lengths)
+    drawn = [clusterer.sample(sum(lengths), cluster=cluster, **how)[0]] if cluster is not None else [
+        clusterer.sample(length, cluster=k, **how)[0] for k, length in zip(names, lengths, strict=True)
+    ]  # fmt: skip
+    X = pictures.as_images(np.concatenate(drawn), shape)
+    lines: list[NDArray] = np.split(X, np.cumsum(lengths)[:-1])
+    with replacing(path) as part:
+        pictures.save_grid(part, [("", lines)], names=[str(name) for name in names])
+    return len(X)
+
+
+def list_data(data_home: str | None) -> list[Result]:
+    """Every data set that has a name here."""
+    return [asdict(entry) for entry in datasets.available(data_home)]
+
+
+def fetch(name: str, data_home: str | None) -> Result:
+    """Make sure that a data set is in the data home."""
+    paths = datasets.fetch(name, data_home, progress=DownloadProgress())
+    return {"name": name, "files": [str(path) for path in paths]}

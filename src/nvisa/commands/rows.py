@@ -1,0 +1,168 @@
+"""What a command's DATA stands for: a file, a folder of images, or a data set's name, as rows that were checked."""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nvisa import datasets
+from nvisa.datasets import DataError
+from nvisa.progress import DownloadProgress
+
+__all__ = ["Reading", "Rows", "aligned", "read_rows", "shown"]
+
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How DATA is read; every field is an option of the command line."""
+
+    label_column: str | None = None
+    drop_text: bool = False
+    image_size: tuple[int, int] | None = None
+    labels_from_folders: bool = False
+    data_home: str | None = None
+
+    def words(self) -> list[str]:
+        """The options as they are typed."""
+        size = None if self.image_size is None else "{}x{}".format(*self.image_size)
+        valued = {"--label-column": self.label_column, "--image-size": size, "--data-home": self.data_home}
+        flags = {"--drop-text": self.drop_text, "--labels-from-folders": self.labels_from_folders}
+        words = [word for option, value in valued.items() if value is not None for word in (option, value)]
+        return words + [option for option, is_on in flags.items() if is_on]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Finite rows [N D], and what is known about them."""
+
+    X: NDArray[np.float32]
+    source: str
+    digest: str
+    labels: NDArray[Any] | None = None
+    columns: list[str] | None = None
+    feature_shape: tuple[int, ...] | None = None
+    names: list[str] | None = None
+    split: str | None = None
+
+
+def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
+    """Read DATA.
+
+    Parameters
+    ----------
+    data
+        A data set's name, or the path of a file or folder. A name wins over a path: write ``./mnist`` for a path.
+    split
+        "train" or "test" of a data set; None: test, where one was published.
+
+    Raises
+    ------
+    DataError
+        If it is unreadable or holds numbers that are not finite.
+    """
+    is_name = not Path(data).suffix and Path(data).name == data
+    known = {entry.name for entry in datasets.available(reading.data_home)} if is_name else set()
+    if data in known or (is_name and not Path(data).exists()):
+        if Path(data).exists():
+            warnings.warn(f"{data} is read as the data set of that name; write ./{data} for the path.", stacklevel=2)
+        rows = _from_data_set(data, reading, split)
+    elif split is not None and split != "train":
+        raise DataError(f"{data}: expected a data set's name with --split, got a path. Try without --split.")
+    else:
+        rows = _from_path(data, reading)
+    _check_finite(rows)
+    return rows
+
+
+def _from_data_set(name: str, reading: Reading, split: str | None) -> Rows:
+    dataset = datasets.load(name, reading.data_home, progress=DownloadProgress())
+    if split == "test" and dataset.X_test is None:
+        raise DataError(f"{name}: expected a test split, got a data set without one. Try --split train.")
+    is_test = split == "test" or (split is None and dataset.X_test is not None)
+    X, labels = (dataset.X_test, dataset.y_test) if is_test else (dataset.X_train, dataset.y_train)
+    assert X is not None
+    split = "test" if is_test else "train"
+    shape = dataset.feature_shape if len(dataset.feature_shape) > 1 else None
+    return Rows(X, f"{name}, {split} split", dataset.digest, labels, feature_shape=shape, split=split)
+
+
+def _from_path(data: str, reading: Reading) -> Rows:
+    table = datasets.read_table(
+        data,
+        label_column=reading.label_column,
+        drop_text=reading.drop_text,
+        image_size=reading.image_size,
+        labels_from_folders=reading.labels_from_folders,
+    )
+    digest = _digest(Path(data).expanduser(), table.X)
+    return Rows(table.X, table.source, digest, table.labels, table.columns, table.feature_shape, table.row_names)
+
+
+def _digest(path: Path, X: NDArray[np.float32]) -> str:
+    """SHA-256 of the file, or of the pixels of a folder."""
+    if path.is_dir():
+        return hashlib.sha256(np.ascontiguousarray(X).tobytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_finite(rows: Rows) -> None:
+    for start in range(0, len(rows.X), BLOCK):
+        wrong = ~np.isfinite(rows.X[start : start + BLOCK])
+        if wrong.any():
+            n, d = np.argwhere(wrong)[0]
+            column = d if rows.columns is None else repr(rows.columns[d])
+            raise DataError(
+                f"{rows.source}: expected finite numbers, got {rows.X[start + n, d]} in row {start + n}, column "
+                f"{column} (counted from 0). Try filling in what is missing, or removing that row."
+            )
+
+
+def aligned(rows: Rows, model: Any) -> Any:
+    """The rows as the model wants them: its columns in its order, or as many columns as it has.
+
+    Raises
+    ------
+    DataError
+        If columns are missing or unknown, or their number is another.
+    """
+    names = None if (known := getattr(model, "feature_names_in_", None)) is None else [str(name) for name in known]
+    if names is not None and rows.columns is not None:
+        missing = [name for name in names if name not in rows.columns]
+        unknown = [name for name in rows.columns if name not in names]
+        if missing or unknown:
+            problems = [f"{what} {shown(which)}" for what, which in (("no", missing), ("also", unknown)) if which]
+            raise DataError(
+                f"{rows.source}: expected the columns that the model was fitted on, {shown(names)}; got "
+                f"{' and '.join(problems)}. Try --label-column or --drop-text as for fit, or remove what is too many."
+            )
+        order = [rows.columns.index(name) for name in names]
+        return as_frame(rows.X[:, order], names)
+    if rows.X.shape[1] != model.n_features_in_:
+        raise DataError(
+            f"{rows.source}: expected {model.n_features_in_} columns, as the model was fitted on, got "
+            f"{rows.X.shape[1]}. Try the kind of data that it was fitted on."
+        )
+    return rows.X if names is None else as_frame(rows.X, names)
+
+
+def as_frame(X: NDArray[np.float32], columns: Sequence[str] | None) -> Any:
+    """A data frame, so that the clusterer learns the columns' names; the array itself where there are none."""
+    if columns is None:
+        return X
+    import pandas as pd  # noqa: PLC0415  slow, and only here
+
+    return pd.DataFrame(X, columns=list(columns), copy=False)
+
+
+def shown(names: Sequence[str], limit: int = 8) -> str:
+    """At most eight names, then how many more."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more

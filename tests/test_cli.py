@@ -1,0 +1,357 @@
+"""The command line on files in a clean folder: what it writes, prints and answers to the shell."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nvisa
+from nvisa import cli, commands
+from nvisa.commands import results
+from nvisa.commands.rows import Reading, read_rows
+
+pandas = pytest.importorskip("pandas")
+pytest.importorskip("pyarrow")
+Image = pytest.importorskip("PIL.Image")
+
+FAST = ["--epochs", "1", "--init", "random"]
+N = 45
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A clean folder to work in, and no data sets but digits."""
+    monkeypatch.setenv("NVISA_DATA_HOME", str(tmp_path / "no-data"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.RandomState(0)
+    X = np.concatenate([rng.randn(N // 3, 4) + 5 * k for k in range(3)])
+    return pandas.DataFrame(X, columns=["age", "height", "weight", "pulse"]).assign(kind=np.repeat(["a", "b", "c"], 15))
+
+
+@pytest.fixture(scope="module")
+def trained(frame, tmp_path_factory):
+    """A model of the four columns."""
+    folder = tmp_path_factory.mktemp("trained")
+    frame.to_csv(folder / "x.csv", index=False)
+    argv = ["fit", str(folder / "x.csv"), "--n-clusters", "3", "--out", str(folder / "m"), *FAST]
+    assert cli.main([*argv, "--label-column", "kind", "--quiet"]) == 0
+    return folder / "m"
+
+
+def write_csv(frame):
+    frame.to_csv("x.csv", index=False)
+    return ["x.csv", "--label-column", "kind"]
+
+
+def write_parquet(frame):
+    frame.to_parquet("x.parquet")
+    return ["x.parquet", "--drop-text"]
+
+
+def write_npy(frame):
+    np.save("x.npy", frame.drop(columns="kind").to_numpy())
+    return ["x.npy"]
+
+
+def write_npz(frame):
+    np.savez("x.npz", X=frame.drop(columns="kind").to_numpy(), y=frame.kind.to_numpy().astype("U1"))
+    return ["x.npz"]
+
+
+def write_images(frame):
+    rng = np.random.RandomState(0)
+    for i, kind in enumerate(frame.kind):
+        os.makedirs(f"photos/{kind}", exist_ok=True)
+        Image.fromarray(rng.randint(0, 256, (6, 5), dtype=np.uint8)).save(f"photos/{kind}/{i}.png")
+    return ["photos", "--labels-from-folders"]
+
+
+KINDS = [write_csv, write_parquet, write_npy, write_npz, write_images]
+
+
+# ---- the flow of the README -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", KINDS, ids=lambda f: f.__name__.removeprefix("write_"))
+def test_fit_then_the_commands_that_it_prints(frame, write, capsys):
+    read = write(frame)
+    assert cli.main(["fit", *read, "--n-clusters", "3", "--out", "model", *FAST]) == 0
+    printed = capsys.readouterr()
+    assert "training 1/1" in printed.err
+    has_labels = write not in (write_parquet, write_npy)
+    assert ("agreement with the labels, which training did not see:" in printed.out) == has_labels
+    lines = printed.out.partition("next:\n")[2].splitlines()
+    assert len(lines) == 2 + has_labels
+    for line in lines:
+        words = shlex.split(line)
+        assert cli.main(words[words.index("nvisa") + 1 :] if "nvisa" in words else words[1:]) == 0
+    labels = pandas.read_csv("labels.csv")
+    assert list(labels.columns) == ["row", "cluster"]
+    np.testing.assert_array_equal(labels.cluster, nvisa.load("model").labels_)
+    if write is write_images:
+        assert labels.row[0] == "a/0.png"
+        with Image.open("samples.png") as image:
+            assert min(image.size) > 50
+    else:
+        assert len(pandas.read_csv("samples.csv")) == 100
+
+
+@pytest.mark.filterwarnings("default:.*columns are constant")
+def test_a_data_set_by_name(home, capsys):
+    argv = ["fit", "digits", "--n-clusters", "10", "--out", "m", *FAST, "--n-samples", "2", "--consistency", "none"]
+    assert cli.main([*argv, "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "warning: 3 of 64 columns are constant and tell nothing apart (columns 0, 32, 39).\n"
+    manifest = json.loads((home / "m" / "manifest.json").read_text())
+    assert manifest["extra"]["source"] == "digits, train split"
+    assert manifest["extra"]["feature_shape"] == [8, 8]
+    assert len(manifest["extra"]["data_digest"]) == 64
+    assert manifest["params"]["consistency"] is None
+    assert cli.main(["predict", "m", "digits", "--out", "l.parquet", "--proba"]) == 0
+    table = pandas.read_parquet("l.parquet")
+    assert table.shape == (1797, 12)
+    np.testing.assert_allclose(table.filter(regex="^p").sum(axis=1), 1, rtol=1e-5)
+    assert cli.main(["sample", "m", "-n", "25", "--cluster", "3", "--mean", "--out", "three.png"]) == 0
+    assert cli.main(["evaluate", "m", "digits", "--split", "test"]) == 2
+    assert "without one. Try --split train" in capsys.readouterr().err
+
+
+# ---- sample ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
+def test_samples_have_the_clusters_asked_for(trained, suffix):
+    out = f"s{suffix}"
+    assert cli.main(["sample", str(trained), "-n", "7", "--cluster", "1", "--seed", "3", "--out", out]) == 0
+    X, y = nvisa.load(trained).sample(7, cluster=1, random_state=3)
+    if suffix == ".npy":
+        np.testing.assert_array_equal(np.load(out), X)
+    elif suffix == ".npz":
+        np.testing.assert_array_equal(np.load(out)["X"], X)
+        np.testing.assert_array_equal(np.load(out)["y"], y)
+    else:
+        table = pandas.read_csv(out) if suffix == ".csv" else pandas.read_parquet(out)
+        assert list(table.columns) == ["age", "height", "weight", "pulse", "cluster"]
+        np.testing.assert_allclose(table.iloc[:, :4], X, rtol=1e-5)
+    assert cli.main(["predict", str(trained), out, "--out", "l.csv"]) == (2 if suffix in (".csv", ".parquet") else 0)
+
+
+# ---- JSON -----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_document(frame, capsys):
+    write_csv(frame)
+    read = ["x.csv", "--label-column", "kind", "--json"]
+    assert cli.main(["fit", *read, "--n-clusters", "3", "--out", "m", *FAST]) == 0
+    fit = json.loads(capsys.readouterr().out)
+    assert sum(fit["sizes"]) == fit["n_rows"] == N
+    assert set(fit["metrics"]) == {"accuracy", "purity", "nmi", "ari"}
+    assert cli.main(["evaluate", "m", *read]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == fit["metrics"]
+    assert cli.main(["predict", "m", *read, "--out", "l.csv", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_rows"] == N
+    assert cli.main(["data", "list", "--json"]) == 0
+    assert {"digits", "mnist", "fashion_mnist"} <= {entry["name"] for entry in json.loads(capsys.readouterr().out)}
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------
+
+
+def test_columns_are_matched_by_name(frame, trained, home, capsys):
+    X = frame.drop(columns="kind")
+    X[["pulse", "weight", "height", "age"]].to_csv("turned.csv", index=False)
+    X.to_csv("right.csv", index=False)
+    for name in ("turned", "right"):
+        assert cli.main(["predict", str(trained), f"{name}.csv", "--out", f"{name}.labels.csv"]) == 0
+    assert (home / "turned.labels.csv").read_text() == (home / "right.labels.csv").read_text()
+    X.rename(columns={"age": "Age"}).to_csv("other.csv", index=False)
+    assert cli.main(["predict", str(trained), "other.csv", "--out", "l.csv"]) == 2
+    assert "no 'age' and also 'Age'" in capsys.readouterr().err
+    np.save("narrow.npy", X.to_numpy()[:, :3])
+    assert cli.main(["predict", str(trained), "narrow.npy", "--out", "l.csv"]) == 2
+    assert "expected 4 columns, as the model was fitted on, got 3" in capsys.readouterr().err
+    assert not os.path.exists("l.csv")
+
+
+def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):
+    def train(*_):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(nvisa.NVISA, "_fit", train)
+    write_csv(frame)
+    np.save("short.npy", np.zeros((2, 3)))
+    holes = frame.drop(columns="kind").to_numpy().copy()
+    holes[17, 2] = np.nan
+    np.save("holes.npy", holes)
+    pandas.DataFrame(holes, columns=list("abcd")).to_csv("holes.csv", index=False)
+    (home / "cut.npy").write_bytes((home / "holes.npy").read_bytes()[:-9])
+    (home / "mine").mkdir()
+    (home / "mine" / "thesis.txt").write_text("years of work")
+    for data, more, message in [
+        ("x.csv", [], "Try --drop-text to leave them out, --label-column if one holds the labels"),
+        ("x.csv", ["--label-column", "Kind"], "expected a label column 'Kind'"),
+        ("nowhere.csv", [], "got nothing there"),
+        ("mnits", [], "expected the name of a data set, got none of them. Try mnist"),
+        ("short.npy", [], "n_samples=2 should be >= --n-clusters=3"),
+        ("holes.npy", [], "expected finite numbers, got nan in row 17, column 2"),
+        ("holes.csv", [], "got nan in row 17, column 'c'"),
+        ("cut.npy", [], "got an unreadable file"),
+        ("x.csv", ["--drop-text", "--n-samples", "1"], "n_samples must be a whole number of at least 2"),
+        ("x.csv", ["--drop-text", "--out", "mine"], "got a folder with other files"),
+        ("x.csv", ["--drop-text", "--out", "x.csv"], "got a file"),
+    ]:
+        assert cli.main(["fit", data, "--n-clusters", "3", "--out", "m", *FAST, *more]) == 2, data
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert "Traceback" not in captured.err
+        assert captured.out == ""
+    assert not os.path.exists("m")
+    assert (home / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["predict", "nowhere", "x.csv", "--out", "l.csv"], "expected a model directory, got nothing there"),
+        (["predict", "M", "x.csv", "--out", "l.xlsx"], "expected a name ending in .csv, .parquet, got '.xlsx'"),
+        (["predict", "M", "x.csv", "--out", "x.csv"], "got the data themselves"),
+        (["predict", "M", "x.csv", "--out", "no/l.csv"], "expected a folder that can be written to, got no"),
+        (["predict", "M", "x.csv", "--out", "l.csv", "--split", "test"], "expected a data set's name with --split"),
+        (["evaluate", "M", "x.csv"], "expected labels to compare the clusters with, got none. Try --label-column"),
+        (["sample", "M", "--out", "s.png"], "expected a model of images for a picture"),
+        (["sample", "M", "--cluster", "3", "--out", "s.npy"], "cluster must be in 0..2, got 3"),
+        (["sample", "M", "-n", "0", "--out", "s.npy"], "n_samples must be at least 1"),
+    ],
+)
+def test_wrong_arguments(frame, trained, home, capsys, argv, message):
+    frame.drop(columns="kind").to_csv("x.csv", index=False)
+    before = (home / "x.csv").read_text()
+    assert cli.main([str(trained) if word == "M" else word for word in argv]) == 2
+    assert message in capsys.readouterr().err
+    assert (home / "x.csv").read_text() == before
+    assert os.listdir() == ["x.csv"]
+
+
+@pytest.mark.parametrize(
+    "argv", [["fit"], ["fit", "x.npy", "--out", "m"], ["sing"], ["fit", "x", "--n-clusters", "a", "--out", "m"]]
+)
+def test_wrong_usage(argv, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main(argv)
+    assert raised.value.code == 2
+    assert "usage: nvisa" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (nvisa.DivergedError("log_p_x is not finite", term="log_p_x", history=[]), 3, "log_p_x is not finite"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device"), 2, "No space left"),
+        (TypeError("oops"), 1, "a fault of nvisa's"),
+    ],
+    ids=lambda e: type(e).__name__ if isinstance(e, BaseException) else "",
+)
+def test_exit_codes(frame, capsys, monkeypatch, error, code, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(nvisa.NVISA, "_fit", fail)
+    argv = ["fit", *write_npy(frame), "--n-clusters", "3", "--out", "m"]
+    assert cli.main(argv) == code
+    quiet = capsys.readouterr().err
+    assert message in quiet
+    assert "Traceback" not in quiet
+    assert cli.main([*argv, "--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+    assert not os.path.exists("m")
+
+
+def test_a_name_wins_over_a_path_and_says_so(home):
+    (home / "digits").mkdir()
+    with pytest.warns(UserWarning, match=r"write ./digits for the path"):
+        assert read_rows("digits", Reading()).source == "digits, train split"
+    with pytest.raises(ValueError, match="expected images"):
+        read_rows("./digits", Reading())
+
+
+def test_a_result_is_whole_or_the_old_one_stays(monkeypatch, home):
+    path = home / "l.csv"
+    path.write_text("old")
+    monkeypatch.setattr(pandas.DataFrame, "to_csv", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        results.write_table(path, {"row": np.arange(3)})
+    assert path.read_text() == "old"
+    assert os.listdir() == ["l.csv"]
+
+
+@pytest.mark.parametrize(
+    ("library", "shell"),
+    [
+        ("Try drop_text=True to leave", "Try --drop-text to leave"),
+        ("Try image_size=(28, 27) to resize", "Try --image-size 28x27 to resize"),
+        ("or labels_from_folders=False.", "or --labels-from-folders."),
+        ("label_column= if one", "--label-column if one"),
+    ],
+)
+def test_advice_in_the_words_of_the_shell(library, shell):
+    assert results.in_options(library) == shell
+
+
+# ---- the program ----------------------------------------------------------------------------------------------
+
+
+def test_alone_it_explains_itself(capsys):
+    assert cli.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    for line in lines:
+        if line.startswith("  nvisa "):
+            assert line.split()[1] in ("demo", "fit", "predict", "evaluate", "sample", "data")
+
+
+@pytest.mark.parametrize("command", ["", "fit", "predict", "evaluate", "sample", "data", "demo"])
+def test_help_documents_the_exit_codes(command, capsys):
+    with pytest.raises(SystemExit) as raised:
+        cli.main([*command.split(), "--help"])
+    assert raised.value.code == 0
+    assert "exit codes: 0 done; 1 a fault" in " ".join(capsys.readouterr().out.split())
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"nvisa {nvisa.__version__}\n"
+
+
+def test_as_a_module_it_answers_without_importing_torch():
+    argv = [sys.executable, "-X", "importtime", "-m", "nvisa", "data", "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert "list the data sets" in done.stdout
+    assert "nvisa.cli" in done.stderr
+    assert "torch" not in done.stderr
+
+
+def test_public_names():
+    assert set(nvisa.__all__) <= set(dir(nvisa))
+    assert all(getattr(nvisa, name) is not None for name in nvisa.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nvisa'"):
+        nvisa.Nvisa  # noqa: B018
+
+
+def test_data_fetch_of_what_is_here(capsys):
+    assert cli.main(["data", "fetch", "digits"]) == 0
+    assert "nothing to fetch" in capsys.readouterr().out
+    assert cli.main(["data", "fetch", "mnits"]) == 2
+    assert commands.list_data(None)[0]["present"]
