@@ -96,14 +96,11 @@ def test_probabilities_sum_to_one_and_point_at_the_label(blobs, fitted):
     np.testing.assert_array_equal(proba.argmax(1), fitted.labels_)
 
 
-def test_the_same_seed_gives_the_same_model_and_no_global_generator_moves(blobs):
-    X, _ = blobs
-    numpy_before, torch_before = np.random.get_state()[1].copy(), torch.random.get_rng_state()
-    first, second = (NVISA(**SMALL).fit(X) for _ in range(2))
+def test_the_same_seed_gives_the_same_model(blobs):
+    # conftest.py fails this and every other test that moves a global generator.
+    first, second = (NVISA(**SMALL).fit(blobs[0]) for _ in range(2))
     for name, value in first.module_.state_dict().items():
         assert torch.equal(value, second.module_.state_dict()[name]), name
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
-    assert torch.equal(torch.random.get_rng_state(), torch_before)
 
 
 def test_restarts_keep_the_one_with_the_most_neighbour_information(blobs):

@@ -69,10 +69,11 @@ def run(recipe_name: str, dataset_name: str, seed: int, data_home: str | None = 
 
 def _watch(fitted: Any, record: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """The accuracy of this epoch, for the curve only."""
-    X, y = (data.X_train, data.y_train) if data.X_test is None else (data.X_test, data.y_test)
+    tested = data.X_test is not None and data.y_test is not None
+    X, y = (data.X_test, data.y_test) if tested else (data.X_train, data.y_train)
     keys = ("stage", "epoch", "seconds", "bound", "std_floor_x", "std_floor_z", "clusters_in_use")
     labels = fitted._blocks(fitted._log_q_y, X).argmax(1)
-    return {key: record[key] for key in keys if key in record} | {"accuracy": accuracy(y, labels)}
+    return {key: record[key] for key in keys if key in record} | {"accuracy": accuracy(np.asarray(y), labels)}
 
 
 def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +131,8 @@ def _job(recipe: str, dataset: str, seed: int, data_home: str | None, folder: Pa
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
     partial.rename(path)
-    reached = record.get("metrics", {}).get("test") or record.get("metrics", {}).get("train") or {}
-    return f"{dataset} {recipe} seed {seed}: {record['status']} {reached.get('accuracy', float('nan')):.4f} in {record['seconds']:.0f} s"
+    reached = {split: round(values["accuracy"], 4) for split, values in record.get("metrics", {}).items()}
+    return f"{dataset} {recipe} seed {seed}: {record['status']} {reached} in {record['seconds']:.0f} s"
 
 
 def _plain(value: Any) -> Any:
