@@ -20,7 +20,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format records clean
+.PHONY: help demo test check lint format records table clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -44,9 +44,14 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(PY) -m ruff format .
 
 records: $(STAMP)  ## run NVISA's recipes and write benchmarks/records/*.json (hours)
-	$(PY) benchmarks/nvisa_records.py $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --datasets digits mnist fashion_mnist $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes bound_alone/random bound_alone/gmm --seeds 0 1 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes selection --datasets digits --seeds 0 1 2 3 4 5 6 7 8 9 10 11
 
-# A target for bench, table, figures, perf or docs comes here with the program that it runs.
+table: $(STAMP)  ## write the tables of README.md and docs/ from the records
+	$(PY) -m nvisa.benchmark.tables
+
+# A target for bench, figures, perf or docs comes here with the program that it runs.
 
 clean:  ## remove caches and builds; not .venv, records or data
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

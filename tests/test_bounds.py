@@ -184,12 +184,17 @@ def test_enum_y_is_the_exact_elbo_with_its_exact_gradient(tiny):
     assert_close(torch.cat(jacobian(enumerated, tiny)), exact_gradient(*tiny, 1), **EXACT)
 
 
-def test_no_gradient_flows_through_a_learning_signal_nor_into_nvil_s_baseline(rng):
+def test_the_gradient_in_log_q_is_the_signal_and_none_flows_through_it(rng):
     log_w, log_q, baseline = (normal(rng, 3, 2).requires_grad_() for _ in range(3))
-    weights = log_w.detach().softmax(0)
-    assert_close(gradients(vimco(log_w, log_q).sum(), [log_w])[0], weights, **TIGHT)
-    through_w, through_baseline = gradients(nvil(log_w, log_q, baseline).sum(), [log_w, baseline])
+    w = log_w.detach()
+    through_w, through_q = gradients(vimco(log_w, log_q).sum(), [log_w, log_q])
+    assert_close(through_w, w.softmax(0), **TIGHT)
+    assert_close(through_q, w.exp().mean(0).log() - swap_one_out_matrix(w), **TIGHT)
+    through_w, through_q, through_baseline = gradients(
+        nvil(log_w, log_q, baseline, 2.5).sum(), [log_w, log_q, baseline]
+    )
     assert_close(through_w, torch.full((3, 2), 1 / 3, dtype=torch.float64), **TIGHT)
+    assert_close(through_q, (w - baseline.detach()) / 2.5 / 3, **TIGHT)
     assert (through_baseline == 0).all()
 
 

@@ -351,9 +351,7 @@ def test_every_bad_file_is_a_data_error_that_names_it(tmp_path, name):
 
 def png():
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(2).integers(0, 256, size=(32, 32), dtype=np.uint8)).save(
-        buffer, "png"
-    )
+    Image.fromarray(np.random.default_rng(2).integers(0, 256, size=(32, 32), dtype=np.uint8)).save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -389,9 +387,7 @@ def test_no_cut_of_an_archive_escapes_as_another_error(tmp_path, cut):
 def test_without_the_extra_the_way_to_get_it_is_told(tmp_path, monkeypatch, name, package):
     draw(tmp_path / "1.png", GREY)
     FRAME.to_csv(tmp_path / "t.csv")
-    for module in [
-        m for m in sys.modules if m.startswith(("nvisa.datasets.tables", "nvisa.datasets.images"))
-    ]:
+    for module in [m for m in sys.modules if m.startswith(("nvisa.datasets.tables", "nvisa.datasets.images"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delattr("nvisa.datasets.tables", raising=False)
     monkeypatch.delattr("nvisa.datasets.images", raising=False)

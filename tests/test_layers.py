@@ -25,7 +25,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"cli"},
     {"__main__"},
 ]
-LEAVES = {"metrics", "datasets", "features", "persistence", "graph", "progress", "pictures"}  # import nothing of nvisa's
+LEAVES = {"metrics", "datasets", "features", "persistence", "graph", "progress", "pictures"}  # import nothing of ours
 READ_DATA = {"benchmark", "report", "commands", "demo", "cli"}  # everyone else takes arrays
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -85,9 +85,7 @@ def test_independent_labels_have_ari_near_zero():
 def two_clusters(confidence, n_right, n_wrong):
     """(y, proba): both clusters with this confidence, right this often. Cluster 1 is class 0 and back."""
     y = [0] * n_right + [1] * n_wrong + [1] * n_right + [0] * n_wrong
-    q = [[1 - confidence, confidence]] * (n_right + n_wrong) + [[confidence, 1 - confidence]] * (
-        n_right + n_wrong
-    )
+    q = [[1 - confidence, confidence]] * (n_right + n_wrong) + [[confidence, 1 - confidence]] * (n_right + n_wrong)
     return np.array(y), np.array(q)
 
 

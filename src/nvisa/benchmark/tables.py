@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.stats import spearmanr
+
 from nvisa.benchmark.paper import NVISA_MEAN_STD, WITH_AE_GMM_INIT
 from nvisa.benchmark.run import RECORDS
 
@@ -77,9 +79,35 @@ def _by_recipe(recipe: str, paper: Callable[[str], str]) -> Callable[[list[Recor
     return table
 
 
+def _selection(records: list[Record]) -> str:
+    """How well label-free scores order runs of the recipe "selection" by their accuracy."""
+    head = (
+        "| data | runs | accuracy % | picked by I(Y; Y') | rank correlation of I(Y; Y') | of the bound |\n"
+        "|---|---|---|---|---|---|"
+    )
+    mine = [record for record in records if record["recipe"] == "selection" and record["status"] == "ok"]
+    rows = []
+    for name in sorted({record["dataset"] for record in mine}):
+        runs = [record for record in mine if record["dataset"] == name]
+        accuracy, information = values(runs), [run["neighbour_information"] for run in runs]
+        bound = [run["history"][-1]["bound"] for run in runs]
+        picked = accuracy[max(range(len(runs)), key=information.__getitem__)]
+        columns = [
+            name,
+            str(len(runs)),
+            f"{cell(accuracy)}, best {max(accuracy):.2f}",
+            f"{picked:.2f}",
+            f"{spearmanr(information, accuracy).statistic:.2f}",
+            f"{spearmanr(bound, accuracy).statistic:.2f}",
+        ]
+        rows.append("| " + " | ".join(columns) + " |")
+    return "\n".join([head, *rows])
+
+
 TABLES: dict[str, Callable[[list[Record]], str]] = {
     "default": _by_recipe("default", lambda name: NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_random": _by_recipe("bound_alone/random", lambda name: NVISA_MEAN_STD.get(name, "-")),
+    "selection": _selection,
     "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: WITH_AE_GMM_INIT if name == "mnist" else "-"),
 }
 
