@@ -202,14 +202,15 @@ def test_merging_recovers_planted_blocks(random):
 # ---- refining --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_refining_never_loses_information(seed):
-    random = np.random.RandomState(seed)
-    X = random.randn(150, 2) + 2 * random.randint(3, size=(150, 1))
-    rows, labels = neighbours(X, 6), random.randint(3, size=150)
-    after = refine_by_information(labels, rows, 3)
-    before, now = (neighbour_information(np.eye(3)[found], rows) for found in (labels, after))
-    assert now >= before - 1e-12
+def test_refining_never_loses_information():
+    """All rows move at once, so on a graph without structure a round can lose: it must then be taken back."""
+    for seed in range(60):
+        random = np.random.RandomState(seed)
+        rows = np.array([random.choice(np.delete(np.arange(12), i), 2, replace=False) for i in range(12)])
+        labels = random.randint(3, size=12)
+        after = refine_by_information(labels, rows, 3)
+        before, now = (neighbour_information(np.eye(3)[found], rows) for found in (labels, after))
+        assert now >= before - 1e-12
 
 
 def test_refining_heals_a_damaged_partition(random, blocks):

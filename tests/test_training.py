@@ -230,16 +230,17 @@ def test_a_batch_is_a_copy_in_float32_of_the_rows_that_were_asked_for(dtype, row
     [
         ({"epochs": 7}, 10, 7),  # said, so done
         ({"epochs": 7}, 10**7, 7),
-        ({}, 500, 100),  # 2 steps an epoch would need 1250 epochs: at most max_epochs
-        ({"max_epochs": 5000}, 500, 1250),
-        ({}, 60_000, 11),  # 2500 / 235 = 10.6
-        ({}, 10**7, 1),  # 39,063 steps an epoch, but never less than one
-        ({"batch_size": 512}, 60_000, 21),
+        ({"steps": 2500}, 500, 100),  # 2 steps an epoch would need 1250 epochs: at most max_epochs
+        ({"steps": 2500, "max_epochs": 5000}, 500, 1250),
+        ({"steps": 2500}, 60_000, 11),  # 2500 / 235 = 10.6
+        ({"steps": 2500}, 10**7, 1),  # 39,063 steps an epoch, but never less than one
+        ({"steps": 2500, "batch_size": 512}, 60_000, 21),
         ({"steps": 235 * 4}, 60_000, 4),
-        ({}, 3, 100),
+        ({"steps": 2500}, 3, 100),
     ],
 )
 def test_epochs_make_the_steps_asked_for_within_their_limits(settings, n_rows, expected):
+    settings = {"max_epochs": 100, "batch_size": 256, **settings}
     assert Training(**settings).n_epochs(n_rows) == expected
 
 
