@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.floating]
-MAX_ROWS = 20_000  # rows that the mixture, the graph and UMAP look at
+MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
 
 
 @dataclass
@@ -89,7 +89,7 @@ def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.i
     return np.sort(rng.permutation(n_rows)[:limit])
 
 
-def principal_components(X: Array, rng: RandomState, n_components: int = 30) -> Array:
+def principal_components(X: Array, rng: RandomState, n_components: int = 50) -> Array:
     """The leading principal components: distances among them drop the noise and cost little."""
     n_components = min(n_components, *X.shape)
     return PCA(n_components, svd_solver="randomized", random_state=rng).fit_transform(X)
