@@ -5,7 +5,8 @@ Each likelihood is a head on the decoder's last hidden layer with the same three
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "Network",
     "Rescale",
     "SharedGaussianHead",
+    "frozen_statistics",
     "initialise",
     "mlp",
 ]
@@ -65,6 +67,20 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False) -> nn.Sequential:
             layers.append(nn.BatchNorm1d(n_out))
         layers.append(nn.LeakyReLU(LEAK, inplace=True))
     return nn.Sequential(*layers)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbours."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -39,7 +39,7 @@ from nvisa.methods.base import (
     stores,
     top_deviation,
 )
-from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, initialise, mlp
+from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, frozen_statistics, initialise, mlp
 from nvisa.schedules import Constant, Geometric, Schedule
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -278,7 +278,8 @@ class Ascent:
     def _local(self, settings: VAT, x: Data, unit: PerExample, log_q_y: LogClusters) -> tuple[PerExample, Tensor]:
         """Adversarial divergence of each row, whose neighbours are ``unit`` away, and the batch's information."""
         radius, probe = settings.radius * unit, settings.probe * unit
-        local = vat(self.densities.log_posterior, x, log_q_y, radius, probe, self.generator)
+        with frozen_statistics(self.densities.trunk):
+            local = vat(self.densities.log_posterior, x, log_q_y, radius, probe, self.generator)
         return local, settings.information * information(log_q_y, settings.balance)
 
 
