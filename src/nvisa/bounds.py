@@ -11,14 +11,23 @@ ICML 2014 (arXiv:1402.0030), sec. 2; VIMCO, Mnih & Rezende, ICML 2016 (arXiv:160
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from nvisa.distributions import log_mean_exp
-from nvisa.shapes import Float, PerExample, PerSample, Tensor
+from nvisa.distributions import log_mean_exp, log_normal
+from nvisa.shapes import Float, Latent, PerExample, PerSample, Tensor
 
-__all__ = ["RunningMoments", "add_gradient", "enum_y", "log_mean_exp_swap_one_out", "nvil", "vimco"]
+__all__ = [
+    "RunningMoments",
+    "add_gradient",
+    "enum_y",
+    "importance_sampled",
+    "log_mean_exp_swap_one_out",
+    "nvil",
+    "vimco",
+]
 
 
 def add_gradient(value: Tensor, term: Tensor) -> Tensor:
@@ -32,6 +41,22 @@ def enum_y(log_w: Float[Tensor, "K B"], log_q_y: Float[Tensor, "K B"]) -> PerExa
     Row k of ``log_w`` is the log weight of ``(y = k, z_k ~ q(z | k, x))``.
     """
     return (log_q_y.exp() * log_w).sum(0)
+
+
+def importance_sampled(
+    log_joint: Callable[[Latent], PerSample], loc: Latent, scale: Latent, *, n_draws: int = 32
+) -> PerSample:
+    """``log 1/S sum_s p(x, z_s) / q(z_s|x)`` with ``z_s ~ q = N(loc, diag scale^2)``: the estimate of ``log p(x)``.
+
+    The S draws share their noise among all rows, and the noise is always the same, so the number is
+    deterministic and a row's does not depend on the others. The first axis holds one q for each y, or one.
+    """
+    noise = torch.randn(n_draws, loc.shape[-1], generator=torch.Generator().manual_seed(0)).to(loc)
+    terms = []
+    for eps in noise:
+        z = loc + scale * eps
+        terms.append(log_joint(z) - log_normal(z, loc, scale))
+    return log_mean_exp(torch.stack(terms))
 
 
 def nvil(log_w: PerSample, log_q: PerSample, baseline: Tensor, scale: float = 1.0) -> PerExample:

@@ -34,6 +34,8 @@ from nvisa.training import Objective, OnEpoch, Source, Training, maximise
 
 __all__ = [
     "Start",
+    "centroids",
+    "codes_of",
     "distil",
     "encode",
     "find_start",
@@ -87,6 +89,11 @@ def encode(function: Callable[[Data], Tensor], source: Source, rows: NDArray[np.
 def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.integer]:
     """At most ``limit`` random row numbers, sorted."""
     return np.sort(rng.permutation(n_rows)[:limit])
+
+
+def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
+    """``module.code`` of at most ``limit`` random rows: what k-means and mixtures of codes are fitted to."""
+    return encode(module.code, source, subset(len(source), rng, limit))
 
 
 def principal_components(X: Array, rng: RandomState, n_components: int = 50) -> Array:
@@ -146,6 +153,13 @@ def merged_microclusters(
         if score > best_score:
             best, best_score = proba, score
     return best, best_score
+
+
+def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 20) -> Array:
+    """k-means' centres [K Z], the tightest of ``n_init`` starts (DEC, sec. 3.2)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(codes).cluster_centers_
 
 
 def mixture(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10) -> GaussianMixture:

@@ -1,34 +1,45 @@
-"""Networks: multilayer perceptrons, heads with a std floor, the mixture prior, and the affine input scale.
+"""Networks: multilayer perceptrons, autoencoders, heads with a std floor, mixtures, and the affine input scale.
 
 Each likelihood is a head on the decoder's last hidden layer with the same three methods: ``log_prob``,
 ``mean`` and ``draw``. The std floor epsilon enters here and nowhere else.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.distributions import log_bernoulli, log_normal, log_normal_linear
-from nvisa.shapes import Float, Int, Tensor
+from nvisa.distributions import log_bernoulli, log_normal, log_normal_linear, responsibilities
+from nvisa.shapes import Data, Float, Int, LogClusters, PerSample, Tensor
 
 __all__ = [
     "LIKELIHOODS",
+    "Autoencoder",
     "BernoulliHead",
+    "Encoder",
     "GaussianHead",
+    "Mixture",
     "MixturePrior",
     "Network",
     "Rescale",
     "SharedGaussianHead",
     "frozen_statistics",
+    "UnitGaussianHead",
+    "build",
     "initialise",
     "mlp",
+    "whiten",
 ]
+
+Module = TypeVar("Module", bound=nn.Module)
+Array = NDArray[np.floating]
 
 LEAK = 0.2  # TensorFlow's default, which the NVISA authors' library uses (recipes 1.4)
 
@@ -95,6 +106,24 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
 
 
+def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
+    """The module that ``make`` returns, its weights drawn from the generator and the global one untouched."""
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
+        module = make()
+    initialise(module, generator)
+    return module
+
+
+@torch.no_grad()
+def whiten(last: nn.Linear, first: nn.Linear, codes: Array) -> None:
+    """Give the codes that ``last`` makes and ``first`` reads deviation one and mean zero; what follows is unchanged."""
+    shift, scale = (torch.from_numpy(a).to(first.weight) for a in (codes.mean(0), codes.std(0).clip(1e-6)))
+    first.bias.add_(first.weight @ shift)
+    first.weight.mul_(scale)
+    last.bias.sub_(shift).div_(scale)
+    last.weight.div_(scale[:, None])
+
+
 class Rescale(nn.Module):
     """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
 
@@ -142,6 +171,67 @@ class MixturePrior(nn.Module):
     def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """``log p(z|y)`` of the paired z and y."""
         return log_normal(z, F.embedding(y, self.loc), F.embedding(y, self.log_scale).exp())
+
+
+class Mixture(nn.Module):
+    """``p(y) = pi = softmax(logits)`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``.
+
+    ``trained``: parameters of the networks; otherwise what a mixture's own EM has found, kept as buffers.
+    """
+
+    logits: Tensor
+    loc: Tensor
+    log_scale: Tensor
+
+    def __init__(self, n_clusters: int, latent_dim: int, *, trained: bool) -> None:
+        super().__init__()
+        tables = {name: torch.zeros(n_clusters, latent_dim) for name in ("loc", "log_scale")}
+        for name, table in {"logits": torch.zeros(n_clusters), **tables}.items():
+            if trained:
+                self.register_parameter(name, nn.Parameter(table))
+            else:
+                self.register_buffer(name, table)
+
+    @property
+    def log_weights(self) -> Float[Tensor, " K"]:
+        """``log pi``."""
+        return self.logits.log_softmax(-1)
+
+    @property
+    def scale(self) -> Float[Tensor, "K Z"]:
+        """``sigma_y``."""
+        return self.log_scale.exp()
+
+    def log_q_y(self, z: Float[Tensor, "B Z"]) -> LogClusters:
+        """``log p(y|z)``, Bayes' rule."""
+        return responsibilities(z, self.log_weights, self.loc, self.scale)
+
+    def log_p_z(self, z: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B"]:
+        """``log sum_y pi_y N(z; mu_y, diag sigma_y^2)``."""
+        return (self.log_weights + log_normal(z[..., None, :], self.loc, self.scale)).logsumexp(-1)
+
+    def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        """n clusters ``y ~ pi``."""
+        weights = self.log_weights.detach().cpu().double().exp().numpy()
+        return rng.choice(len(weights), size=n, p=weights / weights.sum())
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z ~ p(z|y)`` for each y."""
+        noise = torch.randn(len(y), self.loc.shape[1], generator=generator).to(self.loc)
+        return self.loc[y] + self.scale[y] * noise
+
+    @torch.no_grad()
+    def load(self, weights: Array, loc: Array, variance: Array) -> None:
+        """Take over a mixture: weights [K], means and variances [K Z]."""
+        found = (np.log(np.maximum(weights, 1e-12)), loc, 0.5 * np.log(variance))
+        for table, values in zip((self.logits, self.loc, self.log_scale), found, strict=True):
+            table.copy_(torch.from_numpy(values))
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        for table in (self.logits, self.loc, self.log_scale):
+            table.copy_(table[order])
 
 
 class GaussianHead(nn.Module):
@@ -199,6 +289,27 @@ class SharedGaussianHead(nn.Module):
         return loc + self.scale(std_floor) * noise
 
 
+class UnitGaussianHead(nn.Module):
+    """``N(mu(h), I)`` in the networks' units: squared error. Its deviation is fixed, so the floor does not touch it."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.loc = nn.Linear(n_in, n_out)
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)``."""
+        return log_normal(x, self.loc(h), torch.ones_like(x))
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``."""
+        return self.loc(h)
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z)."""
+        loc = self.loc(h)
+        return loc + torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
+
+
 class BernoulliHead(nn.Module):
     """``Bernoulli(s(l(h)))`` for x in [0, 1]; it has no deviation, so the floor does not touch it."""
 
@@ -222,5 +333,73 @@ class BernoulliHead(nn.Module):
 LIKELIHOODS: dict[str, Any] = {
     "gaussian": GaussianHead,
     "gaussian_shared": SharedGaussianHead,
+    "gaussian_unit": UnitGaussianHead,
     "bernoulli": BernoulliHead,
 }
+
+
+class Encoder(nn.Module):
+    """``h = trunk(x)``, ``z = W h + b``; variational: also ``q(z|x) = N(z, diag sigma(x)^2)``.
+
+    ``sigma = softplus(s(h)) + 1e-4``: the papers' exp(log-variance / 2), without its overflow far from the data.
+    """
+
+    def __init__(self, rescale: Rescale, network: Network, *, variational: bool = False) -> None:
+        super().__init__()
+        self.latent_dim = network.latent_dim
+        self.rescale = rescale
+        self.trunk = mlp([len(rescale.shift), *network.hidden], batch_norm=network.batch_norm)
+        self.z_loc = nn.Linear(network.hidden[-1], network.latent_dim)
+        self.z_raw_scale = nn.Linear(network.hidden[-1], network.latent_dim) if variational else None
+
+    def code(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The latent vector, ``x`` in the user's units."""
+        return self.z_loc(self.trunk(self.rescale(x)))
+
+    def q_z(self, x: Data) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """Loc and scale of ``q(z|x)``, ``x`` in the user's units; loc is the code."""
+        assert self.z_raw_scale is not None  # built with variational=True
+        h = self.trunk(self.rescale(x))
+        return self.z_loc(h), F.softplus(self.z_raw_scale(h)) + 1e-4
+
+    @torch.no_grad()
+    def fix_scale(self, scale: float) -> None:
+        """Let ``q(z|x)`` start at this deviation everywhere."""
+        assert self.z_raw_scale is not None  # built with variational=True
+        self.z_raw_scale.weight.zero_()
+        self.z_raw_scale.bias.fill_(math.log(math.expm1(scale)))
+
+
+class Autoencoder(nn.Module):
+    """An encoder and its mirror, ``p(x|z)``."""
+
+    def __init__(self, encoder: Encoder, network: Network, likelihood: str = "gaussian_unit") -> None:
+        super().__init__()
+        hidden = network.hidden[::-1]
+        self.latent_dim, self.encoder = encoder.latent_dim, encoder
+        self.decoder = mlp([encoder.latent_dim, *hidden])
+        self.x_head = LIKELIHOODS[likelihood](hidden[-1], len(encoder.rescale.shift))
+
+    @property
+    def rescale(self) -> Rescale:
+        """The encoder's units."""
+        return self.encoder.rescale
+
+    def code(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The latent vector, ``x`` in the user's units."""
+        return self.encoder.code(x)
+
+    def reconstruct(self, z: Float[Tensor, "B Z"]) -> Data:
+        """``E[x|z]`` in the networks' units."""
+        return self.x_head.mean(self.decoder(z))
+
+    def log_p_x(self, x: Data, z: Float[Tensor, "M B Z"], std_floor: float) -> PerSample:
+        """``log p(x|z)`` in the networks' units, ``x`` in the user's."""
+        return self.x_head.log_prob(self.rescale(x), self.decoder(z), std_floor)
+
+    def draw(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
+        """``x ~ p(x|z)`` in the user's units; without a generator its mean."""
+        h = self.decoder(z)
+        return self.rescale.inverse(
+            self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
+        )

@@ -142,7 +142,7 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
 
 
 def maximise(
-    objective: Callable[[Data, np.ndarray, float], Objective],
+    objective: Callable[[Data, np.ndarray, float], Objective | None],
     module: nn.Module,
     source: Source,
     training: Training,
@@ -156,7 +156,7 @@ def maximise(
     Parameters
     ----------
     objective
-        ``(x [B D], rows [B], fraction) -> Objective``.
+        ``(x [B D], rows [B], fraction) -> Objective``, or None once it has converged: training ends there.
     stage
         What this training is for; it stands in every record.
     on_epoch
@@ -180,13 +180,19 @@ def maximise(
                 fraction = (epoch + b / n_batches) / n_epochs
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
                 step = objective(source[rows], rows, fraction)
+                if step is None:
+                    break
                 _ascend(step, optimizer, trained, training.clip_norm, history)
                 tally.add(step, len(rows))
+            if tally.n == 0:  # converged before the epoch's first step
+                break
             seconds = time.perf_counter() - started
             record = {"stage": stage, "epoch": epoch + 1, "n_epochs": n_epochs, "seconds": seconds, **tally.means()}
             history.append(record)
             if on_epoch is not None:
                 on_epoch(record)
+            if step is None:
+                break
     module.eval()
     return history
 

@@ -2,7 +2,8 @@
 
 To write a method, subclass it, store settings in ``__init__``, and define
 
-* ``_fit(X, rng)``: train, and set ``module_`` (an ``nn.Module`` with a ``rescale`` member) and ``history_``;
+* ``_networks(rescale)``: the method's ``nn.Module``, with the members ``rescale``, ``latent_dim`` and ``permute``;
+* ``_fit(X, rng)``: build it (``_built``), set ``module_``, train it, and set ``history_``;
 * ``_log_q_y(x)``: log q(y|x) of a block [B D] of rows as the user gave them;
 * ``_encode(x)``: the latent vector of each row [B Z].
 
@@ -10,13 +11,12 @@ In return it gets fit, fit_predict, predict, predict_proba, transform, labels_, 
 input. Generative methods subclass :class:`GenerativeClusterer` and also define ``_log_p_x``, ``_draw`` and ``_decode``.
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -24,25 +24,22 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nvisa.nets import Rescale
+from nvisa.nets import LIKELIHOODS, Network, Rescale, build
 from nvisa.persistence import save
 from nvisa.progress import EpochProgress
 from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
-from nvisa.training import Source
+from nvisa.training import Source, Training
 
 __all__ = [
     "DeepClusterer",
     "GenerativeClusterer",
-    "Rescaled",
     "at_least",
+    "check_likelihood",
     "generator_from",
-    "make_rescale",
     "one_of",
     "stores",
-    "top_deviation",
 ]
 
 Array = NDArray[np.floating]
@@ -75,67 +72,14 @@ def at_least(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
-def make_rescale(X: Array, scaling: str) -> Rescale:
-    """The affine map into the networks' units; see :class:`nvisa.nets.Network` for the kinds.
-
-    Moments are summed block by block in float64: a memory map is read once and never copied whole.
-    """
-    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    shift = X[:BLOCK].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
-    for start in range(0, n, 8192):
-        block = X[start : start + 8192].astype(np.float64) - shift
-        total += block.sum(0)
-        squares += (block * block).sum(0)
-    mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
-    mean += shift
-    deviation[deviation < 1e-7 * np.maximum(np.abs(mean), 1e-30)] = 0.0
-    _warn_constant(deviation)
-    scale = np.ones_like(deviation)
-    common = np.sqrt((deviation**2).mean()) or 1.0
-    varying = deviation[deviation > 0]
-    if scaling == "auto":
-        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
-    if scaling == "none":
-        mean = np.zeros_like(mean)
-    elif scaling == "global":
-        scale[:] = common
-    elif scaling == "columns":
-        scale[deviation > 0] = varying
-    else:
-        raise ValueError(f"scaling must be 'auto', 'global', 'columns' or 'none', got {scaling!r}.")
-    return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
-
-
-def _warn_constant(deviation: Array) -> None:
-    constant = np.flatnonzero(deviation == 0)
-    if constant.size:
-        shown = ", ".join(map(str, constant[:5])) + (", ..." if constant.size > 5 else "")
-        message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
-        warnings.warn(message, UserWarning, stacklevel=2)
-
-
-class Rescaled:
-    """Rows of X in the networks' units, made as they are asked for."""
-
-    def __init__(self, X: Array, rescale: Rescale) -> None:
-        self.X, self.rescale = X, rescale
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    @torch.inference_mode()
-    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
-        rescale = self.rescale
-        x = torch.from_numpy(np.array(self.X[rows], dtype=np.float32)).to(rescale.shift.device)
-        return rescale(x).cpu().numpy()
-
-
-def top_deviation(X: Rescaled, rng: RandomState) -> float:
-    """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
-    rows = np.sort(rng.permutation(len(X))[:10_000])
-    x = X[rows] - X[rows].mean(0)
-    return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
+def check_likelihood(likelihood: str, X: Array) -> None:
+    """Raise a ValueError unless the likelihood is known and the data are what it describes."""
+    one_of("likelihood", likelihood, tuple(LIKELIHOODS))
+    if likelihood == "bernoulli" and (X.min() < 0 or X.max() > 1):
+        raise ValueError(
+            f"likelihood='bernoulli' needs data in [0, 1], got {X.min():g} .. {X.max():g}: "
+            "rescale them, or use likelihood='gaussian_shared'."
+        )
 
 
 class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC):
@@ -154,7 +98,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     n_features_in_ : int
     """
 
+    DEFAULT_NETWORK: ClassVar[Network] = Network()
+
     n_clusters: int
+    network: Network | None
+    training: Training | None
     random_state: Any
     module_: Any
     history_: list[dict[str, Any]]
@@ -163,6 +111,10 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     @abstractmethod
     def _fit(self, X: Array, rng: RandomState) -> None:
         """Train on checked data; set ``module_`` and ``history_``."""
+
+    @abstractmethod
+    def _networks(self, rescale: Rescale) -> Any:
+        """The networks that the settings describe, untrained; :func:`nvisa.load` fills them from the file."""
 
     @abstractmethod
     def _log_q_y(self, x: Data) -> LogClusters:
@@ -205,6 +157,25 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
                 "give more rows or ask for fewer clusters."
             )
+
+    @property
+    def _network(self) -> Network:
+        return self.network or self.DEFAULT_NETWORK
+
+    @property
+    def _training(self) -> Training:
+        return self.training or Training()
+
+    def _built(self, rescale: Rescale, generator: torch.Generator) -> Any:
+        """The networks with fresh weights, on the device of the training."""
+        return build(lambda: self._networks(rescale), generator).to(self._training.torch_device())
+
+    def _number_by_size(self, X: Array) -> None:
+        """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
+        labels = self._blocks(self._log_q_y, X).argmax(1)
+        counts = np.bincount(labels, minlength=self.n_clusters)
+        order = np.argsort(-counts, kind="stable")
+        self.module_.permute(torch.from_numpy(order).to(next(self.module_.parameters()).device))
 
     def on_epoch(self: Fitted, callback: Callable[[Any, dict[str, Any]], None] | None) -> Fitted:
         """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
@@ -306,6 +277,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 class GenerativeClusterer(DeepClusterer):
     """sample, score_samples, score and reconstruct, for methods with a density p(x)."""
 
+    likelihood: str
+
     @abstractmethod
     def _log_p_x(self, x: Data) -> PerExample:
         """``log p(x)`` in the units of x, deterministic."""
@@ -317,6 +290,14 @@ class GenerativeClusterer(DeepClusterer):
     @abstractmethod
     def _reconstruct(self, x: Data) -> Data:
         """The mean of p(x|z) at the latent vector of each row."""
+
+    def _jacobian(self) -> Tensor | float:
+        """From the networks' units to the user's; a Bernoulli pixel has none."""
+        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+
+    def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
+        return rng.randint(self.n_clusters, size=n)
 
     def score_samples(self, X: Rows) -> Array:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
@@ -362,7 +343,7 @@ class GenerativeClusterer(DeepClusterer):
         if cluster is not None and not 0 <= cluster < self.n_clusters:
             raise ValueError(f"cluster must be in 0..{self.n_clusters - 1}, got {cluster}.")
         rng = check_random_state(self.random_state if random_state is None else random_state)
-        y = rng.randint(self.n_clusters, size=n_samples) if cluster is None else np.full(n_samples, cluster)
+        y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
         return x.cpu().numpy(), y

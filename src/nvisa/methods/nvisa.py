@@ -15,7 +15,7 @@ its reason and our numbers, is listed in docs/methods/nvisa.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,23 +23,22 @@ from numpy.random import RandomState
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, vimco
+from nvisa.bounds import RunningMoments, add_gradient, enum_y, importance_sampled, nvil, vimco
 from nvisa.consistency import VAT, information, vat
-from nvisa.distributions import log_mean_exp, log_normal
+from nvisa.distributions import log_normal
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import Start, distil, find_start, subset
 from nvisa.methods.base import (
     Array,
     GenerativeClusterer,
-    Rescaled,
     at_least,
+    check_likelihood,
     generator_from,
-    make_rescale,
     one_of,
     stores,
-    top_deviation,
 )
-from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, frozen_statistics, initialise, mlp
+from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, mlp, whiten
+from nvisa.scaling import Rescaled, make_rescale, top_deviation
 from nvisa.schedules import Constant, Geometric, Schedule
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -150,13 +149,7 @@ class Densities(nn.Module):
     @torch.no_grad()
     def whiten_codes(self, codes: Array) -> None:
         """Give the codes unit deviation and mean zero without changing any reconstruction."""
-        shift, scale = torch.from_numpy(codes.mean(0)), torch.from_numpy(codes.std(0).clip(1e-6))
-        first: Any = self.decoder[0]
-        first.bias += first.weight @ shift.to(first.weight)
-        first.weight *= scale.to(first.weight)
-        head = self.z_head.loc
-        head.bias.sub_(shift.to(head.bias)).div_(scale.to(head.bias))
-        head.weight /= scale.to(head.weight)[:, None]
+        whiten(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes)
 
     @torch.no_grad()
     def set_prior(self, codes: Array, proba: Array) -> None:
@@ -365,7 +358,7 @@ class NVISA(GenerativeClusterer):
     def _check(self, X: Array) -> None:
         super()._check(X)
         one_of("inference", self.inference, ("vimco", "nvil", "enum_y"))
-        one_of("likelihood", self.likelihood, tuple(LIKELIHOODS))
+        check_likelihood(self.likelihood, X)
         one_of("posterior", self.posterior, ("joint", "mean_field"))
         if isinstance(self.init, str):
             one_of("init", self.init, ("umap", "gmm", "random"))
@@ -373,19 +366,12 @@ class NVISA(GenerativeClusterer):
             one_of("consistency", self.consistency, ("vat", None))
         at_least("n_init", self.n_init, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
-        if self.likelihood == "bernoulli" and (X.min() < 0 or X.max() > 1):
-            raise ValueError(
-                f"likelihood='bernoulli' needs data in [0, 1], got {X.min():g} .. {X.max():g}: "
-                "rescale them, or use likelihood='gaussian_shared'."
-            )
 
-    @property
-    def _network(self) -> Network:
-        return self.network or Network()
-
-    @property
-    def _training(self) -> Training:
-        return self.training or Training()
+    def _networks(self, rescale: Rescale) -> Densities:
+        return Densities(
+            rescale, self.n_clusters, self._network,
+            likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
+        )  # fmt: skip
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
@@ -407,14 +393,9 @@ class NVISA(GenerativeClusterer):
 
     def _fit_once(self, X: Array, rng: RandomState, rescale: Rescale) -> None:
         """One restart: networks, start, joint training."""
-        generator, device = generator_from(rng), self._training.torch_device()
-        with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
-            module = Densities(
-                rescale, self.n_clusters, self._network,
-                likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
-            )  # fmt: skip
-        initialise(module, generator)
-        self.module_, source = module.to(device), Source(X, device)
+        generator = generator_from(rng)
+        self.module_ = module = self._built(rescale, generator)
+        source = Source(X, self._training.torch_device())
         self.history_: list[dict[str, Any]] = []
         self.start_score_ = float("nan")
         if not (isinstance(self.init, str) and self.init == "random"):
@@ -452,35 +433,21 @@ class NVISA(GenerativeClusterer):
             lambda t: unit * floor.x(t), floor.z, consistency, distance, generator, RunningMoments(),
         )  # fmt: skip
 
-    def _number_by_size(self, X: Array) -> None:
-        """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
-        labels = self._blocks(self._log_q_y, X).argmax(1)
-        counts = np.bincount(labels, minlength=self.n_clusters)
-        order = np.argsort(-counts, kind="stable")
-        self.module_.permute(torch.from_numpy(order).to(next(self.module_.parameters()).device))
-
     def _log_p_x(self, x: Data) -> PerExample:
         """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
 
-        y is enumerated and the S = 32 draws share their noise among all rows, so the number is
-        deterministic and a row's does not depend on the others.
+        y is enumerated; see :func:`nvisa.bounds.importance_sampled` for the S = 32 draws.
         """
         net = self.module_
         x = net.rescale(x)
         y = torch.arange(self.n_clusters, device=x.device)[:, None].expand(-1, len(x))
         loc, scale = net.q_z(net.trunk(x), y, 0.0)
-        noise = torch.randn(32, net.latent_dim, generator=torch.Generator().manual_seed(0)).to(x)
-        terms = []
-        for eps in noise:
-            z = loc + scale * eps
-            log_p = net.log_p_x(x, z, self.std_floor_x_) + net.prior.log_p_z(z, y)
-            terms.append(log_p - log_normal(z, loc, scale))
-        log_p_x_and_y = log_mean_exp(torch.stack(terms)) + net.prior.log_p_y()
-        return torch.logsumexp(log_p_x_and_y, 0) + self._jacobian()
 
-    def _jacobian(self) -> Tensor | float:
-        """From the networks' units to the user's; a Bernoulli pixel has none."""
-        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+        def log_joint(z: Latent) -> PerSample:
+            return net.log_p_x(x, z, self.std_floor_x_) + net.prior.log_p_z(z, y)
+
+        log_p_x_and_y = importance_sampled(log_joint, loc, scale) + net.prior.log_p_y()
+        return torch.logsumexp(log_p_x_and_y, 0) + self._jacobian()
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         prior, net = self.module_.prior, self.module_

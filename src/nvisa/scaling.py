@@ -1,0 +1,78 @@
+"""The units in which the networks see the data: made from blocks, so that a memory map is never copied whole."""
+
+import warnings
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
+
+from nvisa.nets import Rescale
+
+__all__ = ["Rescaled", "make_rescale", "top_deviation"]
+
+Array = NDArray[np.floating]
+
+
+def make_rescale(X: Array, scaling: str) -> Rescale:
+    """The affine map into the networks' units; see :class:`nvisa.nets.Network` for the kinds.
+
+    Moments are summed block by block in float64: a memory map is read once and never copied whole.
+    """
+    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
+    for start in range(0, n, 8192):
+        block = X[start : start + 8192].astype(np.float64) - shift
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+    mean += shift
+    deviation[deviation < 1e-7 * np.maximum(np.abs(mean), 1e-30)] = 0.0
+    _warn_constant(deviation)
+    scale = np.ones_like(deviation)
+    common = np.sqrt((deviation**2).mean()) or 1.0
+    varying = deviation[deviation > 0]
+    if scaling == "auto":
+        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
+    if scaling == "none":
+        mean = np.zeros_like(mean)
+    elif scaling == "global":
+        scale[:] = common
+    elif scaling == "columns":
+        scale[deviation > 0] = varying
+    else:
+        raise ValueError(f"scaling must be 'auto', 'global', 'columns' or 'none', got {scaling!r}.")
+    return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
+
+
+def _warn_constant(deviation: Array) -> None:
+    constant = np.flatnonzero(deviation == 0)
+    if constant.size:
+        shown = ", ".join(map(str, constant[:5])) + (", ..." if constant.size > 5 else "")
+        message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+class Rescaled:
+    """Rows of X in the networks' units, made as they are asked for."""
+
+    def __init__(self, X: Array, rescale: Rescale) -> None:
+        self.X, self.rescale = X, rescale
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @torch.inference_mode()
+    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
+        rescale = self.rescale
+        x = torch.from_numpy(np.array(self.X[rows], dtype=np.float32)).to(rescale.shift.device)
+        return rescale(x).cpu().numpy()
+
+
+def top_deviation(X: Rescaled, rng: RandomState) -> float:
+    """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
+    rows = np.sort(rng.permutation(len(X))[:10_000])
+    x = X[rows] - X[rows].mean(0)
+    return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
