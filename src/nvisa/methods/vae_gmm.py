@@ -1,0 +1,174 @@
+"""VAE+GMM: a variational autoencoder, then a diagonal Gaussian mixture of its posterior means.
+
+    p(x, z) = N(z; 0, I) p(x|z),  q(z|x) = N(mu(x), diag sigma(x)^2)
+    L(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) )                      z reparameterised, the KL in closed form
+    sum_k pi_k N(mu(x); mu_k, diag sigma_k^2)                            EM, the most likely of several k-means starts
+    q(y|x) = p(y|z) at z = mu(x)
+    cluster of x = argmax_y q(y|x)
+
+The VAE: Kingma & Welling, ICLR 2014 (arXiv:1312.6114). The baseline of the tables of LTVAE (Li et al., ICLR
+2019) and NVISA (Li et al., IJCNN 2020). Every deviation from them is listed in docs/methods/vae_gmm.md.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from nvisa.bounds import importance_sampled
+from nvisa.distributions import kl_normal, log_normal
+from nvisa.initialisation import codes_of, mixture
+from nvisa.methods.base import (
+    Array,
+    GenerativeClusterer,
+    at_least,
+    check_likelihood,
+    generator_from,
+    stores,
+)
+from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale
+from nvisa.scaling import make_rescale
+from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
+from nvisa.training import Objective, Source, Training, maximise
+
+__all__ = ["VAEGMM", "Networks"]
+
+
+class Networks(Autoencoder):
+    """q(z|x), p(x|z), and the mixture of the posterior means."""
+
+    def __init__(self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str) -> None:
+        super().__init__(Encoder(rescale, network, variational=True), network, likelihood)
+        self.mixture = Mixture(n_clusters, network.latent_dim, trained=False)
+
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)``: the mixture's responsibilities at the posterior mean."""
+        return self.mixture.log_q_y(self.code(x))
+
+    def elbo(self, x: Data, noise: Float[Tensor, "B Z"], std_floor: float) -> dict[str, PerExample]:
+        """The terms of L(x), with ``z = mu(x) + sigma(x) noise``; they add up. ``x`` in the user's units."""
+        loc, scale = self.encoder.q_z(x)
+        z = loc + scale * noise
+        return {
+            "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
+            "minus_kl_z": -kl_normal(loc, scale, torch.zeros_like(loc), torch.ones_like(scale)),
+        }
+
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        self.mixture.permute(order)
+
+
+class VAEGMM(GenerativeClusterer):
+    """Variational autoencoder, then a diagonal Gaussian mixture of its posterior means.
+
+    ``score_samples`` is the density of the VAE, whose prior is N(0, I); ``sample`` draws z from the mixture,
+    which knows the clusters.
+
+    Parameters
+    ----------
+    n_clusters
+        K.
+    likelihood
+        "gaussian_shared": a learnt deviation per feature; "gaussian_unit": deviation 1 (squared error);
+        "gaussian": sigma_x(z); "bernoulli": for x in [0, 1].
+    std_floor
+        Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
+    n_init
+        k-means starts of the mixture; the most likely is kept.
+    network, training
+        Sizes, and schedule of the VAE; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
+        ``Training()``.
+    random_state
+        Seed of everything; the global generators are never touched.
+    verbose
+        1 shows progress.
+
+    Attributes
+    ----------
+    log_likelihood_ : float
+        Of the posterior means under the mixture, the mean of the rows it was fitted to, in nats.
+    """
+
+    DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
+
+    @stores
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        likelihood: str = "gaussian_shared",
+        std_floor: float = 0.1,
+        n_init: int = 10,
+        network: Network | None = None,
+        training: Training | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.likelihood = likelihood
+        self.std_floor = std_floor
+        self.n_init = n_init
+        self.network = network
+        self.training = training
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        check_likelihood(self.likelihood, X)
+        at_least("n_init", self.n_init, 1)
+
+    def _networks(self, rescale: Rescale) -> Networks:
+        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
+
+    def _fit(self, X: Array, rng: RandomState) -> None:
+        generator, source = generator_from(rng), Source(X, self._training.torch_device())
+        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        self.module_ = self._built(rescale, generator)
+        self.history_ = self._train(source, generator)
+        found = mixture(codes_of(self.module_, source, rng), self.n_clusters, rng, n_init=self.n_init)
+        self.module_.mixture.load(found.weights_, found.means_, found.covariances_)
+        self.log_likelihood_ = float(found.lower_bound_)
+        self._number_by_size(X)
+
+    def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+        """Maximise L(x) per feature."""
+        net = self.module_
+
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            noise = torch.randn(len(x), net.latent_dim, generator=generator).to(x)
+            terms = net.elbo(x, noise, self.std_floor)
+            bound = torch.stack(list(terms.values())).sum(0)
+            return Objective(bound / x.shape[1], {"bound": bound, **terms})
+
+        return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        return self.module_.log_q_y(x)
+
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        return self.module_.code(x)
+
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log 1/S sum_s p(x|z_s) N(z_s; 0, I) / q(z_s|x)``, ``z_s ~ q(z|x)``."""
+        net = self.module_
+        loc, scale = net.encoder.q_z(x)
+
+        def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
+            log_p_z = log_normal(z, torch.zeros_like(loc), torch.ones_like(scale))
+            return net.log_p_x(x, z, self.std_floor) + log_p_z
+
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+
+    def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        return self.module_.mixture.draw_y(n, rng)
+
+    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
+        z = self.module_.mixture.draw(y, generator)
+        return self.module_.draw(z, generator if noise else None, self.std_floor)
+
+    def _reconstruct(self, x: Data) -> Data:
+        return self.module_.draw(self.module_.code(x), None, self.std_floor)
