@@ -1,0 +1,195 @@
+"""DEC: refine an autoencoder's codes by their own confident assignments.
+
+    z_i  = f(x_i)                                                        the encoder of a pretrained autoencoder
+    q_ij = (1 + ||z_i - mu_j||^2)^-1 / sum_j' (...)                      Student t with one degree of freedom
+    p_ij = (q_ij^2 / f_j) / sum_j' (...),  f_j = sum_i q_ij              over the whole data set, fixed for a while
+    L    = KL(P || Q) = sum_i sum_j p_ij log(p_ij / q_ij)                minimised in f and mu
+    cluster of x = argmax_j q_ij
+
+Source: Xie, Girshick, Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016
+(arXiv:1511.06335), sec. 3. Every deviation from it is listed in docs/methods/dec.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from torch import nn
+
+from nvisa.distributions import kl_categorical
+from nvisa.initialisation import centroids, codes_of, pretrain
+from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, stores
+from nvisa.nets import Autoencoder, Encoder, Network, Rescale, build
+from nvisa.scaling import make_rescale
+from nvisa.schedules import Constant
+from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
+from nvisa.training import Objective, Source, Training, maximise
+
+__all__ = ["DEC", "Networks", "Refinement", "log_assignments", "target_distribution"]
+
+
+def log_assignments(z: Float[Tensor, "B Z"], loc: Float[Tensor, "K Z"]) -> LogClusters:
+    """``log q_ij``, the similarity ``(1 + ||z_i - mu_j||^2)^-1`` normalised over j."""
+    squared = (z[:, None] - loc).square().sum(-1)
+    return (-squared.log1p()).log_softmax(-1)
+
+
+def target_distribution(q: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+    """``p_ij = (q_ij^2 / f_j) / sum_j' (q_ij'^2 / f_j')``; q holds every row of the data, for f_j is their sum."""
+    weighted = q.square() / q.sum(0).clamp_min(torch.finfo(q.dtype).tiny)
+    return weighted / weighted.sum(1, keepdim=True)
+
+
+class Networks(Encoder):
+    """The encoder and the centroids; the decoder is thrown away after pretraining."""
+
+    def __init__(self, rescale: Rescale, n_clusters: int, network: Network) -> None:
+        super().__init__(rescale, network)
+        self.centroids = nn.Parameter(torch.zeros(n_clusters, network.latent_dim))
+
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log q_ij`` of each row."""
+        return log_assignments(self.code(x), self.centroids)
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        self.centroids.copy_(self.centroids[order])
+
+
+@dataclass
+class Refinement:
+    """The objective ``-KL(P || Q)`` of a batch; every ``update_interval`` steps P is made anew from all rows.
+
+    It has converged when, between two refreshes, at most the share ``tol`` of the rows changed their label.
+    """
+
+    networks: Networks
+    all_log_q: Callable[[], Array]
+    update_interval: int
+    tol: float
+    step: int = 0
+    changed: float = 1.0
+    labels: NDArray[np.integer] | None = None
+    target: Float[Tensor, "N K"] | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the labels have come to rest."""
+        return self.changed <= self.tol
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective | None:
+        """Objective of the batch ``x`` (user's units), rows of the data ``rows``; None once converged."""
+        if self.step % self.update_interval == 0:
+            self.refresh()
+            if self.converged:
+                return None
+        self.step += 1
+        assert self.target is not None  # made at step 0
+        p = self.target[torch.from_numpy(rows)].to(x.device)
+        log_q = self.networks.log_q_y(x)
+        kl = kl_categorical(p.clamp_min(torch.finfo(p.dtype).tiny).log(), log_q)
+        return Objective(-kl, {"kl": kl, "changed_labels": torch.tensor(self.changed)}, log_q)
+
+    def refresh(self) -> None:
+        """P from q of all rows, and the share of the labels that changed since the last time."""
+        self.networks.eval()
+        log_q = self.all_log_q()
+        self.networks.train()
+        labels = log_q.argmax(1)
+        self.changed = 1.0 if self.labels is None else float((labels != self.labels).mean())
+        self.labels, self.target = labels, target_distribution(torch.from_numpy(np.exp(log_q)))
+
+
+class DEC(DeepClusterer):
+    """Deep embedded clustering.
+
+    Parameters
+    ----------
+    n_clusters
+        K.
+    update_interval
+        Steps between refreshes of the target distribution.
+    tol
+        Stop when at most this share of the rows changed label between two refreshes.
+    n_init
+        k-means starts; the tightest gives the first centroids.
+    pretraining
+        Schedule of the autoencoder; None: ``Training()``.
+    network, training
+        Sizes, and schedule of the refinement; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
+        ``Training(learning_rate=Constant(1e-3))``.
+    random_state
+        Seed of everything; the global generators are never touched.
+    verbose
+        1 shows progress.
+
+    Attributes
+    ----------
+    converged_ : bool
+        Whether the labels came to rest before the schedule ended.
+    """
+
+    DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
+
+    @stores
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        update_interval: int = 140,
+        tol: float = 1e-3,
+        n_init: int = 20,
+        pretraining: Training | None = None,
+        network: Network | None = None,
+        training: Training | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.update_interval = update_interval
+        self.tol = tol
+        self.n_init = n_init
+        self.pretraining = pretraining
+        self.network = network
+        self.training = training
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        at_least("update_interval", self.update_interval, 1)
+        at_least("n_init", self.n_init, 1)
+
+    @property
+    def _training(self) -> Training:
+        return self.training or Training(learning_rate=Constant(1e-3))
+
+    def _networks(self, rescale: Rescale) -> Networks:
+        return Networks(rescale, self.n_clusters, self._network)
+
+    def _fit(self, X: Array, rng: RandomState) -> None:
+        generator, source = generator_from(rng), Source(X, self._training.torch_device())
+        self.module_ = net = self._built(make_rescale(X, self._network.scaling), generator)
+        autoencoder = build(lambda: Autoencoder(net, self._network), generator).to(source.device)
+        pretraining = self.pretraining or Training()
+        self.history_ = pretrain(autoencoder, source, pretraining, generator, self._report)
+        start = centroids(codes_of(net, source, rng), self.n_clusters, rng, n_init=self.n_init)
+        with torch.no_grad():
+            net.centroids.copy_(torch.from_numpy(start))
+        refinement = Refinement(net, lambda: self._blocks(self._log_q_y, X), self.update_interval, self.tol)
+        self.history_ += maximise(
+            refinement, net, source, self._training, generator, stage="refinement", on_epoch=self._report
+        )
+        self.converged_ = refinement.converged
+        self._number_by_size(X)
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        return self.module_.log_q_y(x)
+
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        return self.module_.code(x)
