@@ -3,6 +3,7 @@
 Nothing here imports nvisa, so no formula can be judged by itself.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
 from itertools import product
@@ -10,7 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -119,3 +120,51 @@ def sorted_distances(X: np.ndarray) -> np.ndarray:
     distances = np.sqrt(((X[:, None] - X[None]) ** 2).sum(-1))
     np.fill_diagonal(distances, np.inf)
     return np.sort(distances, axis=1)[:, :-1]
+
+
+# ---- other methods ---------------------------------------------------------------------------------------------------
+
+
+def vae_elbo(log_p_x_given_z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """E_q log p(x|z) - KL( q(z|x) || N(0, I) ), the divergence by torch.distributions [B]."""
+    prior = Independent(Normal(torch.zeros_like(loc), torch.ones_like(scale)), 1)
+    return log_p_x_given_z - kl_divergence(Independent(Normal(loc, scale), 1), prior)
+
+
+def vade_elbo(log_p_x_given_z: float, z: Tensor, m: Tensor, var: Tensor, pi: Tensor, mu: Tensor, s2: Tensor) -> float:
+    """VaDE's equation 9 for one x as it is printed, a number at a time; m, var [Z] are of q(z|x), mu, s2 [K Z]."""
+    joint = [float(pi[c] * (Normal(mu[c], s2[c].sqrt()).log_prob(z)).sum().exp()) for c in range(len(pi))]
+    gamma = [p / sum(joint) for p in joint]
+    total = float(log_p_x_given_z)
+    for c, g in enumerate(gamma):
+        for d in range(len(z)):
+            v = float(s2[c, d])
+            squares = float(var[d]) / v + float(m[d] - mu[c, d]) ** 2 / v
+            total -= 0.5 * g * (math.log(2 * math.pi) + math.log(v) + squares)
+        total += g * math.log(float(pi[c]) / g)
+    return total + sum(0.5 * (1 + math.log(2 * math.pi) + math.log(float(v))) for v in var)
+
+
+def dec_assignments(z: Tensor, mu: Tensor) -> Tensor:
+    """q_ij by its definition, one pair at a time."""
+    similar = torch.tensor([[1 / (1 + float(((a - b) ** 2).sum())) for b in mu] for a in z], dtype=z.dtype)
+    return similar / similar.sum(1, keepdim=True)
+
+
+def dec_target(q: Tensor) -> Tensor:
+    """p_ij of DEC's equation 3, one pair at a time."""
+    n, k = q.shape
+    f = [sum(float(q[i, j]) for i in range(n)) for j in range(k)]
+    p = torch.tensor([[float(q[i, j]) ** 2 / f[j] for j in range(k)] for i in range(n)], dtype=q.dtype)
+    return p / p.sum(1, keepdim=True)
+
+
+def dec_gradients(z: Tensor, mu: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """dL/dz and dL/dmu of L = KL(P||Q), DEC's equations 4 and 5 with alpha = 1, one pair at a time."""
+    q, dz, dmu = dec_assignments(z, mu), torch.zeros_like(z), torch.zeros_like(mu)
+    for i in range(len(z)):
+        for j in range(len(mu)):
+            pull = 2 * (p[i, j] - q[i, j]) * (z[i] - mu[j]) / (1 + ((z[i] - mu[j]) ** 2).sum())
+            dz[i] += pull
+            dmu[j] -= pull
+    return dz, dmu

@@ -265,7 +265,7 @@ DAMAGE = {
     "newer schema": (lambda m: edit(m, schema=2), r"newer nvisa \(schema 2\), this one reads 1: upgrade"),
     "no schema": (lambda m: edit(m, schema=None), "damaged at schema"),
     "no params": (lambda m: edit(m, params=None, sha256=3), "damaged at params, sha256"),
-    "unknown class": (lambda m: edit(m, **{"class": "Popen"}), "expected a method among NVISA, got 'Popen'"),
+    "unknown class": (lambda m: edit(m, **{"class": "Popen"}), "expected a method among NVISA, .*, got 'Popen'"),
     "unknown setting": (param("colour", 1), "unexpected keyword argument 'colour'"),
     "unknown type": (param("network", {"$type": "Popen"}), "expected settings among"),
     "other K": (param("n_clusters", 4), r"expected y_logits.weight of shape \(4, 16\).* got \(3, 16\)"),

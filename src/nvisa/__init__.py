@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nvisa.consistency import VAT
     from nvisa.methods import load
+    from nvisa.methods.ae_gmm import AEGMM
+    from nvisa.methods.dec import DEC
     from nvisa.methods.nvisa import NVISA, StdFloor
+    from nvisa.methods.vade import VaDE
+    from nvisa.methods.vae_gmm import VAEGMM
     from nvisa.nets import Network
     from nvisa.persistence import ModelError
     from nvisa.schedules import Constant, Cosine, Geometric, Halving
     from nvisa.training import DivergedError, Training
 
 __all__ = [
+    "AEGMM",
+    "DEC",
     "NVISA",
+    "VAEGMM",
     "VAT",
     "Constant",
     "Cosine",
@@ -29,6 +36,7 @@ __all__ = [
     "Network",
     "StdFloor",
     "Training",
+    "VaDE",
     "load",
 ]
 
@@ -36,7 +44,11 @@ __all__ = [
 _HOMES = {
     "consistency": ("VAT",),
     "methods": ("load",),
+    "methods.ae_gmm": ("AEGMM",),
+    "methods.dec": ("DEC",),
     "methods.nvisa": ("NVISA", "StdFloor"),
+    "methods.vade": ("VaDE",),
+    "methods.vae_gmm": ("VAEGMM",),
     "nets": ("Network",),
     "persistence": ("ModelError",),
     "schedules": ("Constant", "Cosine", "Geometric", "Halving"),

@@ -4,20 +4,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nvisa import persistence
 from nvisa.consistency import VAT
+from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
-from nvisa.methods.nvisa import NVISA, Densities, StdFloor
+from nvisa.methods.dec import DEC
+from nvisa.methods.nvisa import NVISA, StdFloor
+from nvisa.methods.vade import VaDE
+from nvisa.methods.vae_gmm import VAEGMM
 from nvisa.nets import Network, Rescale
 from nvisa.persistence import ModelError
 from nvisa.schedules import Constant, Cosine, Geometric, Halving
 from nvisa.training import Training
 
-__all__ = ["METHODS", "NVISA", "SETTINGS", "load"]
+__all__ = ["AEGMM", "DEC", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
 
-METHODS: dict[str, type[DeepClusterer]] = {"nvisa": NVISA}
+METHODS: dict[str, type[DeepClusterer]] = {
+    "nvisa": NVISA,
+    "ae_gmm": AEGMM,
+    "vae_gmm": VAEGMM,
+    "dec": DEC,
+    "vade": VaDE,
+}
 
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
@@ -48,7 +57,10 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     manifest, arrays = persistence.read(path)
     try:
         clusterer = _unfitted(manifest)
-        persistence.restore(clusterer, _networks(clusterer, manifest), manifest, arrays)
+        n_features = manifest["fitted"]["n_features_in_"]
+        with torch.device("meta"):  # without memory of their own, to be filled from the file
+            networks = clusterer._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
+        persistence.restore(clusterer, networks, manifest, arrays)
     except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
@@ -64,13 +76,3 @@ def _unfitted(manifest: persistence.Manifest) -> DeepClusterer:
         raise ModelError(f"expected a method among {', '.join(kinds)}, got {name!r}. Upgrade nvisa?")
     params = {key: persistence.decode(value, SETTINGS) for key, value in manifest["params"].items()}
     return kinds[name](**params)
-
-
-def _networks(clusterer: Any, manifest: persistence.Manifest) -> nn.Module:
-    """The clusterer's networks without memory of their own, to be filled from the file."""
-    n_features, network = manifest["fitted"]["n_features_in_"], clusterer.network or Network()
-    with torch.device("meta"):
-        return Densities(
-            Rescale(torch.zeros(n_features), torch.ones(n_features)), clusterer.n_clusters, network,
-            likelihood=clusterer.likelihood, posterior=clusterer.posterior, baseline=clusterer.inference == "nvil",
-        )  # fmt: skip

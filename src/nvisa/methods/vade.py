@@ -1,0 +1,187 @@
+"""VaDE: a variational autoencoder with a Gaussian-mixture prior whose q(y|x) is the prior's own Bayes rule.
+
+    p(x, y, z)   = pi_y N(z; mu_y, diag sigma_y^2) p(x|z)
+    q(y, z | x)  = gamma_y q(z|x),  q(z|x) = N(m(x), diag sigma(x)^2)     mean-field
+    gamma_y      = p(y|z) = pi_y N(z; mu_y, sigma_y^2) / sum_k (...)      at one z ~ q(z|x)
+    L(x)         = E_q log p(x|z) - sum_y gamma_y KL( q(z|x) || p(z|y) ) - KL( gamma || pi )
+    cluster of x = argmax_y p(y|z) at z = m(x)
+
+L is the paper's equation 9 put in order: its half on the log-variance, its log pi_y once (not for every
+latent dimension) and pi on the simplex, which the authors' code misses.
+
+Source: Jiang, Zheng, Tan, Tang, Zhou, "Variational Deep Embedding: An Unsupervised and Generative Approach
+to Clustering", IJCAI 2017 (arXiv:1611.05148). Every deviation from it is listed in docs/methods/vade.md.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from torch import nn
+
+from nvisa.bounds import importance_sampled
+from nvisa.distributions import kl_categorical, kl_normal
+from nvisa.initialisation import codes_of, mixture, pretrain
+from nvisa.methods.base import (
+    Array,
+    GenerativeClusterer,
+    at_least,
+    check_likelihood,
+    generator_from,
+    stores,
+)
+from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale, whiten
+from nvisa.scaling import make_rescale
+from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
+from nvisa.training import Objective, Source, Training, maximise
+
+__all__ = ["Networks", "VaDE"]
+
+START_SCALE = 0.1  # of q(z|x), in standard deviations of the codes: small beside any cluster, so none is lost at once
+LEAST_VARIANCE = 1e-3  # of a cluster at the start, in variances of the codes
+
+
+class Networks(Autoencoder):
+    """q(z|x), p(x|z), and the mixture prior."""
+
+    def __init__(self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str) -> None:
+        super().__init__(Encoder(rescale, network, variational=True), network, likelihood)
+        self.prior = Mixture(n_clusters, network.latent_dim, trained=True)
+
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log p(y|z)`` at ``z = m(x)``: what labels a row."""
+        return self.prior.log_q_y(self.code(x))
+
+    def elbo(self, x: Data, noise: Float[Tensor, "B Z"], std_floor: float) -> tuple[dict[str, PerExample], LogClusters]:
+        """The terms of L(x), which add up, and log gamma, both at ``z = m(x) + sigma(x) noise``."""
+        loc, scale = self.encoder.q_z(x)
+        z = loc + scale * noise
+        log_gamma = self.prior.log_q_y(z)
+        kl_z = kl_normal(loc[:, None], scale[:, None], self.prior.loc, self.prior.scale)  # [B K]
+        terms = {
+            "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
+            "minus_kl_z": -(log_gamma.exp() * kl_z).sum(-1),
+            "minus_kl_y": -kl_categorical(log_gamma, self.prior.log_weights.expand_as(log_gamma)),
+        }
+        return terms, log_gamma
+
+    def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
+        """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow."""
+        whiten(self.encoder.z_loc, cast(nn.Linear, self.decoder[0]), codes)
+        white = (codes - codes.mean(0)) / codes.std(0).clip(1e-6)
+        found = mixture(white, len(self.prior.logits), rng, n_init=n_init)
+        self.prior.load(found.weights_, found.means_, np.maximum(found.covariances_, LEAST_VARIANCE))
+        self.encoder.fix_scale(START_SCALE)
+
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        self.prior.permute(order)
+
+
+class VaDE(GenerativeClusterer):
+    """Variational deep embedding.
+
+    Parameters
+    ----------
+    n_clusters
+        K.
+    likelihood
+        "gaussian_shared": a learnt deviation per feature; "gaussian_unit": deviation 1 (squared error), as in
+        the paper; "gaussian": sigma_x(z); "bernoulli": for x in [0, 1], as in the paper.
+    std_floor
+        Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
+    n_init
+        k-means starts of the mixture of the codes; the most likely gives the first prior.
+    pretraining
+        Schedule of the autoencoder; None: ``Training()``.
+    network, training
+        Sizes, and schedule of the ELBO; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
+        ``Training()``.
+    random_state
+        Seed of everything; the global generators are never touched.
+    verbose
+        1 shows progress.
+    """
+
+    DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
+
+    @stores
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        likelihood: str = "gaussian_shared",
+        std_floor: float = 0.1,
+        n_init: int = 10,
+        pretraining: Training | None = None,
+        network: Network | None = None,
+        training: Training | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.likelihood = likelihood
+        self.std_floor = std_floor
+        self.n_init = n_init
+        self.pretraining = pretraining
+        self.network = network
+        self.training = training
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        check_likelihood(self.likelihood, X)
+        at_least("n_init", self.n_init, 1)
+
+    def _networks(self, rescale: Rescale) -> Networks:
+        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
+
+    def _fit(self, X: Array, rng: RandomState) -> None:
+        generator, source = generator_from(rng), Source(X, self._training.torch_device())
+        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        self.module_ = self._built(rescale, generator)
+        self.history_ = pretrain(self.module_, source, self.pretraining or Training(), generator, self._report)
+        self.module_.start(codes_of(self.module_, source, rng), self.n_init, rng)
+        self.history_ += self._train(source, generator)
+        self._number_by_size(X)
+
+    def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+        """Maximise L(x) per feature, in the networks and in pi, mu, sigma alike."""
+        net = self.module_
+
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            noise = torch.randn(len(x), net.latent_dim, generator=generator).to(x)
+            terms, log_gamma = net.elbo(x, noise, self.std_floor)
+            bound = torch.stack(list(terms.values())).sum(0)
+            return Objective(bound / x.shape[1], {"bound": bound, **terms}, log_gamma)
+
+        return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        return self.module_.log_q_y(x)
+
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        return self.module_.code(x)
+
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log 1/S sum_s p(x|z_s) sum_y p(y) p(z_s|y) / q(z_s|x)``, ``z_s ~ q(z|x)``: y is summed exactly."""
+        net = self.module_
+        loc, scale = net.encoder.q_z(x)
+
+        def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
+            return net.log_p_x(x, z, self.std_floor) + net.prior.log_p_z(z)
+
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+
+    def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        return self.module_.prior.draw_y(n, rng)
+
+    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
+        z = self.module_.prior.draw(y, generator)
+        return self.module_.draw(z, generator if noise else None, self.std_floor)
+
+    def _reconstruct(self, x: Data) -> Data:
+        return self.module_.draw(self.module_.code(x), None, self.std_floor)
