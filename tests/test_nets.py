@@ -17,6 +17,7 @@ from nvisa.nets import (
     MixturePrior,
     Rescale,
     SharedGaussianHead,
+    frozen_statistics,
     initialise,
     mlp,
 )
@@ -192,3 +193,16 @@ def test_initial_weights_are_glorot_normal_from_the_generator_alone():
     assert float(prior.loc.detach().std()) == pytest.approx(1, rel=0.06)
     assert (prior.scale == 1).all()
     assert float(embedding.weight.detach().std()) == pytest.approx(0.1, rel=0.04)
+
+
+def test_batch_norm_keeps_its_statistics_inside(rng):
+    with torch.random.fork_rng():
+        net = mlp([3, 4], batch_norm=True).train()
+    before = {name: value.clone() for name, value in net[1].named_buffers()}
+    x = torch.randn(8, 3, generator=rng)
+    with frozen_statistics(net):
+        inside = net(x)
+    assert torch.equal(net[1].running_mean, before["running_mean"])
+    assert torch.equal(net[1].running_var, before["running_var"])
+    assert torch.equal(net(x), inside)
+    assert not torch.equal(net[1].running_mean, before["running_mean"])

@@ -1,0 +1,43 @@
+"""What the README shows runs as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nvisa.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*columns are constant")
+def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(block, names)
+    np.testing.assert_array_equal(names["model"].predict(names["X"]), names["labels"])
+    assert names["images"].shape == (20, 64)
+    assert (names["y"] == 3).all()
+
+
+def test_the_shell_lines_are_commands_that_exist(tmp_path, monkeypatch, capsys):
+    """The block on the user's own data, run on a small table; the options are the README's."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.RandomState(0).normal(size=(60, 3)) + np.repeat([[0, 0, 0], [9, 9, 9], [-9, 9, 0]], 20, axis=0)
+    np.savetxt("mine.csv", rows, delimiter=",", header="a,b,c", comments="")
+    block = next(text for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "fit DATA" in text)
+    for line in block.replace("DATA", "mine.csv").replace("--n-clusters 10", "--n-clusters 3").splitlines():
+        words = shlex.split(line)[1:]
+        fast = ["--epochs", "2", "--init", "random", "--quiet"] if words[0] == "fit" else []
+        assert main([*words, *fast]) == 0, line
+    assert len(Path("labels.csv").read_text().splitlines()) == 61
+    assert np.load("samples.npy").shape == (100, 3)
+
+
+def test_every_file_that_the_readme_links_is_there():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (Path(__file__).parents[1] / link).exists(), link
