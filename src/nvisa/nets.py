@@ -5,7 +5,8 @@ Each likelihood is a head on the decoder's last hidden layer with the same three
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 

@@ -37,7 +37,7 @@ from nvisa.methods.base import (
     one_of,
     stores,
 )
-from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, mlp, whiten
+from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, frozen_statistics, mlp, whiten
 from nvisa.scaling import Rescaled, make_rescale, top_deviation
 from nvisa.schedules import Constant, Geometric, Schedule
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
