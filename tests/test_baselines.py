@@ -8,7 +8,9 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.testing import assert_close
 
-from nvisa.methods import ae_gmm, dec, vade, vae_gmm
+from nvisa.benchmark.recipes import RECIPES
+from nvisa.benchmark.run import record_path
+from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
 from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale
 from nvisa.training import Source, Training, maximise
@@ -279,3 +281,27 @@ def test_the_decoder_shares_dec_s_encoder(rng):
     assert torch.equal(autoencoder.code(x), net.code(x))
     assert not any(name.startswith("decoder") for name in net.state_dict())
     assert isinstance(net, Encoder)
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "file"),
+    [
+        ("default", "nvisa-default-seed3.json"),
+        ("bound_alone/gmm", "nvisa-bound_alone-gmm-seed3.json"),
+        ("dec/default", "dec-default-seed3.json"),
+        ("vade/bernoulli", "vade-bernoulli-seed3.json"),
+    ],
+)
+def test_a_record_is_named_after_its_method(tmp_path, recipe, file):
+    assert record_path(tmp_path, "digits", recipe, 3) == tmp_path / "digits" / file
+
+
+def test_every_recipe_builds_its_method_and_no_two_share_a_record(tmp_path):
+    for name, recipe in RECIPES.items():
+        assert type(recipe.build(7, 0)) is METHODS[recipe.method], name
+        assert recipe.build(7, 0).n_clusters == 7
+    assert len({record_path(tmp_path, "digits", name, 0) for name in RECIPES}) == len(RECIPES)
+    assert {recipe.method for recipe in RECIPES.values()} == set(METHODS)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from nvisa.methods import NVISA
+from nvisa.methods import METHODS
 from nvisa.methods.nvisa import StdFloor
 from nvisa.nets import Network
 from nvisa.schedules import Constant, Cosine, Geometric
@@ -16,6 +16,7 @@ __all__ = ["RECIPES", "Recipe"]
 class Recipe:
     """How to build the clusterer of a row.
 
+    ``method`` is a name of the registry; the recipes of other methods than NVISA are called ``method/recipe``.
     ``curve`` records the accuracy on test every epoch; it is looked at by people, never by the fit.
     """
 
@@ -23,9 +24,9 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     curve: bool = False
 
-    def build(self, n_clusters: int, seed: int) -> NVISA:
+    def build(self, n_clusters: int, seed: int) -> Any:
         """The unfitted clusterer for this number of clusters and seed."""
-        return NVISA(n_clusters, random_state=seed, **self.settings)
+        return METHODS[self.method](n_clusters=n_clusters, random_state=seed, **self.settings)
 
 
 # The bound alone, as in the slides: VIMCO, M = 15, std annealing, no batch norm, no consistency. The floor starts
@@ -62,4 +63,11 @@ RECIPES: dict[str, Recipe] = {
     # For the study of the label-free score: short fits that differ only in luck.
     "selection": Recipe("nvisa", {"init": "random", "training": Training(steps=300)}),
     "no_annealing": Recipe("nvisa", {"std_floor": StdFloor(Constant(0.0), Constant(0.0))}),
+    # What NVISA is compared with, at its own defaults; pixels in [0, 1] are Bernoulli, as in the papers' MNIST rows.
+    "ae_gmm/default": Recipe("ae_gmm"),
+    "vae_gmm/default": Recipe("vae_gmm"),
+    "vae_gmm/bernoulli": Recipe("vae_gmm", {"likelihood": "bernoulli"}),
+    "dec/default": Recipe("dec"),
+    "vade/default": Recipe("vade"),
+    "vade/bernoulli": Recipe("vade", {"likelihood": "bernoulli"}),
 }

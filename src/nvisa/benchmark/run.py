@@ -40,7 +40,9 @@ PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
 
 def record_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
     """Where the record of this run stands."""
-    return folder / dataset / f"nvisa-{recipe.replace('/', '-')}-seed{seed}.json"
+    method = RECIPES[recipe].method
+    name = recipe.removeprefix(f"{method}/").replace("/", "-")
+    return folder / dataset / f"{method}-{name}-seed{seed}.json"
 
 
 def run(recipe_name: str, dataset_name: str, seed: int, data_home: str | None = None) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def _watch(fitted: Any, record: dict[str, Any], data: Dataset) -> dict[str, Any]
 def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> dict[str, Any]:
     """What is known before the fit."""
     return {
-        "method": "nvisa",
+        "method": RECIPES[recipe].method,
         "recipe": recipe,
         "dataset": data.name,
         "dataset_digest": data.digest,
@@ -97,10 +99,8 @@ def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> 
 
 def _label_free(clusterer: Any) -> dict[str, Any]:
     """Scores that used no label."""
-    return {
-        "neighbour_information": clusterer.neighbour_information_,
-        "start_score": None if math.isnan(clusterer.start_score_) else clusterer.start_score_,
-    }
+    names = ("neighbour_information", "start_score", "log_likelihood", "converged")
+    return {name: getattr(clusterer, f"{name}_") for name in names if hasattr(clusterer, f"{name}_")}
 
 
 def _metrics(clusterer: Any, data: Dataset) -> dict[str, dict[str, float]]:
