@@ -431,7 +431,7 @@ def test_a_cluster_of_equal_codes_keeps_a_deviation(rng):
 def clusterer(net, likelihood="gaussian", floor_x=0.3):
     """A fitted NVISA around the given networks."""
     fitted = NVISA(len(net.prior.loc), likelihood=likelihood)
-    fitted.module_, fitted.std_floor_x_ = net, floor_x
+    fitted.module_, fitted.std_floor_x_, fitted.std_floor_z_ = net, floor_x, 0.0
     return fitted
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from nvisa.distributions import entropy, kl_categorical
+from nvisa.distributions import entropy, kl_categorical, noise_like
 from nvisa.shapes import Data, LogClusters, PerExample, Scalar
 
 __all__ = ["VAT", "adversarial_direction", "information", "marginal_entropy", "vat"]
@@ -66,8 +66,7 @@ def adversarial_direction(
 
     ``d ~ N(0, I) / ||.||``, then the gradient of ``KL( q(y|x) || q(y|x + probe d) )`` in d, normalised.
     """
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    d = F.normalize(noise).requires_grad_()
+    d = F.normalize(noise_like(x, generator)).requires_grad_()
     divergence = kl_categorical(log_q_y.detach(), log_posterior(x + probe[:, None] * d)).sum()
     (gradient,) = torch.autograd.grad(divergence, d)
     return F.normalize(gradient)

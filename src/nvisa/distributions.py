@@ -21,10 +21,16 @@ __all__ = [
     "log_mean_exp",
     "log_normal",
     "log_normal_linear",
+    "noise_like",
     "responsibilities",
 ]
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
+    """Standard normal noise in the shape of x, drawn where the generator is: the same numbers on every device."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
 
 
 def log_mean_exp(a: Float[Tensor, "M ..."]) -> Float[Tensor, "..."]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.distributions import log_bernoulli, log_normal, log_normal_linear, responsibilities
+from nvisa.distributions import log_bernoulli, log_normal, log_normal_linear, noise_like, responsibilities
 from nvisa.shapes import Data, Float, Int, LogClusters, PerSample, Tensor
 
 __all__ = [
@@ -260,7 +260,7 @@ class GaussianHead(nn.Module):
     def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
         """One x ~ p(x|z)."""
         loc, scale = self(h, std_floor)
-        return loc + scale * torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
+        return loc + scale * noise_like(loc, generator)
 
 
 class SharedGaussianHead(nn.Module):
@@ -286,8 +286,7 @@ class SharedGaussianHead(nn.Module):
     def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
         """One x ~ p(x|z)."""
         loc = self.loc(h)
-        noise = torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
-        return loc + self.scale(std_floor) * noise
+        return loc + self.scale(std_floor) * noise_like(loc, generator)
 
 
 class UnitGaussianHead(nn.Module):
@@ -308,7 +307,7 @@ class UnitGaussianHead(nn.Module):
     def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
         """One x ~ p(x|z)."""
         loc = self.loc(h)
-        return loc + torch.randn(loc.shape, generator=generator, dtype=loc.dtype, device=loc.device)
+        return loc + noise_like(loc, generator)
 
 
 class BernoulliHead(nn.Module):
@@ -328,7 +327,8 @@ class BernoulliHead(nn.Module):
 
     def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
         """One x ~ p(x|z), zeros and ones."""
-        return torch.bernoulli(self.mean(h), generator=generator)
+        mean = self.mean(h)
+        return torch.bernoulli(mean.to(generator.device), generator=generator).to(mean.device)
 
 
 LIKELIHOODS: dict[str, Any] = {

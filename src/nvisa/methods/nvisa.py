@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from nvisa.bounds import RunningMoments, add_gradient, enum_y, importance_sampled, nvil, vimco
 from nvisa.consistency import VAT, information, vat
-from nvisa.distributions import log_normal
+from nvisa.distributions import log_normal, noise_like
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import Start, distil, find_start, subset
 from nvisa.methods.base import (
@@ -183,11 +183,11 @@ def draw(
     if n_samples is None:
         y = torch.arange(n_clusters, device=h.device)[:, None].expand(-1, n_rows)
     else:
-        u = torch.rand(n_rows, n_samples, generator=generator, dtype=h.dtype, device=h.device)
+        u = torch.rand(n_rows, n_samples, generator=generator, dtype=h.dtype, device=generator.device).to(h.device)
         cdf = log_q_y.detach().exp().cumsum(1)
         y = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).clamp_(max=n_clusters - 1).T.contiguous()
     loc, scale = densities.q_z(h, y, std_floor_z)
-    z = loc + scale * torch.randn(loc.shape, generator=generator, dtype=h.dtype, device=h.device)
+    z = loc + scale * noise_like(loc, generator)
     z = z if reparameterise else z.detach()
     return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
 
@@ -385,7 +385,7 @@ class NVISA(GenerativeClusterer):
             score = neighbour_information(np.exp(self._blocks(self._log_q_y, X[rows])), graph)
             self.restarts_.append({"seed": seed, "neighbour_information": score})
             if not best or score > best["neighbour_information_"]:
-                fitted = ("module_", "history_", "start_score_", "std_floor_x_")
+                fitted = ("module_", "history_", "start_score_", "std_floor_x_", "std_floor_z_")
                 best = {"neighbour_information_": score, **{name: getattr(self, name) for name in fitted}}
         for name, value in best.items():
             setattr(self, name, value)
@@ -402,7 +402,7 @@ class NVISA(GenerativeClusterer):
             self._start(source, rng, generator)
         ascent = self._ascent(X, rng, generator)
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
-        self.std_floor_x_ = ascent.floor_x(1.0)
+        self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
 
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> Start:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
@@ -441,7 +441,7 @@ class NVISA(GenerativeClusterer):
         net = self.module_
         x = net.rescale(x)
         y = torch.arange(self.n_clusters, device=x.device)[:, None].expand(-1, len(x))
-        loc, scale = net.q_z(net.trunk(x), y, 0.0)
+        loc, scale = net.q_z(net.trunk(x), y, self.std_floor_z_)
 
         def log_joint(z: Latent) -> PerSample:
             return net.log_p_x(x, z, self.std_floor_x_) + net.prior.log_p_z(z, y)
@@ -450,25 +450,21 @@ class NVISA(GenerativeClusterer):
         return torch.logsumexp(log_p_x_and_y, 0) + self._jacobian()
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
-        prior, net = self.module_.prior, self.module_
-        eps = torch.randn(len(y), net.latent_dim, generator=generator)
-        z = prior.loc[y] + prior.scale[y] * eps.to(prior.loc)
-        h = net.decoder(z)
+        net = self.module_
+        loc, scale = net.prior.loc[y], net.prior.scale[y]
+        h = net.decoder(loc + scale * noise_like(loc, generator))
         x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
         return net.rescale.inverse(x)
 
     def _log_q_y(self, x: Data) -> LogClusters:
         return self.module_.log_posterior(self.module_.rescale(x))
 
-    def _posterior_mean(self, x: Data) -> tuple[Tensor, Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
-        """The most probable cluster of each row, and loc and scale of q(z|y,x) there."""
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The mean of ``q(z|y,x)`` at the most probable y."""
         h = self.module_.trunk(self.module_.rescale(x))
         y = self.module_.log_q_y(h).argmax(-1)
-        loc, scale = self.module_.q_z(h, y[None], 0.0)
-        return y, loc[0], scale[0]
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self._posterior_mean(x)[1]
+        loc, _ = self.module_.q_z(h, y[None], self.std_floor_z_)
+        return loc[0]
 
     def _reconstruct(self, x: Data) -> Data:
         return self.module_.rescale.inverse(self.module_.reconstruct(self._encode(x)))
