@@ -56,6 +56,7 @@ def test_the_papers_cells_are_those_of_the_slides():
     assert len(paper.ABLATION) == 13
 
 
+@pytest.mark.filterwarnings("ignore:.*columns are constant")
 def test_a_run_becomes_a_record_that_is_not_made_again(tmp_path, monkeypatch, capsys):
     tiny = {"init": "random", "network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=1)}
     monkeypatch.setitem(RECIPES, "default", Recipe("nvisa", tiny, curve=True))
