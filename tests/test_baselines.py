@@ -8,8 +8,10 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 from torch.testing import assert_close
 
+from nvisa import commands
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import record_path
+from nvisa.datasets import DataError
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
 from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale
@@ -281,6 +283,14 @@ def test_the_decoder_shares_dec_s_encoder(rng):
     assert torch.equal(autoencoder.code(x), net.code(x))
     assert not any(name.startswith("decoder") for name in net.state_dict())
     assert isinstance(net, Encoder)
+
+
+def test_the_command_line_says_what_cannot_be_drawn_from(tmp_path):
+    X = np.random.RandomState(0).randn(20, 3)
+    network, training = Network(hidden=(4,), latent_dim=2), Training(epochs=1)
+    ae_gmm.AEGMM(2, n_init=1, network=network, training=training, random_state=0).fit(X).save(tmp_path / "model")
+    with pytest.raises(DataError, match="with a density, got AEGMM"):
+        commands.sample(str(tmp_path / "model"), str(tmp_path / "x.npz"), 3)
 
 
 # ---- records ---------------------------------------------------------------------------------------------------------

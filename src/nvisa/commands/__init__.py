@@ -107,6 +107,8 @@ def sample(
     if path.suffix.lower() == ".png" and shape is None:
         raise DataError(f"{out}: expected a model of images for a picture, got one of columns. Try .csv or .npz.")
     clusterer = load(model, device="auto")
+    if not hasattr(clusterer, "sample"):
+        raise DataError(f"{model}: expected a model with a density, got {type(clusterer).__name__}, which has none.")
     if path.suffix.lower() == ".png":
         n = _draw_picture(path, clusterer, shape, n, cluster, {"noise": not mean, "random_state": seed})
         return {"out": out, "n_rows": n}
