@@ -218,8 +218,8 @@ class Mixture(nn.Module):
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y)`` for each y."""
-        noise = torch.randn(len(y), self.loc.shape[1], generator=generator).to(self.loc)
-        return self.loc[y] + self.scale[y] * noise
+        loc = self.loc[y]
+        return loc + self.scale[y] * noise_like(loc, generator)
 
     @torch.no_grad()
     def load(self, weights: Array, loc: Array, variance: Array) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.bounds import importance_sampled
-from nvisa.distributions import kl_categorical, kl_normal
+from nvisa.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.initialisation import codes_of, mixture, pretrain
 from nvisa.methods.base import (
     Array,
@@ -153,7 +153,7 @@ class VaDE(GenerativeClusterer):
         net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
-            noise = torch.randn(len(x), net.latent_dim, generator=generator).to(x)
+            noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
             terms, log_gamma = net.elbo(x, noise, self.std_floor)
             bound = torch.stack(list(terms.values())).sum(0)
             return Objective(bound / x.shape[1], {"bound": bound, **terms}, log_gamma)

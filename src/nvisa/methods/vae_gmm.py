@@ -18,7 +18,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.bounds import importance_sampled
-from nvisa.distributions import kl_normal, log_normal
+from nvisa.distributions import kl_normal, log_normal, noise_like
 from nvisa.initialisation import codes_of, mixture
 from nvisa.methods.base import (
     Array,
@@ -139,7 +139,7 @@ class VAEGMM(GenerativeClusterer):
         net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
-            noise = torch.randn(len(x), net.latent_dim, generator=generator).to(x)
+            noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
             terms = net.elbo(x, noise, self.std_floor)
             bound = torch.stack(list(terms.values())).sum(0)
             return Objective(bound / x.shape[1], {"bound": bound, **terms})
