@@ -9,12 +9,13 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.testing import assert_close
 
 from nvisa import commands
+from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import record_path
 from nvisa.datasets import DataError
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
-from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale
+from nvisa.nets import Mixture, Network, Rescale
 from nvisa.training import Source, Training, maximise
 from oracles import (
     TIGHT,

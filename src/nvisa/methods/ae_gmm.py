@@ -13,9 +13,10 @@ from typing import Any
 
 from numpy.random import RandomState
 
+from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.initialisation import codes_of, mixture, pretrain
 from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, stores
-from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale
+from nvisa.nets import Mixture, Network, Rescale
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.training import Source, Training

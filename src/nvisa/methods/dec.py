@@ -20,10 +20,11 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
+from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical
 from nvisa.initialisation import centroids, codes_of, pretrain
 from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, stores
-from nvisa.nets import Autoencoder, Encoder, Network, Rescale, build
+from nvisa.nets import Network, Rescale, build
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Constant
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor

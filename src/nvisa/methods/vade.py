@@ -21,6 +21,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
+from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.initialisation import codes_of, mixture, pretrain
@@ -32,7 +33,7 @@ from nvisa.methods.base import (
     generator_from,
     stores,
 )
-from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale, whiten
+from nvisa.nets import Mixture, Network, Rescale, whiten
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise

@@ -17,6 +17,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_normal, log_normal, noise_like
 from nvisa.initialisation import codes_of, mixture
@@ -28,7 +29,7 @@ from nvisa.methods.base import (
     generator_from,
     stores,
 )
-from nvisa.nets import Autoencoder, Encoder, Mixture, Network, Rescale
+from nvisa.nets import Mixture, Network, Rescale
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
