@@ -68,14 +68,14 @@ class Network:
     scaling: str = "auto"
 
 
-def mlp(sizes: Sequence[int], *, batch_norm: bool = False) -> nn.Sequential:
-    """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU."""
+def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:
+    """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU; ``leak=0.0`` is the ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
         layers.append(nn.Linear(n_in, n_out))
         if batch_norm:
             layers.append(nn.BatchNorm1d(n_out))
-        layers.append(nn.LeakyReLU(LEAK, inplace=True))
+        layers.append(nn.LeakyReLU(leak, inplace=True))
     return nn.Sequential(*layers)
 
 

@@ -53,7 +53,7 @@ class Training:
     """
 
     epochs: int | None = None
-    steps: int = 3000
+    steps: int = 2500
     max_epochs: int = 100
     batch_size: int = 256
     learning_rate: Schedule | float = field(default_factory=lambda: Cosine(2e-3))

@@ -101,7 +101,8 @@ class Densities(nn.Module):
         super().__init__()
         n_features, hidden, self.latent_dim = len(rescale.shift), list(network.hidden), network.latent_dim
         self.rescale = rescale
-        self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm)
+        # Plain ReLU: with a leak, consistency lets whole clusters merge (97 % falls to 88 % on MNIST in 250 steps).
+        self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
         self.y_logits = nn.Linear(hidden[-1], n_clusters)
         self.z_base = nn.Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
