@@ -62,20 +62,23 @@ class Page:
         self.floor_x, self.floor_z = floor_x, floor_z
 
     @staticmethod
-    def perceptron(layers, a):
+    def perceptron(layers, a, leak=0.2):
         for layer in layers:
             if isinstance(layer, nn.Linear):
                 a = layer.weight @ a + layer.bias
-                a = torch.where(a > 0, a, 0.2 * a)
+                a = torch.where(a > 0, a, leak * a)
         return a
 
+    def trunk(self, x):
+        return self.perceptron(self.net.trunk, x, leak=0.0)
+
     def log_q_y(self, x, y):
-        logits = self.net.y_logits(self.perceptron(self.net.trunk, x))
+        logits = self.net.y_logits(self.trunk(x))
         return Categorical(logits=logits).log_prob(y)
 
     def q_z(self, x, y):
         """A hidden layer on h(x) beside a one-hot y, written as the slides draw it."""
-        net, h = self.net, self.perceptron(self.net.trunk, x)
+        net, h = self.net, self.trunk(x)
         weight, inputs = net.z_base.weight, h
         if self.posterior == "joint":
             weight = torch.cat([net.z_base.weight, net.y_embedding.weight.T], 1)
