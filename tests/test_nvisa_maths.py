@@ -574,3 +574,15 @@ def test_transform_and_reconstruct_use_the_most_probable_cluster_without_noise(r
             assert_close(z[b], page.q_z(row, y)[0], **TIGHT)
             mean = net.x_head.loc(page.perceptron(net.decoder, z[b]))
             assert_close(back[b], mean * rescale.scale + rescale.shift, **TIGHT)
+
+
+def test_the_papers_preset_halves_epsilon_every_hundred_epochs_and_the_rate_every_three_hundred():
+    model = NVISA.preset("paper", 16, random_state=1)
+    assert (model.n_clusters, model.random_state, model.n_samples, model.likelihood) == (16, 1, 15, "gaussian")
+    assert model.consistency is None
+    for epoch, floor in [(0, 1.0), (99, 1.0), (100, 0.5), (400, 0.0625), (1399, 2.0**-13), (1400, 1e-4), (2999, 1e-4)]:
+        assert model.std_floor.x(epoch / 3000) == model.std_floor.z(epoch / 3000) == pytest.approx(floor)
+    assert not model.std_floor.relative
+    assert [model.training.rate(epoch / 3000) for epoch in (0, 300, 600)] == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    with pytest.raises(ValueError, match="paper"):
+        NVISA.preset("papers")
