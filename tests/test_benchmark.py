@@ -40,6 +40,10 @@ def test_a_diverged_run_is_shown_and_does_not_enter_the_mean():
     assert paper.NVISA_MEAN_STD["mnist"] in rows
 
 
+def test_a_table_without_records_says_so():
+    assert all(table([]) == tables.NO_RECORD for table in tables.TABLES.values())
+
+
 def test_rewriting_replaces_only_the_place():
     text = "before\n<!-- table default -->\nold\n<!-- end table -->\nafter\n"
     new = tables.rewrite(text, [record()])

@@ -61,6 +61,7 @@ def _row(records: list[Record], paper: str) -> str:
     return "| " + " | ".join(columns) + " |"
 
 
+NO_RECORD = "No record yet; `make records` makes them."
 HEAD = (
     "| data | train / test rows | accuracy % | best | NMI % | seeds | seconds (longest) | slides |\n"
     "|---|---|---|---|---|---|---|---|"
@@ -74,7 +75,7 @@ def _by_recipe(recipe: str, paper: Callable[[str], str]) -> Callable[[list[Recor
         mine = [record for record in records if record["recipe"] == recipe]
         names = [name for name in ("digits", "mnist", "fashion_mnist") if any(r["dataset"] == name for r in mine)]
         rows = [_row([r for r in mine if r["dataset"] == name], paper(name)) for name in names]
-        return "\n".join([HEAD, *rows])
+        return "\n".join([HEAD, *rows]) if rows else NO_RECORD
 
     return table
 
@@ -101,7 +102,7 @@ def _selection(records: list[Record]) -> str:
             f"{spearmanr(bound, accuracy).statistic:.2f}",
         ]
         rows.append("| " + " | ".join(columns) + " |")
-    return "\n".join([head, *rows])
+    return "\n".join([head, *rows]) if rows else NO_RECORD
 
 
 TABLES: dict[str, Callable[[list[Record]], str]] = {
