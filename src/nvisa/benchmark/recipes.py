@@ -46,7 +46,7 @@ RECIPES: dict[str, Recipe] = {
         | {
             "init": "random",
             "std_floor": StdFloor(x=Geometric(1.3, 0.05, until=0.9), z=Geometric(1.0, 0.1, until=0.9)),
-            "training": Training(steps=6000, batch_size=256, learning_rate=Cosine(1e-3, 1e-4)),
+            "training": Training(steps=4000, batch_size=256, learning_rate=Cosine(1e-3, 1e-4)),
         },
         curve=True,
     ),
@@ -56,7 +56,7 @@ RECIPES: dict[str, Recipe] = {
         | {
             "init": "gmm",
             "std_floor": StdFloor(x=Geometric(0.2, 0.05, until=0.9), z=Geometric(0.5, 0.1, until=0.9)),
-            "training": Training(steps=6000, batch_size=256, learning_rate=Cosine(1e-3, 1e-4)),
+            "training": Training(steps=4000, batch_size=256, learning_rate=Cosine(1e-3, 1e-4)),
         },
         curve=True,
     ),
