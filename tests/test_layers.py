@@ -12,7 +12,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"shapes"},
     {"distributions"},
     {"bounds", "consistency", "nets", "schedules"},
-    {"training", "scaling", "autoencoders"},
+    {"training", "scaling", "autoencoders", "mixture_vae"},
     {"initialisation"},
     {"methods.base"},
     {"methods.*"},  # one method, one file: none imports another

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 import nvisa.methods.nvisa as nvisa_module
 from nvisa.bounds import RunningMoments, enum_y
 from nvisa.consistency import VAT, information, vat
-from nvisa.methods.nvisa import NVISA, Densities, Drawn, draw, log_weights
+from nvisa.methods.nvisa import NVISA
+from nvisa.mixture_vae import Densities, Drawn, draw, log_weights
 from nvisa.nets import Network, Rescale
 from nvisa.training import Training
 from oracles import TIGHT, all_draws, binary_vectors, build, gradients, grid, hermite, normal, swap_one_out_matrix
