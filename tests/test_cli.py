@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nvisa
-from nvisa import cli, commands
+from nvisa import checkpoint, cli, commands
 from nvisa.commands import results
 from nvisa.commands.rows import Reading, read_rows
 
@@ -276,6 +276,40 @@ def test_exit_codes(frame, capsys, monkeypatch, error, code, message):
     assert cli.main([*argv, "--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
     assert not os.path.exists("m")
+
+
+def test_an_interrupted_fit_says_how_to_go_on_and_the_same_command_does(frame, capsys, monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    argv = ["fit", *write_npy(frame), "--n-clusters", "3", "--init", "random", "--epochs", "4", "--quiet"]
+    assert cli.main([*argv, "--out", "whole"]) == 0
+    resumable = [*argv, "--out", "m", "--checkpoint", "run"]
+
+    def interrupt_after(n_epochs):
+        def report(clusterer, record):
+            if record["epoch"] > n_epochs:
+                raise KeyboardInterrupt
+
+        return report
+
+    for n_epochs, said in [(0, "too early for a checkpoint in run: the same command starts again"),
+                           (2, "the same command goes on from run (training, epoch 2)")]:  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(nvisa.NVISA, "_report", interrupt_after(n_epochs))
+            assert cli.main(resumable) == 130
+        assert f"interrupted: {said}" in capsys.readouterr().err
+        assert not os.path.exists("m")
+    assert cli.main(resumable) == 0
+    whole, resumed = nvisa.load("whole"), nvisa.load("m")
+    np.testing.assert_array_equal(resumed.labels_, whole.labels_)
+    for a, b in zip(whole.module_.parameters(), resumed.module_.parameters(), strict=True):
+        np.testing.assert_array_equal(a.detach(), b.detach())
+    assert not os.path.exists("run")
+
+
+def test_an_interrupted_fit_without_a_checkpoint_names_the_option(frame, capsys, monkeypatch):
+    monkeypatch.setattr(nvisa.NVISA, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["fit", *write_npy(frame), "--n-clusters", "3", "--out", "m", *FAST]) == 130
+    assert "fit --checkpoint DIR can be resumed" in capsys.readouterr().err
 
 
 def test_a_name_wins_over_a_path_and_says_so(home):

@@ -11,6 +11,7 @@ from sklearn.datasets import make_blobs
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from nvisa import checkpoint
 from nvisa.methods import AEGMM, DEC, METHODS, NVISA, VAEGMM, VaDE, load
 from nvisa.methods.base import GenerativeClusterer
 from nvisa.metrics import accuracy
@@ -130,6 +131,28 @@ def test_the_same_seed_gives_the_same_model(blobs, quick):
     first, second = (clone(quick).fit(blobs[0]) for _ in range(2))
     for name, value in first.module_.state_dict().items():
         assert torch.equal(value, second.module_.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("quick", QUICK, ids=list(METHODS))
+def test_a_killed_fit_goes_on_as_if_it_had_not_been(blobs, quick, tmp_path, monkeypatch):
+    """An objective that has a state of its own must offer it: see nvisa.checkpoint."""
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    calls = []
+
+    def kill(clusterer, record):
+        calls.append(record)
+        if clusterer is not whole and (record["stage"], record["epoch"]) == (last["stage"], last["epoch"] - 1):
+            raise KeyboardInterrupt
+
+    whole = clone(quick)
+    whole.on_epoch(kill).fit(blobs[0])
+    last = calls[-1]
+    with pytest.raises(KeyboardInterrupt):
+        clone(quick).on_epoch(kill).fit(blobs[0], checkpoint=tmp_path)
+    resumed = clone(quick).fit(blobs[0], checkpoint=tmp_path)
+    for name, value in whole.module_.state_dict().items():
+        assert torch.equal(value, resumed.module_.state_dict()[name]), name
+    np.testing.assert_array_equal(resumed.labels_, whole.labels_)
 
 
 def test_restarts_keep_the_one_with_the_most_neighbour_information(blobs):

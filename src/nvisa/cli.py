@@ -61,7 +61,8 @@ def _failed(error: BaseException, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        print("interrupted: nothing was written, and what was there before still is", file=sys.stderr)
+        left = str(error) or "nothing was written, and what was there before still is"
+        print(f"interrupted: {left}", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, (ValueError, OSError)):
         print(f"error: {in_options(str(error))}", file=sys.stderr)
@@ -91,7 +92,8 @@ def _fit(args: argparse.Namespace) -> None:
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
     settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
-    result = _commands().fit(args.data, args.out, settings, _reading(args), epochs=args.epochs)
+    run = {"epochs": args.epochs, "checkpoint": args.checkpoint}
+    result = _commands().fit(args.data, args.out, settings, _reading(args), **run)
     _tell(args, result, _fit_text)
 
 
@@ -204,6 +206,7 @@ def _add_fit(commands: Any) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="model directory, new or to be replaced")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     parser.add_argument("--epochs", type=int, help="passes over the data (default: by the number of rows)")
+    parser.add_argument("--checkpoint", metavar="DIR", help="keep what the same command needs to go on if it is killed")
     parser.add_argument("--likelihood", choices=("gaussian_shared", "gaussian", "bernoulli"), help="p(x|z)")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
     parser.add_argument("--init", choices=("umap", "gmm", "random"), help="where training starts")

@@ -41,6 +41,7 @@ __all__ = [
     "read_manifest",
     "restore",
     "save",
+    "write_file",
 ]
 
 ARRAYS, MANIFEST = "model.safetensors", "manifest.json"
@@ -206,8 +207,8 @@ def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = 
     for where, note in notes.items():
         warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
     with _replacing(target) as folder:
-        _write(folder / ARRAYS, payload)
-        _write(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
+        write_file(folder / ARRAYS, payload)
+        write_file(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
 
 
 def _version(package: str) -> str | None:
@@ -281,7 +282,8 @@ def _sibling(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.name}.{uuid4().hex[:8]}.{suffix}")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that is on the disk when this returns."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()

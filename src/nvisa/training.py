@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nvisa.checkpoint import Bookmark
 from nvisa.schedules import Constant, Cosine, Schedule
 from nvisa.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 
@@ -170,11 +171,12 @@ def maximise(
     trained = list(module.parameters())
     optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), fused=True)
     n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
-    history: list[Record] = []
-    started = time.perf_counter()
+    bookmark = Bookmark(stage, module, optimizer, generator, objective)
+    history = bookmark.history
+    started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     module.train()
     with flush_denormals():
-        for epoch in range(n_epochs):
+        for epoch in range(n_epochs if bookmark.finished else len(history), n_epochs):
             tally = _Tally()
             for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
                 fraction = (epoch + b / n_batches) / n_epochs
@@ -193,8 +195,9 @@ def maximise(
                 on_epoch(record)
             if step is None:
                 break
+            bookmark.turn()
     module.eval()
-    return history
+    return bookmark.close()
 
 
 def _ascend(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvisa import datasets, metrics, pictures
+from nvisa.checkpoint import where
 from nvisa.commands.results import check_output, command, replacing, write_arrays, write_table
 from nvisa.commands.rows import Reading, Rows, aligned, as_frame, read_rows
 from nvisa.datasets import DataError
@@ -24,7 +25,15 @@ Result = dict[str, Any]
 TABLES, SAMPLES = (".csv", ".parquet"), (".npy", ".npz", ".csv", ".parquet", ".png")
 
 
-def fit(data: str, out: str, settings: Mapping[str, Any], reading: Reading, *, epochs: int | None = None) -> Result:
+def fit(
+    data: str,
+    out: str,
+    settings: Mapping[str, Any],
+    reading: Reading,
+    *,
+    epochs: int | None = None,
+    checkpoint: str | None = None,
+) -> Result:
     """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
 
     Parameters
@@ -33,6 +42,13 @@ def fit(data: str, out: str, settings: Mapping[str, Any], reading: Reading, *, e
         Of :class:`nvisa.NVISA`.
     epochs
         In place of the default's own choice.
+    checkpoint
+        Folder that lets the same command go on after a kill; removed once the fit is done.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Saying what the interruption has left.
     """
     check_target(out)
     rows = read_rows(data, reading, split="train")
@@ -41,7 +57,10 @@ def fit(data: str, out: str, settings: Mapping[str, Any], reading: Reading, *, e
     training = {} if epochs is None else {"training": Training(epochs=epochs)}
     clusterer = METHODS["nvisa"](**settings, **training)
     started = time.perf_counter()
-    clusterer.fit(as_frame(rows.X, rows.columns))
+    try:
+        clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(_how_to_resume(checkpoint)) from error
     seconds = time.perf_counter() - started
     clusterer.save(out, extra={"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape})
     return {
@@ -55,6 +74,14 @@ def fit(data: str, out: str, settings: Mapping[str, Any], reading: Reading, *, e
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
         "next": _next_commands(data, out, rows, reading),
     }
+
+
+def _how_to_resume(checkpoint: str | None) -> str:
+    if checkpoint is None:
+        return "nothing was written, and what was there before still is; fit --checkpoint DIR can be resumed"
+    if (place := where(checkpoint)) is None:
+        return f"too early for a checkpoint in {checkpoint}: the same command starts again"
+    return f"the same command goes on from {checkpoint} ({place})"
 
 
 def _next_commands(data: str, out: str, rows: Rows, reading: Reading) -> list[str]:

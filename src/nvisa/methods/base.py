@@ -26,8 +26,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from nvisa.checkpoint import checkpointing, data_digest
 from nvisa.nets import LIKELIHOODS, Network, Rescale, build
-from nvisa.persistence import save
+from nvisa.persistence import encode, save
 from nvisa.progress import EpochProgress
 from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.training import Source, Training
@@ -124,7 +125,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
         """The latent vector of each row, without sampling."""
 
-    def fit(self: Fitted, X: Rows, y: object = None) -> Fitted:
+    def fit(self: Fitted, X: Rows, y: object = None, *, checkpoint: str | Path | None = None) -> Fitted:
         """Cluster the rows of X.
 
         Parameters
@@ -133,6 +134,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             Array, data frame or memory map [N D] of finite numbers.
         y
             Ignored; here for scikit-learn's pipelines.
+        checkpoint
+            A folder for what a killed fit needs to go on, written every half minute and removed at the end. The same
+            call then resumes after the last whole epoch written, and gives what it would have given.
 
         Raises
         ------
@@ -143,11 +147,18 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """
         checked: Array = validate_data(self, X, dtype=[np.float64, np.float32])
         self._check(checked)
-        with self._showing():
-            self._fit(checked, check_random_state(self.random_state))
-        self.n_iter_ = len(self.history_)
-        self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
+        run = {} if checkpoint is None else self._run(checked)
+        with self._showing(), checkpointing(checkpoint, run, check_random_state(self.random_state)) as rng:
+            self._fit(checked, rng)
+            self.n_iter_ = len(self.history_)
+            self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
         return self
+
+    def _run(self, X: Array) -> dict[str, Any]:
+        """What decides the result of a fit, as JSON: a checkpoint belongs to one of it."""
+        params = {name: encode(value, name, {}) for name, value in self.get_params(deep=False).items()}
+        params.pop("verbose", None)
+        return {"class": type(self).__name__, "params": params, "data": data_digest(X)}
 
     def _check(self, X: Array) -> None:
         """Settings and sizes that no method can train with."""

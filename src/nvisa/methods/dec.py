@@ -96,6 +96,18 @@ class Refinement:
         kl = kl_categorical(p.clamp_min(torch.finfo(p.dtype).tiny).log(), log_q)
         return Objective(-kl, {"kl": kl, "changed_labels": torch.tensor(self.changed)}, log_q)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: P, the labels behind it, and when it was made."""
+        assert self.labels is not None  # made at step 0
+        assert self.target is not None
+        progress = torch.tensor([self.step, self.changed], dtype=torch.float64)
+        return {"progress": progress, "labels": torch.from_numpy(self.labels), "target": self.target}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        step, self.changed = state["progress"].tolist()
+        self.step, self.labels, self.target = int(step), state["labels"].numpy(), state["target"]
+
     def refresh(self) -> None:
         """P from q of all rows, and the share of the labels that changed since the last time."""
         self.networks.eval()

@@ -148,6 +148,14 @@ class Ascent:
         self.moments.update(centred.detach())
         return add_gradient(bound, -(centred - self.moments.mean).square().mean(0))
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: NVIL's running moments."""
+        return {"moments": torch.tensor([self.moments.mean, self.moments.variance], dtype=torch.float64)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        self.moments.mean, self.moments.variance = state["moments"].tolist()
+
     def _local(self, settings: VAT, x: Data, unit: PerExample, log_q_y: LogClusters) -> tuple[PerExample, Tensor]:
         """Adversarial divergence of each row, whose neighbours are ``unit`` away, and the batch's information."""
         radius, probe = settings.radius * unit, settings.probe * unit
