@@ -11,17 +11,15 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nvisa.distributions import (
-    _Quadratic,
     entropy,
     kl_categorical,
     kl_normal,
     log_bernoulli,
     log_mean_exp,
     log_normal,
-    log_normal_linear,
     responsibilities,
 )
-from oracles import TIGHT, binary_vectors, gradients, grid, log_mean_exp_decimal, normal
+from oracles import TIGHT, binary_vectors, grid, log_mean_exp_decimal, normal
 from oracles import log_bernoulli as log_bernoulli_oracle
 from oracles import log_normal as log_normal_oracle
 
@@ -69,40 +67,6 @@ def test_the_bernoulli_sums_to_one_over_all_binary_vectors(rng):
 def test_log_bernoulli_needs_no_clipping():
     logits = torch.tensor([[1e4], [-1e4]]).double()
     assert log_bernoulli(torch.ones(1).double(), logits).tolist() == [0.0, -1e4]
-
-
-# ---- Gram form -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def linear(rng):
-    """x [B D], h [M B H], weight [D H], bias [D], scale [D], all to be differentiated."""
-    inputs = [normal(rng, 4, 6), normal(rng, 3, 4, 5), normal(rng, 6, 5), normal(rng, 6), (0.5 * normal(rng, 6)).exp()]
-    return [i.requires_grad_() for i in inputs]
-
-
-def test_the_gram_form_is_the_normal_in_value_and_in_every_gradient(linear, rng):
-    x, h, weight, bias, scale = linear
-    gram, direct = log_normal_linear(*linear), log_normal_oracle(x, h @ weight.T + bias, scale)
-    assert_close(gram, direct, **TIGHT)
-    upstream = normal(rng, 3, 4)  # uneven, so that no sum over M or B can go missing
-    for mine, theirs in zip(
-        gradients((upstream * gram).sum(), linear), gradients((upstream * direct).sum(), linear), strict=True
-    ):
-        assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
-
-
-def test_the_quadratic_form_has_the_gradient_that_it_declares(rng):
-    h, w, c = (a.requires_grad_() for a in (normal(rng, 2, 3, 4), normal(rng, 5, 4), normal(rng, 3, 4)))
-    assert torch.autograd.gradcheck(lambda h, w, c: _Quadratic.apply(h, w.T @ w, c), (h, w, c))
-
-
-def test_the_gram_form_integrates_to_one_over_x(rng):
-    points, cell = grid(-15, 15, 201, 2)
-    h = normal(rng, 1, 1, 3).expand(1, len(points), 3)
-    scale = torch.tensor([0.6, 1.3]).double()
-    log_p = log_normal_linear(points, h, normal(rng, 2, 3), normal(rng, 2), scale)
-    assert log_p.exp().sum() * cell == pytest.approx(1, abs=1e-11)
 
 
 # ---- divergences -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "nvisa"
 ORDER = [  # a room imports only from rooms on lines above its own
     {"shapes"},
     {"distributions"},
+    {"fused"},
     {"bounds", "checkpoint", "consistency", "nets", "schedules"},
     {"training", "scaling", "autoencoders", "mixture_vae"},
     {"initialisation"},

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.nets import LIKELIHOODS, Network, Rescale, mlp
+from nvisa.nets import LIKELIHOODS, Decoder, Network, Rescale, mlp
 from nvisa.shapes import Data, Float, PerSample, Tensor
 
 __all__ = ["Autoencoder", "Encoder"]
@@ -51,7 +51,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         hidden = network.hidden[::-1]
         self.latent_dim, self.encoder = encoder.latent_dim, encoder
-        self.decoder = mlp([encoder.latent_dim, *hidden])
+        self.decoder = Decoder([encoder.latent_dim, *hidden])
         self.x_head = LIKELIHOODS[likelihood](hidden[-1], len(encoder.rescale.shift))
 
     @property

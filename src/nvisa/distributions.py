@@ -4,10 +4,8 @@ Every function broadcasts over leading axes. Nothing here knows a model, a netwo
 """
 
 import math
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.shapes import Float, Tensor
@@ -20,7 +18,6 @@ __all__ = [
     "log_bernoulli",
     "log_mean_exp",
     "log_normal",
-    "log_normal_linear",
     "noise_like",
     "responsibilities",
 ]
@@ -52,51 +49,6 @@ def log_bernoulli(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Floa
     Written as ``x l - softplus(l)``, which needs no clipping.
     """
     return (x * logits - F.softplus(logits)).sum(-1)
-
-
-def log_normal_linear(
-    x: Float[Tensor, "B D"],
-    h: Float[Tensor, "M B H"],
-    weight: Float[Tensor, "D H"],
-    bias: Float[Tensor, " D"],
-    scale: Float[Tensor, " D"],
-) -> Float[Tensor, "M B"]:
-    """``log N(x; W h + b, diag scale^2)`` for M hidden vectors per x, by the Gram matrix.
-
-    With ``W' = W / s``, ``r = (x - b) / s``, ``G = W'^T W'`` and ``c = r W'``::
-
-        || (x - b - W h) / s ||^2 = ||r||^2 - 2 h . c + h^T G h
-
-    Equal to :func:`log_normal` at ``loc = W h + b``, but no tensor of size M x B x D exists: G is made
-    once a batch, c once an x, and a sample costs H^2 whatever D is. The three terms cancel, so in
-    float32 keep the scale above about 0.05 of the data's own. With few samples the plain form costs
-    fewer products (forward and backward, 3 M B D H against 3 D H^2 + 3 B D H + 2 M B H^2) and is taken.
-    """
-    (m, n, n_hidden), n_features = h.shape, x.shape[-1]
-    if 3 * m * n * n_features <= 3 * n_features * (n_hidden + n) + 2 * m * n * n_hidden:
-        return log_normal(x, F.linear(h, weight, bias), scale)
-    w = weight / scale[:, None]
-    r = (x - bias) / scale
-    squared = r.square().sum(-1) + _Quadratic.apply(h, w.T @ w, r @ w)
-    return -0.5 * squared - scale.log().sum() - x.shape[-1] * HALF_LOG_2PI
-
-
-class _Quadratic(torch.autograd.Function):
-    """``h^T G h - 2 h . c`` with symmetric G; its gradient ``2 (G h - c)`` reuses the product Gh."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, gram: Tensor, c: Tensor) -> Tensor:
-        half_slope = (h @ gram).sub_(c)
-        ctx.save_for_backward(h, half_slope)
-        return (h * (half_slope - c)).sum(-1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h, half_slope = ctx.saved_tensors
-        weighted = gradient[..., None] * h
-        d_gram = weighted.flatten(0, 1).T @ h.flatten(0, 1)
-        return 2.0 * gradient[..., None] * half_slope, d_gram, -2.0 * weighted.sum(0)
 
 
 def kl_normal(

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.distributions import log_normal, noise_like
-from nvisa.nets import LIKELIHOODS, GaussianHead, MixturePrior, Network, Rescale, mlp, whiten
+from nvisa.nets import LIKELIHOODS, Decoder, GaussianHead, MixturePrior, Network, Rescale, mlp, whiten
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerSample, Tensor
 
 __all__ = ["Densities", "Drawn", "draw", "log_weights"]
@@ -61,7 +61,7 @@ class Densities(nn.Module):
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
         self.prior = MixturePrior(n_clusters, self.latent_dim)
-        self.decoder = mlp([self.latent_dim, *reversed(hidden)])
+        self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
         self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.distributions import log_bernoulli, log_normal, log_normal_linear, noise_like, responsibilities
+from nvisa.distributions import log_normal, noise_like, responsibilities
+from nvisa.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
 from nvisa.shapes import Float, Int, LogClusters, Tensor
 
 __all__ = [
     "LIKELIHOODS",
     "BernoulliHead",
+    "Decoder",
     "GaussianHead",
     "Mixture",
     "MixturePrior",
@@ -66,6 +68,18 @@ class Network:
     latent_dim: int = 10
     batch_norm: bool = True
     scaling: str = "auto"
+
+
+class Decoder(nn.Sequential):
+    """An :func:`mlp` without batch norm that takes any leading axes, as one fused pass."""
+
+    def __init__(self, sizes: Sequence[int], leak: float = LEAK) -> None:
+        super().__init__(*mlp(sizes, leak=leak))
+        self.leak = leak
+
+    def forward(self, x: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B H"]:
+        """Return the last hidden layer."""
+        return perceptron(x, [layer for layer in self if isinstance(layer, nn.Linear)], self.leak)
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:
@@ -249,7 +263,7 @@ class GaussianHead(nn.Module):
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)`` with a deviation per feature and per z."""
-        return log_normal(x, *self(h, std_floor))
+        return log_normal_head(x, h, self.loc, self.raw_scale, std_floor)
 
     def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
         """``E[x|z]``."""
@@ -317,7 +331,7 @@ class BernoulliHead(nn.Module):
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""
-        return log_bernoulli(x, self.logits(h))
+        return log_bernoulli_head(x, h, self.logits)
 
     def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
         """``E[x|z]``, the pixel probabilities."""
