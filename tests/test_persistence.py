@@ -331,7 +331,7 @@ def test_a_file_is_refused_and_left_alone(fitted, tmp_path):
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_interrupted_save_leaves_the_old_model(X, model, monkeypatch, moment, error):
     before, calls = contents(model), []
-    method = "_write" if "file" in moment else "rename"
+    method = "write_file" if "file" in moment else "rename"
     where = persistence if "file" in moment else persistence.Path
     original = getattr(where, method)
 
