@@ -18,6 +18,7 @@ pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
 Image = pytest.importorskip("PIL.Image")
 
+COMMANDS = ("demo", "fit", "choose-k", "predict", "evaluate", "sample", "data", "completion")
 FAST = ["--epochs", "1", "--init", "random"]
 N = 45
 
@@ -244,7 +245,7 @@ def test_wrong_arguments(frame, trained, home, capsys, argv, message):
 
 
 @pytest.mark.parametrize(
-    "argv", [["fit"], ["fit", "x.npy", "--out", "m"], ["sing"], ["fit", "x", "--n-clusters", "a", "--out", "m"]]
+    "argv", [["fit"], ["fit", "x.npy", "--n-clusters", "3"], ["sing"], ["fit", "x", "--n-clusters", "a", "--out", "m"]]
 )
 def test_wrong_usage(argv, capsys):
     with pytest.raises(SystemExit) as raised:
@@ -352,10 +353,10 @@ def test_alone_it_explains_itself(capsys):
     assert len(lines) == 10
     for line in lines:
         if line.startswith("  nvisa "):
-            assert line.split()[1] in ("demo", "fit", "predict", "evaluate", "sample", "data")
+            assert line.split()[1] in COMMANDS
 
 
-@pytest.mark.parametrize("command", ["", "fit", "predict", "evaluate", "sample", "data", "demo"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_documents_the_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as raised:
         cli.main([*command.split(), "--help"])

@@ -325,7 +325,6 @@ BAD = {
     "empty.csv": (b"", "empty file"),
     "blank.csv": (b"\n \n", "empty file"),
     "header.csv": (b"a,b\n", r"shape \(0, 2\)"),
-    "latin.csv": ("na\u00efve,b\n1,2\n".encode("latin-1"), "UTF-8"),
     "ragged.csv": (b"a,b\n1,2\n1,2,3,4\n", "unreadable"),
     "words.csv": (b"a\nx\n", "got 1 of 1"),
     "bytes.csv": (bytes(range(256)), "unreadable"),

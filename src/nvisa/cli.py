@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import nvisa
@@ -19,14 +20,14 @@ __all__ = ["main"]
 SUMMARY = """\
 nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-mixture VAE.
 
-  nvisa demo                                            see it on 1,797 handwritten digits, 1-3 minutes
-  nvisa fit digits --n-clusters 10 --out model          cluster a data set that has a name here, or
-  nvisa fit FILE --n-clusters 5 --out model             a .csv, .parquet, .npy, .npz or a folder of images
-  nvisa predict model digits --out labels.csv           the cluster of each row
-  nvisa evaluate model digits                           agreement with labels, where there are some
-  nvisa sample model -n 100 --mean --out samples.png    rows (or pictures) that the model makes up
-  nvisa data list                                       the data sets that have names
-  nvisa fit --help                                      every option of a command
+  nvisa demo                                         see it on 1,797 handwritten digits, 1-3 minutes
+  nvisa choose-k FILE                                how many clusters? .csv, .parquet, .npy, .npz, folder of images
+  nvisa fit FILE --n-clusters 5 --out model          cluster them; "digits" in place of FILE: a data set with a name
+  nvisa predict model FILE --out labels.csv --proba  the cluster of each row, and how sure
+  nvisa evaluate model digits                        agreement with labels, where there are some
+  nvisa sample model -n 100 --out made-up.csv        rows that the model makes up (.png: pictures)
+  nvisa data list                                    the data sets that have names
+  nvisa fit --help                                   every option of a command; nvisa --help: every command
 """
 EXIT_CODES = "exit codes: 0 done; 1 a fault of nvisa's; 2 wrong usage or input; 3 training diverged; 130 interrupted"
 DATA_HELP = "a .csv, .parquet, .npy, .npz, a folder of images, or a data set's name (nvisa data list)"
@@ -45,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args.run(args)
         except (Exception, KeyboardInterrupt) as error:
-            return _failed(error, debug=args.debug)
+            code, message = _failed(error, debug=args.debug)
+            print(message, file=sys.stderr)
+            if args.json:
+                print(json.dumps({"error": message.removeprefix("error: "), "exit_code": code}))
+            return code
     return DONE
 
 
@@ -53,25 +58,20 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _failed(error: BaseException, *, debug: bool) -> int:
-    """Say what went wrong; the exit code."""
+def _failed(error: BaseException, *, debug: bool) -> tuple[int, str]:
+    """(the exit code, what went wrong); the traceback is shown for ``--debug`` only."""
     from nvisa.commands.results import in_options  # noqa: PLC0415
     from nvisa.training import DivergedError  # noqa: PLC0415
 
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
-        left = str(error) or "nothing was written, and what was there before still is"
-        print(f"interrupted: {left}", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED, f"interrupted: {str(error) or 'nothing was written, and what was there before still is'}"
     if isinstance(error, (ValueError, OSError)):
-        print(f"error: {in_options(str(error))}", file=sys.stderr)
-        return WRONG_INPUT
+        return WRONG_INPUT, f"error: {in_options(str(error))}"
     if isinstance(error, DivergedError):
-        print(f"error: {error}", file=sys.stderr)
-        return DIVERGED
-    print(f"error: {type(error).__name__}: {error} (a fault of nvisa's; --debug shows where)", file=sys.stderr)
-    return FAULT
+        return DIVERGED, f"error: {error}"
+    return FAULT, f"error: {type(error).__name__}: {error} (a fault of nvisa's; --debug shows where)"
 
 
 # ---- commands: call and print ---------------------------------------------------------------------------------
@@ -83,30 +83,37 @@ def _commands() -> Any:
 
 
 def _reading(args: argparse.Namespace) -> "Reading":
-    names = ("label_column", "drop_text", "image_size", "labels_from_folders", "data_home")
-    return _commands().Reading(**{name: getattr(args, name) for name in names})
+    names = ("label_column", "id_column", "drop_text", "drop_missing", "image_size", "labels_from_folders", "data_home")
+    return _commands().Reading(drop=tuple(args.drop), **{name: getattr(args, name) for name in names})
 
 
 def _fit(args: argparse.Namespace) -> None:
+    if args.n_clusters is None:
+        args.parser.error(f"expected --n-clusters K, the number of clusters. Try nvisa choose-k {args.data}")
     names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_init")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
     settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
-    run = {"epochs": args.epochs, "checkpoint": args.checkpoint}
-    result = _commands().fit(args.data, args.out, settings, _reading(args), **run)
+    run = {"epochs": args.epochs, "checkpoint": args.checkpoint, "scaling": args.scaling}
+
+    def understood(found: dict[str, Any]) -> None:
+        if not (args.json or args.quiet):
+            print(_commands().understanding_text(found), file=sys.stderr, flush=True)
+
+    result = _commands().fit(args.data, args.out, settings, _reading(args), on_read=understood, **run)
     _tell(args, result, _fit_text)
 
 
 def _fit_text(result: dict[str, Any]) -> str:
-    n = result["n_rows"]
-    lines = [
-        f"{n:,} rows x {result['n_features']:,} columns from {result['source']}, {result['seconds']:.0f} s",
-        _sizes(result["sizes"]),
-        f"saved in {result['model']}",
-    ]
+    lines = [f"{result['seconds']:.0f} s", _sizes(result["sizes"]), f"saved in {result['model']}"]
     if result["metrics"]:
         lines += ["", "agreement with the labels, which training did not see:", _metrics(result["metrics"])]
     return "\n".join([*lines, "", "next:", *(f"  {line}" for line in result["next"])])
+
+
+def _choose_k(args: argparse.Namespace) -> None:
+    result = _commands().choose_k(args.data, _reading(args), max_k=args.max_k, seed=args.seed)
+    _tell(args, result, _commands().choose_k_text)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -142,14 +149,27 @@ def _data_fetch(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    importlib.import_module("nvisa.demo").run(args.out, quick=args.quick, quiet=args.quiet)
+    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+        table = importlib.import_module("nvisa.demo").run(args.out, quick=args.quick, quiet=args.quiet or args.json)
+    _tell(args, table, None)
+
+
+def _completion(args: argparse.Namespace) -> None:
+    try:
+        import shtab  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise ValueError(
+            f'expected shtab, which writes completion scripts, got: {error}. Try pip install "nvisa[completion]".'
+        ) from error
+    script = shtab.complete(_parser(), args.shell)
+    _tell(args, {"shell": args.shell, "script": script}, lambda result: result["script"])
 
 
 def _tell(args: argparse.Namespace, result: Any, text: Any) -> None:
-    """The result as one JSON document, or as text."""
+    """The result as one JSON document, or as text (None: what ran has already printed it)."""
     if args.json:
         print(json.dumps(result, allow_nan=False, indent=1))
-    elif not args.quiet:
+    elif not args.quiet and text is not None:
         print(text(result))
 
 
@@ -178,21 +198,23 @@ def _parser() -> argparse.ArgumentParser:
         prog="nvisa", description=SUMMARY, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    parser.set_defaults(run=None, debug=False)
+    parser.set_defaults(run=None, debug=False, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_fit(commands)
+    _add_choose_k(commands)
     _add_predict(commands)
     _add_evaluate(commands)
     _add_sample(commands)
     _add_data(commands)
     _add_demo(commands)
+    _add_completion(commands)
     return parser
 
 
 def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
     """A command with the options that all have."""
     parser = commands.add_parser(name, help=text, description=text + ".", epilog=EXIT_CODES)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors (and --json's document)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
@@ -202,17 +224,28 @@ def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentPars
 def _add_fit(commands: Any) -> None:
     parser = _add(commands, "fit", _fit, "cluster the rows of DATA and write a model directory")
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--n-clusters", type=int, required=True, metavar="K", help="number of clusters")
+    parser.add_argument("--n-clusters", type=int, metavar="K", help="number of clusters (nvisa choose-k DATA helps)")
     parser.add_argument("--out", required=True, metavar="DIR", help="model directory, new or to be replaced")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     parser.add_argument("--epochs", type=int, help="passes over the data (default: by the number of rows)")
     parser.add_argument("--checkpoint", metavar="DIR", help="keep what the same command needs to go on if it is killed")
-    parser.add_argument("--likelihood", choices=("gaussian_shared", "gaussian", "bernoulli"), help="p(x|z)")
+    likelihoods = ("gaussian_shared", "gaussian", "bernoulli")
+    parser.add_argument("--likelihood", choices=likelihoods, help="p(x|z) (default: by the values)")
+    scalings = ("columns", "global", "none")
+    parser.add_argument("--scaling", choices=scalings, help="units of the networks (default: by the columns)")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
     parser.add_argument("--init", choices=("umap", "gmm", "random"), help="where training starts")
     parser.add_argument("--n-samples", type=int, metavar="M", help="draws of (y, z) for a row")
     parser.add_argument("--consistency", choices=tuple(CONSISTENCY), help="local consistency of q(y|x)")
     parser.add_argument("--n-init", type=int, metavar="R", help="restarts; the best by a score without labels is kept")
+    _add_reading(parser)
+
+
+def _add_choose_k(commands: Any) -> None:
+    parser = _add(commands, "choose-k", _choose_k, "say which numbers of clusters DATA suggest, without labels")
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--max-k", type=int, default=20, metavar="K", help="largest K to consider (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the fine cuts (default 0)")
     _add_reading(parser)
 
 
@@ -254,6 +287,11 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="two epochs, to see that it runs; the clusters are poor")
 
 
+def _add_completion(commands: Any) -> None:
+    parser = _add(commands, "completion", _completion, "print a script that teaches the shell to complete nvisa")
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell")
+
+
 def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model directory")
     parser.add_argument("data", metavar="DATA", help=DATA_HELP)
@@ -264,6 +302,9 @@ def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     _add_data_home(parser)
     parser.add_argument("--label-column", metavar="NAME", help=".csv, .parquet: holds labels, not a feature")
+    parser.add_argument("--id-column", metavar="NAME", help=".csv, .parquet: names the rows, not a feature")
+    parser.add_argument("--drop", metavar="NAME", action="append", default=[], help=".csv, .parquet: leave it out")
+    parser.add_argument("--drop-missing", action="store_true", help="leave out rows with missing values")
     parser.add_argument("--drop-text", action="store_true", help=".csv, .parquet: leave out what is not numeric")
     parser.add_argument("--image-size", type=_size, metavar="HxW", help="folder: resize every image, such as 28x28")
     parser.add_argument("--labels-from-folders", action="store_true", help="folder: labels are the subfolders' names")

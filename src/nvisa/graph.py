@@ -12,6 +12,7 @@ from scipy.special import xlogy
 from sklearn.neighbors import NearestNeighbors
 
 __all__ = [
+    "information_curve",
     "intrinsic_dimension",
     "merge_by_information",
     "mutual_information",
@@ -20,6 +21,7 @@ __all__ = [
     "neighbour_radius",
     "neighbours",
     "refine_by_information",
+    "separation",
 ]
 
 Array = NDArray[np.floating[Any]]
@@ -121,14 +123,42 @@ def merge_by_information(joint: Array, n_clusters: int) -> Rows:
     """
     group, joint = np.arange(len(joint)), joint.copy()
     while len(joint) > n_clusters:
-        gains = _merge_gains(joint)
-        a, b = sorted(np.unravel_index(gains.argmax(), gains.shape))
-        joint[a] += joint[b]
-        joint[:, a] += joint[:, b]
-        joint = np.delete(np.delete(joint, b, 0), b, 1)
+        joint, a, b = _merged_once(joint)
         group = np.where(group == b, a, group)
         group -= group > b
     return group
+
+
+def _merged_once(joint: Array) -> tuple[Array, int, int]:
+    """The joint distribution after the merge that loses least information, of b into a < b."""
+    gains = _merge_gains(joint)
+    a, b = sorted(int(i) for i in np.unravel_index(gains.argmax(), gains.shape))
+    joint[a] += joint[b]
+    joint[:, a] += joint[:, b]
+    return np.delete(np.delete(joint, b, 0), b, 1), a, b
+
+
+def information_curve(joint: Array) -> Array:
+    """``I(K)`` for K = 1 .. len(joint) while micro-clusters are merged one pair at a time, in nats.
+
+    One pass gives every K. The curve never falls as K grows, for a merge cannot add information.
+    """
+    joint, curve = joint.copy(), [mutual_information(joint)]
+    while len(joint) > 1:
+        joint, _, _ = _merged_once(joint)
+        curve.append(mutual_information(joint))
+    return np.array(curve[::-1])
+
+
+def separation(curve: Array) -> Array:
+    """How much more the K-th cluster brings than the next one, for K = 2 .. len(curve) - 1.
+
+    ``r(K) = (I(K) - I(K-1)) / log(K / (K-1))``, the share of what a K-th cluster can bring at most, and
+    ``separation(K) = r(K) / r(K+1)``: large where the last real border is found. It sees no label.
+    """
+    k = np.arange(2, len(curve) + 1)
+    share = np.diff(curve) / np.log(k / (k - 1))
+    return share[:-1] / np.maximum(share[1:], 1e-9)
 
 
 def refine_by_information(labels: Rows, neighbour_rows: Rows, n_clusters: int, *, n_rounds: int = 30) -> Rows:

@@ -1,8 +1,8 @@
 """What each command does: read, call the clusterer, write. Arguments in, a dictionary of plain values out."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,28 @@ from numpy.typing import NDArray
 
 from nvisa import datasets, metrics, pictures
 from nvisa.checkpoint import where
+from nvisa.commands.choosing import choose_k, choose_k_text
 from nvisa.commands.results import check_output, command, replacing, write_arrays, write_table
 from nvisa.commands.rows import Reading, Rows, aligned, as_frame, read_rows
+from nvisa.commands.understanding import understand, understanding_text
 from nvisa.datasets import DataError
 from nvisa.methods import METHODS, load
 from nvisa.persistence import check_target, read_manifest
 from nvisa.progress import DownloadProgress
 from nvisa.training import Training
 
-__all__ = ["Reading", "evaluate", "fetch", "fit", "list_data", "predict", "sample"]
+__all__ = [
+    "Reading",
+    "choose_k",
+    "choose_k_text",
+    "evaluate",
+    "fetch",
+    "fit",
+    "list_data",
+    "predict",
+    "sample",
+    "understanding_text",
+]
 
 Result = dict[str, Any]
 TABLES, SAMPLES = (".csv", ".parquet"), (".npy", ".npz", ".csv", ".parquet", ".png")
@@ -33,17 +46,23 @@ def fit(
     *,
     epochs: int | None = None,
     checkpoint: str | None = None,
+    scaling: str | None = None,
+    on_read: Callable[[Result], None] = lambda _: None,
 ) -> Result:
     """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
 
     Parameters
     ----------
     settings
-        Of :class:`nvisa.NVISA`.
+        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows.
     epochs
         In place of the default's own choice.
     checkpoint
         Folder that lets the same command go on after a kill; removed once the fit is done.
+    scaling
+        As in :class:`nvisa.Network`; None: what follows from the rows.
+    on_read
+        Called with what was understood of the rows, before training.
 
     Raises
     ------
@@ -54,8 +73,9 @@ def fit(
     rows = read_rows(data, reading, split="train")
     if rows.labels is not None:
         metrics.evaluate(rows.labels, rows.labels)  # labels that cannot be used are said before training
-    training = {} if epochs is None else {"training": Training(epochs=epochs)}
-    clusterer = METHODS["nvisa"](**settings, **training)
+    found = understand(rows, likelihood=settings.get("likelihood"), scaling=scaling)
+    on_read(found)
+    clusterer = METHODS["nvisa"](**{**settings, **_chosen(found, epochs)})
     started = time.perf_counter()
     try:
         clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
@@ -68,6 +88,7 @@ def fit(
         "source": rows.source,
         "n_rows": len(rows.X),
         "n_features": rows.X.shape[1],
+        "data": found,
         "sizes": np.bincount(clusterer.labels_, minlength=clusterer.n_clusters).tolist(),
         "neighbour_information": getattr(clusterer, "neighbour_information_", None),
         "seconds": seconds,
@@ -82,6 +103,13 @@ def _how_to_resume(checkpoint: str | None) -> str:
     if (place := where(checkpoint)) is None:
         return f"too early for a checkpoint in {checkpoint}: the same command starts again"
     return f"the same command goes on from {checkpoint} ({place})"
+
+
+def _chosen(found: Result, epochs: int | None) -> Result:
+    """The settings that follow from the rows."""
+    network = replace(METHODS["nvisa"].DEFAULT_NETWORK, scaling=found["scaling"])
+    chosen = {"likelihood": found["likelihood"], "network": network}
+    return chosen if epochs is None else chosen | {"training": Training(epochs=epochs)}
 
 
 def _next_commands(data: str, out: str, rows: Rows, reading: Reading) -> list[str]:

@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ class Reading:
     """How DATA is read; every field is an option of the command line."""
 
     label_column: str | None = None
+    id_column: str | None = None
+    drop: tuple[str, ...] = ()
     drop_text: bool = False
+    drop_missing: bool = False
     image_size: tuple[int, int] | None = None
     labels_from_folders: bool = False
     data_home: str | None = None
@@ -32,9 +35,19 @@ class Reading:
     def words(self) -> list[str]:
         """The options as they are typed."""
         size = None if self.image_size is None else "{}x{}".format(*self.image_size)
-        valued = {"--label-column": self.label_column, "--image-size": size, "--data-home": self.data_home}
-        flags = {"--drop-text": self.drop_text, "--labels-from-folders": self.labels_from_folders}
+        valued = {
+            "--label-column": self.label_column,
+            "--id-column": self.id_column,
+            "--image-size": size,
+            "--data-home": self.data_home,
+        }
+        flags = {
+            "--drop-text": self.drop_text,
+            "--drop-missing": self.drop_missing,
+            "--labels-from-folders": self.labels_from_folders,
+        }
         words = [word for option, value in valued.items() if value is not None for word in (option, value)]
+        words += [word for name in self.drop for word in ("--drop", name)]
         return words + [option for option, is_on in flags.items() if is_on]
 
 
@@ -50,6 +63,8 @@ class Rows:
     feature_shape: tuple[int, ...] | None = None
     names: list[str] | None = None
     split: str | None = None
+    left_out: tuple[str, ...] = ()
+    n_incomplete: int = 0  # rows left out for their gaps
 
 
 def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
@@ -77,8 +92,7 @@ def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
         raise DataError(f"{data}: expected a data set's name with --split, got a path. Try without --split.")
     else:
         rows = _from_path(data, reading)
-    _check_finite(rows)
-    return rows
+    return _without_gaps(rows, drop_missing=reading.drop_missing)
 
 
 def _from_data_set(name: str, reading: Reading, split: str | None) -> Rows:
@@ -97,12 +111,17 @@ def _from_path(data: str, reading: Reading) -> Rows:
     table = datasets.read_table(
         data,
         label_column=reading.label_column,
+        id_column=reading.id_column,
+        drop=reading.drop,
         drop_text=reading.drop_text,
         image_size=reading.image_size,
         labels_from_folders=reading.labels_from_folders,
     )
     digest = _digest(Path(data).expanduser(), table.X)
-    return Rows(table.X, table.source, digest, table.labels, table.columns, table.feature_shape, table.row_names)
+    return Rows(
+        table.X, table.source, digest, table.labels, table.columns, table.feature_shape, table.row_names,
+        left_out=table.left_out,
+    )  # fmt: skip
 
 
 def _digest(path: Path, X: NDArray[np.float32]) -> str:
@@ -113,16 +132,40 @@ def _digest(path: Path, X: NDArray[np.float32]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_finite(rows: Rows) -> None:
+def _without_gaps(rows: Rows, *, drop_missing: bool) -> Rows:
+    """The rows whose numbers are all finite; others are left out if that was asked for, else refused."""
+    n_gaps, is_whole = np.zeros(rows.X.shape[1], dtype=int), np.ones(len(rows.X), dtype=bool)
     for start in range(0, len(rows.X), BLOCK):
         wrong = ~np.isfinite(rows.X[start : start + BLOCK])
-        if wrong.any():
-            n, d = np.argwhere(wrong)[0]
-            column = d if rows.columns is None else repr(rows.columns[d])
-            raise DataError(
-                f"{rows.source}: expected finite numbers, got {rows.X[start + n, d]} in row {start + n}, column "
-                f"{column} (counted from 0). Try filling in what is missing, or removing that row."
-            )
+        n_gaps += wrong.sum(0)
+        is_whole[start : start + BLOCK] = ~wrong.any(1)
+    if is_whole.all():
+        return rows
+    if not drop_missing or not is_whole.any():
+        raise DataError(_gaps_text(rows, n_gaps, is_whole))
+    names = rows.names or list(map(str, range(len(rows.X))))
+    return replace(
+        rows,
+        X=rows.X[is_whole],
+        labels=None if rows.labels is None else rows.labels[is_whole],
+        names=[name for name, keep in zip(names, is_whole, strict=True) if keep],
+        n_incomplete=int((~is_whole).sum()),
+    )
+
+
+def _gaps_text(rows: Rows, n_gaps: NDArray[np.integer], is_whole: NDArray[np.bool_]) -> str:
+    """Where the first gap is, how many there are in which columns, and what to do."""
+    names = list(map(repr, rows.columns)) if rows.columns is not None else list(map(str, range(len(n_gaps))))
+    n = int(np.argmin(is_whole))
+    d = int(np.argmin(np.isfinite(rows.X[n])))
+    worst = [k for k in np.argsort(-n_gaps, kind="stable")[:5] if n_gaps[k]]
+    where = ", ".join(f"{names[k]} ({n_gaps[k]:,})" for k in worst)
+    advice = "--drop-missing to leave these rows out, " + ("--drop COLUMN, " if rows.columns is not None else "")
+    return (
+        f"{rows.source}: expected finite numbers, got {rows.X[n, d]} in row {n}, column {names[d]} (counted from 0), "
+        f"in all {(~is_whole).sum():,} of {len(is_whole):,} rows with gaps, most in columns {where}. "
+        f"Try {advice}or filling in what is missing."
+    )
 
 
 def aligned(rows: Rows, model: Any) -> Any:

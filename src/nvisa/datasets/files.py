@@ -1,6 +1,6 @@
 """One reader for the user's own data: .npy, .npz, .csv, .parquet, or a folder of images -> `Table`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class Table:
         Path, with the member for archives: "data.npz[x_train]".
     row_names : list of str, or None
         Image paths below the folder, or a table's index.
+    left_out : tuple of str
+        Columns that are no features: asked for, or text.
     """
 
     X: Float32
@@ -41,6 +43,7 @@ class Table:
     labels: np.ndarray | None
     source: str
     row_names: list[str] | None = None
+    left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         labels = "no labels" if self.labels is None else "with labels"
@@ -51,6 +54,8 @@ def read_table(
     path: str | Path,
     *,
     label_column: str | int | None = None,
+    id_column: str | None = None,
+    drop: Sequence[str] = (),
     drop_text: bool = False,
     image_size: int | tuple[int, int] | None = None,
     labels_from_folders: bool = False,
@@ -61,8 +66,9 @@ def read_table(
       uint8 pixels scaled to [0, 1].
     - .npz: the same for its array X, x, X_train, x_train or data, or its only array; labels from y, y_train
       or labels. A feature file's 8-bit columns are restored by its scale and offset.
-    - .csv (also with ; or tab), .parquet: the numeric columns. A CSV whose first line is all numbers has no
-      header; a first column without a name is an index and names the rows.
+    - .csv (also with ; or | or tab or blanks, decimal commas, UTF-16 or Windows-1252), .parquet: the numeric
+      columns. A CSV whose first line is all numbers has no header; a first column without a name, or called id
+      or the like and never repeating, is an index and names the rows.
     - a folder: its .png and .jpg files, recursively, sorted by path, as pixels in [0, 1].
 
     Parameters
@@ -70,6 +76,10 @@ def read_table(
     path : path
     label_column : str or int, optional
         .csv, .parquet: column that holds labels, not a feature (its position, if there is no header).
+    id_column : str, optional
+        .csv, .parquet: column that names the rows, not a feature.
+    drop : sequence of str
+        .csv, .parquet: columns to leave out.
     drop_text : bool
         .csv, .parquet: leave out columns that are not numeric instead of refusing them.
     image_size : int or (height, width), optional
@@ -87,8 +97,8 @@ def read_table(
         return _read_folder(path, image_size, labels_from_folders=labels_from_folders)
     if not path.exists():
         raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
-        return _read_columns(path, label_column, drop_text=drop_text)
+    if path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet"):
+        return _read_columns(path, label_column, id_column, drop, drop_text=drop_text)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -124,13 +134,20 @@ def _read_npz(path: Path) -> Table:
     return Table(X, None, feature_shape, labels, source)
 
 
-def _read_columns(path: Path, label_column: str | int | None, *, drop_text: bool) -> Table:
+def _read_columns(
+    path: Path, label_column: str | int | None, id_column: str | None, drop: Sequence[str], *, drop_text: bool
+) -> Table:
     with extra_needed(path):
         from nvisa.datasets import tables  # noqa: PLC0415
     frame, has_header = tables.read_frame(path)
-    labels = None if label_column is None else tables.pop_labels(frame, label_column, path)
-    X, columns = tables.numeric_block(frame, path, drop_text=drop_text)
-    return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame))
+    for name in drop:
+        tables.pop_column(frame, name, path, role="a column to leave out,")
+    labels = None if label_column is None else tables.pop_column(frame, label_column, path)
+    if has_header:
+        frame = tables.name_rows(frame, id_column, path)
+    X, columns, text = tables.numeric_block(frame, path, drop_text=drop_text)
+    left_out = (*drop, *text)
+    return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame), left_out)
 
 
 def _read_folder(folder: Path, image_size: int | tuple[int, int] | None, *, labels_from_folders: bool) -> Table:

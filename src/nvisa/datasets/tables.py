@@ -1,21 +1,26 @@
 """Columns from .csv and .parquet: what is numeric, what is a label, what names the rows."""
 
+import codecs
 import csv
 import difflib
+import itertools
+import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from nvisa.datasets.arrays import Float32, as_float32
 from nvisa.datasets.errors import DataError, describing
 
-__all__ = ["numeric_block", "pop_labels", "read_frame", "row_names"]
+__all__ = ["name_rows", "numeric_block", "pop_column", "read_frame", "row_names"]
 
-SEPARATORS = ",;\t"
-SHOWN = 10
+SEPARATORS, BLANKS = ",;\t|", r"\s+"
+SHOWN, SNIFFED = 10, 50  # names in a message; lines that tell how a file is written
+IDENTIFIER = re.compile(r"(?i:(^|[\s_.-])(id|index|idx|nr|no|row)$)|[a-z]I[Dd]$")  # customer_id, CustomerID; not paid
 
 
 def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
@@ -25,20 +30,24 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
         with describing(path, "a Parquet file", advice=advice):
             frame, has_header = pd.read_parquet(path, engine="pyarrow"), True
     else:
-        with describing(path, "a CSV file in UTF-8", advice="Try saving it as comma-separated UTF-8."):
+        with describing(
+            path,
+            "a CSV file in UTF-8",
+            advice="Try saving it as comma-separated UTF-8, with as many cells in each line as in the first.",
+        ):
             frame, has_header = _read_csv(path)
-    frame.columns = pd.Index([str(column) for column in frame.columns])
+    frame.columns = pd.Index([str(column).strip() for column in frame.columns])
     if frame.empty:
         raise DataError(f"{path}: expected rows and columns, got shape {frame.shape}. Try another file.")
     return frame, has_header
 
 
-def pop_labels(frame: pd.DataFrame, column: str | int, path: Path) -> np.ndarray:
+def pop_column(frame: pd.DataFrame, column: str | int, path: Path, *, role: str = "a label column") -> np.ndarray:
     """Remove `column` from the frame and return its values."""
     name = str(column)
     if name not in frame:
         close = difflib.get_close_matches(name, frame.columns) or list(frame.columns)
-        raise DataError(f"{path}: expected a label column {name!r}, got none. Try {_listed(close)}.")
+        raise DataError(f"{path}: expected {role} {name!r}, got none. Try {_listed(close)}.")
     return frame.pop(name).to_numpy()
 
 
@@ -47,20 +56,33 @@ def row_names(frame: pd.DataFrame) -> list[str] | None:
     return None if isinstance(frame.index, pd.RangeIndex) else [str(name) for name in frame.index]
 
 
-def numeric_block(frame: pd.DataFrame, path: Path, *, drop_text: bool) -> tuple[Float32, list[str]]:
-    """(values [N D], names [D]) of the numeric columns; others are dropped or refused."""
+def name_rows(frame: pd.DataFrame, column: str | None, path: Path) -> pd.DataFrame:
+    """The frame with ``column`` as its index; None: its first column, if it is called id or the like and never repeats.
+
+    A running number as a feature would only rank the rows.
+    """
+    if column is not None:
+        return frame.set_index(pd.Index(pop_column(frame, column, path, role="a column of row names")))
+    first = frame.columns[0]
+    values = frame[first]
+    is_key = bool(IDENTIFIER.search(first)) and values.is_unique and not is_float_dtype(values)
+    return frame.set_index(first) if is_key and frame.shape[1] > 1 and row_names(frame) is None else frame
+
+
+def numeric_block(frame: pd.DataFrame, path: Path, *, drop_text: bool) -> tuple[Float32, list[str], list[str]]:
+    """(values [N D], names [D], names left out): the numeric columns; others are dropped or refused."""
     text = [name for name, dtype in frame.dtypes.items() if not is_numeric_dtype(dtype)]
     if text and not drop_text:
         found = _listed(f"{name!r}{_example(frame[name])}" for name in text)
         raise DataError(
             f"{path}: expected numeric columns, got {len(text)} of {frame.shape[1]} that are not: {found}. "
-            "Try drop_text=True to leave them out, label_column= if one holds the labels, or encode them "
-            "as numbers (pandas.get_dummies)."
+            "Try drop_text=True to leave them out, label_column= if one holds the labels, id_column= if one names "
+            "the rows, or encode them as numbers (pandas.get_dummies; a date as its days since another)."
         )
     numbers = frame.drop(columns=text)
     if numbers.shape[1] == 0:
         raise DataError(f"{path}: expected a numeric column, got none. Try encoding text as numbers.")
-    return _values(numbers, path), list(numbers.columns)
+    return _values(numbers, path), list(numbers.columns), text
 
 
 def _values(frame: pd.DataFrame, path: Path) -> Float32:
@@ -74,18 +96,76 @@ def _values(frame: pd.DataFrame, path: Path) -> Float32:
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = next((line for line in file if line.strip()), "")
-    if not first:
+    encoding = _encoding(path)
+    lines, n_skipped = _first_lines(path, encoding)
+    if not lines:
         raise DataError(f"{path}: expected rows of values, got an empty file. Try another file.")
-    separator = max(SEPARATORS, key=first.count)
-    cells = next(csv.reader([first], delimiter=separator))
-    has_header = _is_header(cells)
-    frame = pd.read_csv(path, sep=separator, header=0 if has_header else None, encoding="utf-8-sig", low_memory=False)
+    separator = _separator(lines)
+    rows = _cells(lines, separator)
+    has_header = _is_header(rows[0])
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        header=0 if has_header else None,
+        skiprows=n_skipped,
+        encoding=encoding,
+        decimal="," if _has_decimal_commas(rows, separator) else ".",
+        skipinitialspace=separator != BLANKS,
+        low_memory=False,
+    )
+    # Lines that end in a separator make a last column without a name or a value.
+    last = frame.columns[-1]
+    if len(rows[0]) > 1 and not rows[0][-1].strip() and has_header and frame[last].isna().all():
+        frame = frame.drop(columns=last)
     # pandas writes its index as a first column without a name; as a feature it would only rank the rows.
-    if has_header and len(cells) > 1 and not cells[0].strip():
+    if has_header and len(rows[0]) > 1 and not rows[0][0].strip():
         frame = frame.set_index(frame.columns[0])
     return frame, has_header
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or UTF-16 by its mark, or Windows-1252 (which Excel writes in western Europe), and then it is said."""
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while file.read(1 << 20):
+                pass
+    except UnicodeDecodeError:
+        warnings.warn(f"{path} is not UTF-8; it is read as Windows-1252 (cp1252).", stacklevel=2)
+        return "cp1252"
+    return "utf-8-sig"
+
+
+def _first_lines(path: Path, encoding: str) -> tuple[list[str], int]:
+    """(the first lines that are not blank, how many lines Excel's ``sep=;`` takes before them)."""
+    with path.open(encoding=encoding, newline="") as file:
+        lines = list(itertools.islice((line for line in file if line.strip()), SNIFFED + 1))
+    n_skipped = int(bool(lines) and lines[0].lower().startswith("sep="))
+    return lines[n_skipped:], n_skipped
+
+
+def _separator(lines: list[str]) -> str:
+    """What cuts the lines into most cells, counted on the line that it cuts least; blanks, if nothing else does."""
+    counts = {separator: min(map(len, _cells(lines, separator))) for separator in SEPARATORS}
+    best = max(counts, key=lambda separator: counts[separator])
+    words = lines[-1].split()
+    is_blank = counts[best] == 1 and len(words) > 1 and all(map(_is_number, words))
+    return BLANKS if is_blank else best
+
+
+def _cells(lines: list[str], separator: str) -> list[list[str]]:
+    if separator == BLANKS:
+        return [line.split() for line in lines]
+    return list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+
+
+def _has_decimal_commas(rows: list[list[str]], separator: str) -> bool:
+    """Whether numbers are written 1,5: some cells are, and none is written 1.5."""
+    cells = [cell.strip() for row in rows[1:] for cell in row]
+    commas = separator != "," and any(re.fullmatch(r"[-+]?\d+,\d+", cell) for cell in cells)
+    return commas and not any(re.fullmatch(r"[-+]?\d+\.\d+", cell) for cell in cells)
 
 
 def _is_header(cells: list[str]) -> bool:

@@ -11,6 +11,7 @@ In return it gets fit, fit_predict, predict, predict_proba, transform, labels_, 
 input. Generative methods subclass :class:`GenerativeClusterer` and also define ``_log_p_x``, ``_draw`` and ``_decode``.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -38,6 +40,7 @@ __all__ = [
     "GenerativeClusterer",
     "at_least",
     "check_likelihood",
+    "few_in_use",
     "generator_from",
     "one_of",
     "stores",
@@ -81,6 +84,20 @@ def check_likelihood(likelihood: str, X: Array) -> None:
             f"likelihood='bernoulli' needs data in [0, 1], got {X.min():g} .. {X.max():g}: "
             "rescale them, or use likelihood='gaussian_shared'."
         )
+
+
+def few_in_use(sizes: NDArray[np.integer]) -> str | None:
+    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well.
+
+    In use is a cluster with at least a tenth of an equal share of the rows, as in the history.
+    """
+    n_clusters, n_used = len(sizes), int((sizes >= 0.1 * sizes.sum() / len(sizes)).sum())
+    if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
+        return None
+    return (
+        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half of them. "
+        "Try fewer clusters, another random_state, longer training, or a start other than random weights."
+    )
 
 
 class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC):
@@ -144,6 +161,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             On NaN or infinity, fewer rows than clusters, fewer than two clusters, or an unknown setting.
         DivergedError
             When training leaves the finite numbers; it names the term.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If fewer than half of the clusters are in use at the end, or only one.
         """
         checked: Array = validate_data(self, X, dtype=[np.float64, np.float32])
         self._check(checked)
@@ -152,6 +174,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             self._fit(checked, rng)
             self.n_iter_ = len(self.history_)
             self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
+        if message := few_in_use(np.bincount(self.labels_, minlength=self.n_clusters)):
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
     def _run(self, X: Array) -> dict[str, Any]:

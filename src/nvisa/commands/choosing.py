@@ -1,0 +1,79 @@
+"""How many clusters? A curve of neighbour information over K from the neighbour graph alone; no network, no label."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.utils import check_random_state
+
+from nvisa.commands.results import command
+from nvisa.commands.rows import Reading, read_rows
+from nvisa.commands.understanding import understand
+from nvisa.datasets import DataError
+from nvisa.graph import information_curve, neighbour_joint, neighbours, separation
+from nvisa.initialisation import principal_components, subset
+from nvisa.scaling import make_rescale
+
+__all__ = ["choose_k", "choose_k_text"]
+
+Result = dict[str, Any]
+MAX_ROWS, N_CUTS, N_NEIGHBOURS = 10_000, 5, 10
+CLEAR = 1.5  # rows without clusters (Gaussian, uniform) reach 1.4
+
+
+def choose_k(data: str, reading: Reading, *, max_k: int = 20, seed: int = 0) -> Result:
+    """Candidates for K, best first, and the curve that they come from.
+
+    The rows (at most 10,000) are cut finely by k-means five times; each cut is merged pair by pair, and the mean
+    of the five curves of I(K) is judged by :func:`nvisa.graph.separation`.
+    """
+    rows = read_rows(data, reading, split="train")
+    n_rows = min(len(rows.X), MAX_ROWS)
+    n_micro = min(3 * max_k, n_rows // 5)
+    if n_micro < 5 or max_k < 2:
+        raise DataError(
+            f"{rows.source}: expected at least 25 rows and --max-k of at least 2, got {len(rows.X)} and {max_k}. "
+            "Try more rows."
+        )
+    max_k = min(max_k, n_micro - 1)
+    curve = _mean_curve(rows.X, understand(rows)["scaling"], n_micro, seed)
+    drop = separation(curve)[: max_k - 1]
+    best = (np.argsort(-drop, kind="stable") + 2)[:3].tolist()
+    return {
+        "source": rows.source,
+        "n_rows": len(rows.X),
+        "candidates": best,
+        "is_clear": bool(drop.max() >= CLEAR),
+        "k": list(range(2, max_k + 1)),
+        "information": curve[1:max_k].tolist(),
+        "separation": drop.tolist(),
+        "next": [command("fit", data, *reading.words(), "--n-clusters", best[0], "--out", "model")],
+    }
+
+
+def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> np.ndarray:
+    """Mean over the cuts of I(1) .. I(n_micro)."""
+    rng = check_random_state(seed)
+    rescale = make_rescale(X, scaling)
+    x = rescale(torch.from_numpy(X[subset(len(X), rng, MAX_ROWS)])).numpy()
+    points = principal_components(x, rng)
+    graph = neighbours(points, N_NEIGHBOURS)
+    cuts = (KMeans(n_micro, n_init=1, random_state=rng).fit(points).labels_ for _ in range(N_CUTS))
+    return np.mean([information_curve(neighbour_joint(np.eye(n_micro)[cut], graph)) for cut in cuts], axis=0)
+
+
+def choose_k_text(result: Result) -> str:
+    """The curve as a table with bars, then what to type."""
+    best, top = result["candidates"], max(result["separation"])
+    lines = [f"{'K':>4} {'information':>12} {'separation':>11}"]
+    for k, information, drop in zip(result["k"], result["information"], result["separation"], strict=True):
+        bar = "#" * max(1, round(24 * drop / top))
+        lines.append(f"{k:>4} {information:>12.3f} {drop:>11.2f}  {bar}" + ("  <" if k == best[0] else ""))
+    others = " or ".join(map(str, best[1:]))
+    verdict = (
+        f"K = {best[0]} stands out; then {others}."
+        if result["is_clear"]
+        else f"No K stands out: {best[0]} a little, then {others}. Rows without clusters look like this too."
+    )
+    return "\n".join([*lines, "", verdict, "", "next:", *(f"  {line}" for line in result["next"])])

@@ -1,0 +1,108 @@
+"""What a file that nobody described holds: its kind, scale and gaps, and the settings that follow from them.
+
+Everything here is said to the user before training. No label is looked at.
+"""
+
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+
+from nvisa.commands.rows import BLOCK, Rows, shown
+from nvisa.scaling import make_rescale
+
+__all__ = ["understand", "understanding_text"]
+
+Result = dict[str, Any]
+
+
+def understand(rows: Rows, *, likelihood: str | None = None, scaling: str | None = None) -> Result:
+    """What the rows are, as plain values, and the likelihood and scaling that follow from it or were asked for."""
+    low, high, is_binary = _ranges(rows)
+    likelihood = likelihood or ("bernoulli" if is_binary else "gaussian_shared")
+    if likelihood == "bernoulli":
+        scaling, why = "none", "probabilities have no scale"
+    else:
+        scaling, why = (scaling, "as asked for") if scaling else _scaling(rows)
+    return {
+        "kind": _kind(rows),
+        "source": rows.source,
+        "n_rows": len(rows.X),
+        "n_features": rows.X.shape[1],
+        "feature_shape": rows.feature_shape,
+        "columns": rows.columns,
+        "range": [float(low.min()), float(high.max())],
+        "n_constant": int((low == high).sum()),
+        "left_out": list(rows.left_out),
+        "n_incomplete": rows.n_incomplete,
+        "rows_are_named": rows.names is not None and not rows.n_incomplete,
+        "has_labels": rows.labels is not None,
+        "likelihood": likelihood,
+        "scaling": scaling,
+        "why_scaling": why,
+    }
+
+
+def _kind(rows: Rows) -> str:
+    if rows.feature_shape is not None:
+        return "images"
+    return "array" if rows.columns is None else "table"
+
+
+def _ranges(rows: Rows) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(least [D], largest [D], whether every value is 0 or 1), block by block."""
+    low, high, is_binary = rows.X[0], rows.X[0], True
+    for start in range(0, len(rows.X), BLOCK):
+        block = rows.X[start : start + BLOCK]
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+        is_binary = is_binary and bool(((block == 0) | (block == 1)).all())
+    return low, high, is_binary and bool(high.max() > low.min())
+
+
+def _scaling(rows: Rows) -> tuple[str, str]:
+    """("columns" or "global", why): columns with names of their own have units of their own.
+
+    Columns that only count on (pixel0, pixel1, ...) are one vector, and the library's own rule decides.
+    """
+    if rows.columns is not None and len({re.sub(r"[\W\d_]+$", "", name) for name in rows.columns}) > 1:
+        return "columns", "columns with names of their own have units of their own"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant columns, which the fit will say
+        scale = make_rescale(rows.X, "auto").scale.numpy()
+    if (scale == scale[0]).all():
+        return "global", "the columns vary alike"
+    return "columns", "some columns vary ten times as much as others"
+
+
+SCALES = {
+    "auto": "decided by the columns' deviations",
+    "columns": "each column by its own deviation",
+    "global": "one scale for all columns",
+    "none": "none",
+}
+LIKELIHOODS = {
+    "bernoulli": "a probability each (bernoulli)",
+    "gaussian": "numbers whose deviations depend on z (gaussian)",
+    "gaussian_shared": "numbers with one deviation a column (gaussian_shared)",
+}
+
+
+def understanding_text(found: Result) -> str:
+    """The same for people, a few lines."""
+    low, high = found["range"]
+    shape = "" if found["feature_shape"] is None else " of " + " x ".join(map(str, found["feature_shape"]))
+    lines = [f"{found['source']}: {found['kind']}{shape}, {found['n_rows']:,} rows x {found['n_features']:,} columns"]
+    if found["columns"] is not None:
+        lines.append(f"  columns    {shown(found['columns'])}")
+    lines.append(f"  values     {low:g} .. {high:g}, modelled as {LIKELIHOODS[found['likelihood']]}")
+    lines.append(f"  scaling    {SCALES[found['scaling']]}: {found['why_scaling']}")
+    if found["left_out"]:
+        lines.append(f"  left out   columns {shown(found['left_out'])}")
+    if found["n_incomplete"]:
+        lines.append(f"  left out   {found['n_incomplete']:,} rows with gaps")
+    if found["rows_are_named"]:
+        lines.append("  row names  kept for the result, not used")
+    if found["has_labels"]:
+        lines.append("  labels     kept aside for the comparison at the end, not used")
+    return "\n".join(lines)
