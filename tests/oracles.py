@@ -145,6 +145,20 @@ def vade_elbo(log_p_x_given_z: float, z: Tensor, m: Tensor, var: Tensor, pi: Ten
     return total + sum(0.5 * (1 + math.log(2 * math.pi) + math.log(float(v))) for v in var)
 
 
+def gmvae_terms(samples: list, z_loc: Tensor, z_scale: Tensor, w_loc: Tensor, w_scale: Tensor) -> tuple:
+    """The KL of z, of w, of y and the mean p(y|z,w) for one x, from M pairs (z, (mu [K Z], sigma [K Z])), in loops."""
+    kl_z, kl_y, mean_gamma = 0.0, 0.0, 0.0
+    for z, (mu, sigma) in samples:
+        joint = [float(Normal(m, s).log_prob(z).sum().exp()) for m, s in zip(mu, sigma, strict=True)]
+        gamma = [p / sum(joint) for p in joint]
+        for k, g in enumerate(gamma):
+            kl_z += g * float(kl_divergence(Normal(z_loc, z_scale), Normal(mu[k], sigma[k])).sum()) / len(samples)
+            kl_y += (g * math.log(g * len(gamma)) if g > 0 else 0.0) / len(samples)
+        mean_gamma += np.array(gamma) / len(samples)
+    kl_w = sum(0.5 * (m**2 + s**2 - 1 - 2 * math.log(s)) for m, s in zip(w_loc.tolist(), w_scale.tolist(), strict=True))
+    return kl_z, kl_w, kl_y, mean_gamma.tolist()
+
+
 def dec_assignments(z: Tensor, mu: Tensor) -> Tensor:
     """q_ij by its definition, one pair at a time."""
     similar = torch.tensor([[1 / (1 + float(((a - b) ** 2).sum())) for b in mu] for a in z], dtype=z.dtype)

@@ -12,7 +12,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nvisa import checkpoint
-from nvisa.methods import AEGMM, DEC, METHODS, NVISA, VAEGMM, VaDE, load
+from nvisa.methods import AEGMM, DEC, GMVAE, METHODS, NVISA, VAEGMM, VaDE, load
 from nvisa.methods.base import GenerativeClusterer
 from nvisa.metrics import accuracy
 from nvisa.nets import Network
@@ -33,6 +33,7 @@ def make(name, epochs, **settings):
         "vae_gmm": (VAEGMM, {"n_init": 2}),
         "dec": (DEC, {"n_init": 2, "pretraining": training, "update_interval": 20}),
         "vade": (VaDE, {"n_init": 2, "pretraining": training}),
+        "gmvae": (GMVAE, {"init": "gmm", "noise_dim": 2}),
     }[name]
     return kind(**{**SMALL, "training": training, **own, **settings})
 
@@ -231,7 +232,9 @@ BAD = {
     "posterior": (np.eye(9), {"posterior": "full"}, "mean_field"),
     "init": (np.eye(9), {"init": "kmeans"}, "umap"),
     "consistency": (np.eye(9), {"consistency": "mixup"}, "vat"),
-    "one sample": (np.eye(9), {"n_samples": 1}, "at least 2"),
+    "one sample": (np.eye(9), {"n_samples": 1, "inference": "vimco"}, "at least 2"),
+    "no sample": (np.eye(9), {"n_samples": 0}, "n_samples"),
+    "no noise": (np.eye(9), {"noise_dim": 0}, "noise_dim"),
     "interval": (np.eye(9), {"update_interval": 0}, "update_interval"),
 }
 

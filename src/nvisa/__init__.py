@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
+    from nvisa.methods.gmvae import GMVAE
     from nvisa.methods.nvisa import NVISA, StdFloor
     from nvisa.methods.vade import VaDE
     from nvisa.methods.vae_gmm import VAEGMM
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AEGMM",
     "DEC",
+    "GMVAE",
     "NVISA",
     "VAEGMM",
     "VAT",
@@ -46,6 +48,7 @@ _HOMES = {
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
+    "methods.gmvae": ("GMVAE",),
     "methods.nvisa": ("NVISA", "StdFloor"),
     "methods.vade": ("VaDE",),
     "methods.vae_gmm": ("VAEGMM",),

@@ -32,8 +32,11 @@ class Encoder(nn.Module):
 
     def q_z(self, x: Data) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
         """Loc and scale of ``q(z|x)``, ``x`` in the user's units; loc is the code."""
+        return self.q_z_from(self.trunk(self.rescale(x)))
+
+    def q_z_from(self, h: Float[Tensor, "B H"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
+        """The same from the trunk's ``h``, for a method that has more heads on it."""
         assert self.z_raw_scale is not None  # built with variational=True
-        h = self.trunk(self.rescale(x))
         return self.z_loc(h), F.softplus(self.z_raw_scale(h)) + 1e-4
 
     @torch.no_grad()

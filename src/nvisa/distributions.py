@@ -74,10 +74,10 @@ def entropy(log_p: Float[Tensor, "*B K"]) -> Float[Tensor, "*B"]:
 
 
 def responsibilities(
-    z: Float[Tensor, "B Z"],
+    z: Float[Tensor, "*B Z"],
     log_weights: Float[Tensor, " K"],
-    loc: Float[Tensor, "K Z"],
-    scale: Float[Tensor, "K Z"],
-) -> Float[Tensor, "B K"]:
-    """``log p(y = k | z)`` of a diagonal Gaussian mixture, by Bayes' rule in log space."""
-    return (log_weights + log_normal(z[:, None, :], loc, scale)).log_softmax(-1)
+    loc: Float[Tensor, "*#B K Z"],
+    scale: Float[Tensor, "*#B K Z"],
+) -> Float[Tensor, "*B K"]:
+    """``log p(y = k | z)`` of a diagonal Gaussian mixture, or of one for each z, by Bayes' rule in log space."""
+    return (log_weights + log_normal(z[..., None, :], loc, scale)).log_softmax(-1)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.distributions import log_normal, noise_like
-from nvisa.nets import LIKELIHOODS, Decoder, GaussianHead, MixturePrior, Network, Rescale, mlp, whiten
+from nvisa.nets import LIKELIHOODS, Decoder, GaussianHead, MixturePrior, Network, Rescale, mlp, moments, whiten
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerSample, Tensor
 
 __all__ = ["Densities", "Drawn", "draw", "log_weights"]
@@ -108,9 +108,7 @@ class Densities(nn.Module):
     @torch.no_grad()
     def set_prior(self, codes: Array, proba: Array) -> None:
         """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
-        weights = proba / np.maximum(proba.sum(0), 1e-6)
-        loc = weights.T @ codes
-        variance = np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
+        loc, variance = moments(codes, proba)
         self.prior.loc.copy_(torch.from_numpy(loc))
         self.prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
 

@@ -36,6 +36,7 @@ __all__ = [
     "build",
     "initialise",
     "mlp",
+    "moments",
     "whiten",
 ]
 
@@ -135,6 +136,13 @@ def whiten(last: nn.Linear, first: nn.Linear, codes: Array) -> None:
     first.weight.mul_(scale)
     last.bias.sub_(shift).div_(scale)
     last.weight.div_(scale[:, None])
+
+
+def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
+    """Means and variances [K Z] of the codes [n Z] under responsibilities [n K]; no variance is below 1e-3."""
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    loc = weights.T @ codes
+    return loc, np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
 
 
 class Rescale(nn.Module):

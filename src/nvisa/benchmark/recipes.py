@@ -70,4 +70,5 @@ RECIPES: dict[str, Recipe] = {
     "dec/default": Recipe("dec"),
     "vade/default": Recipe("vade"),
     "vade/bernoulli": Recipe("vade", {"likelihood": "bernoulli"}),
+    "gmvae/default": Recipe("gmvae"),
 }

@@ -10,6 +10,7 @@ from nvisa.consistency import VAT
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.dec import DEC
+from nvisa.methods.gmvae import GMVAE
 from nvisa.methods.nvisa import NVISA, StdFloor
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
@@ -18,7 +19,7 @@ from nvisa.persistence import ModelError
 from nvisa.schedules import Constant, Cosine, Geometric, Halving
 from nvisa.training import Training
 
-__all__ = ["AEGMM", "DEC", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
+__all__ = ["AEGMM", "DEC", "GMVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
 
 METHODS: dict[str, type[DeepClusterer]] = {
     "nvisa": NVISA,
@@ -26,6 +27,7 @@ METHODS: dict[str, type[DeepClusterer]] = {
     "vae_gmm": VAEGMM,
     "dec": DEC,
     "vade": VaDE,
+    "gmvae": GMVAE,
 }
 
 # Every settings class that a model directory may name.

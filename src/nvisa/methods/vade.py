@@ -156,8 +156,7 @@ class VaDE(GenerativeClusterer):
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
             noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
             terms, log_gamma = net.elbo(x, noise, self.std_floor)
-            bound = torch.stack(list(terms.values())).sum(0)
-            return Objective(bound / x.shape[1], {"bound": bound, **terms}, log_gamma)
+            return Objective.of_bound(terms, x.shape[1], log_gamma)
 
         return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
 

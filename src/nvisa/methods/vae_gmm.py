@@ -141,9 +141,7 @@ class VAEGMM(GenerativeClusterer):
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
             noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
-            terms = net.elbo(x, noise, self.std_floor)
-            bound = torch.stack(list(terms.values())).sum(0)
-            return Objective(bound / x.shape[1], {"bound": bound, **terms})
+            return Objective.of_bound(net.elbo(x, noise, self.std_floor), x.shape[1])
 
         return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
 
