@@ -46,6 +46,7 @@ format: $(STAMP)  ## let ruff rewrite what it can
 records: $(STAMP)  ## run NVISA's recipes and write benchmarks/records/*.json (hours)
 	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --datasets digits mnist fashion_mnist $(ARGS)
 	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes bound_alone/random bound_alone/gmm --seeds 0 1 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes gmvae/default --seeds 0 1 2 $(ARGS)
 	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes selection --datasets digits --seeds 0 1 2 3 4 5 6 7 8 9 10 11
 
 table: $(STAMP)  ## write the tables of README.md and docs/ from the records

@@ -3,7 +3,7 @@
 Source: slides of IJCNN 2020, "Overall Performance" and "Ablation Study".
 """
 
-__all__ = ["ABLATION", "NVISA_MEAN_STD", "TABLE", "WITH_AE_GMM_INIT"]
+__all__ = ["ABLATION", "DATASETS", "NVISA_MEAN_STD", "TABLE", "WITH_AE_GMM_INIT"]
 
 DATASETS = ("mnist", "fashion_mnist", "stl10", "cifar10", "cifar100")
 
