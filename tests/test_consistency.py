@@ -2,13 +2,25 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.autograd.functional import hessian
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from nvisa.consistency import VAT, adversarial_direction, information, marginal_entropy, vat
+from nvisa.consistency import (
+    VAT,
+    Augment,
+    adversarial_direction,
+    affine,
+    augmented,
+    information,
+    marginal_entropy,
+    vat,
+    warp,
+)  # fmt: skip
 from oracles import TIGHT, gradients, normal
 from oracles import information as information_oracle
 
@@ -117,6 +129,102 @@ def test_the_gradient_flows_through_the_displaced_side_only(rng):
     p, q = target.detach().exp(), log_posterior(seen[-1])
     for mine, theirs in zip(gradients(value, parameters), gradients(-(p * q).sum(), parameters), strict=True):
         assert_close(mine, theirs, **TIGHT)
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def moved(images, shift=(0.0, 0.0), zoom=1.0, angle=0.0):
+    """``images`` [B H W C] under one affine map; the shift in pixels, right and down."""
+    n, height, width, channels = images.shape
+    of_all = (torch.tensor([value] * n, dtype=torch.float64) for value in (shift, zoom, angle))
+    pixels, zooms, angles = of_all
+    theta = affine(2 * pixels / torch.tensor([width, height]), zooms, angles, height, width)
+    return warp(torch.from_numpy(images).flatten(1), theta, (height, width, channels)).reshape(images.shape).numpy()
+
+
+@pytest.fixture
+def images():
+    return np.random.RandomState(3).rand(2, 6, 9, 3)
+
+
+def test_the_identity_moves_nothing(images):
+    np.testing.assert_allclose(moved(images), images, atol=1e-12)
+
+
+def test_a_shift_by_whole_pixels_rolls_the_image_and_repeats_its_border(images):
+    right = moved(images, shift=(1, 0))
+    np.testing.assert_allclose(right[:, :, 1:], images[:, :, :-1], atol=1e-12)
+    np.testing.assert_allclose(right[:, :, 0], images[:, :, 0], atol=1e-12)
+    down = moved(images, shift=(0, 2))
+    np.testing.assert_allclose(down[:, 2:], images[:, :-2], atol=1e-12)
+
+
+def test_a_quarter_turn_is_numpy_s(images):
+    square = images[:, :, :6]
+    np.testing.assert_allclose(moved(square, angle=math.pi / 2), np.rot90(square, axes=(1, 2)), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shift", "zoom", "angle"), [((0.0, 0.0), 1.3, 0.0), ((0, 0), 1, 0.4), ((1.3, -0.6), 0.8, -0.7)]
+)
+def test_any_map_is_scipy_s(images, shift, zoom, angle):
+    """Rows and columns there, columns and rows here; the image is not square."""
+    c, s = math.cos(angle) / zoom, math.sin(angle) / zoom
+    matrix = np.array([[c, s], [-s, c]])  # of (row, column): in = matrix (out - centre - shift) + centre
+    centre = np.array([2.5, 4.0])
+    offset = centre - matrix @ (centre + np.array(shift[::-1]))
+    for got, image in zip(moved(images, shift, zoom, angle), images, strict=True):
+        for channel in range(3):
+            want = ndimage.affine_transform(image[..., channel], matrix, offset, order=1, mode="nearest")
+            np.testing.assert_allclose(got[..., channel], want, atol=1e-12)
+
+
+def test_every_image_is_moved_by_a_map_of_its_own_within_the_limits(rng):
+    """The centre of a bright blob, its size and its tilt tell the map."""
+    row, column = np.mgrid[:61, :61] - 30.0
+    blob = np.exp(-(column**2 / 80 + row**2 / 20))
+    settings = Augment(shift=0.1, scale=0.2, rotation=30.0)
+    x = torch.from_numpy(np.tile(blob.ravel(), (300, 1)))
+    weight = augmented(x, settings, rng).reshape(300, 61, 61).numpy()
+    mass = weight.sum((1, 2))
+    mean = np.stack([(weight * axis).sum((1, 2)) / mass for axis in (column, row)], 1)
+    dx, dy = column - mean[:, :1, None], row - mean[:, 1:, None]
+    xx, yy, xy = ((weight * a * b).sum((1, 2)) / mass for a, b in ((dx, dx), (dy, dy), (dx, dy)))
+    tilt = -0.5 * np.degrees(np.arctan2(2 * xy, xx - yy))  # counterclockwise as it is seen
+    zoom = ((xx * yy - xy**2) / (40 * 10)) ** 0.25
+    for found, limits in (
+        (mean[:, 0], (-6.1, 6.1)),
+        (mean[:, 1], (-6.1, 6.1)),
+        (zoom, (1 / 1.2, 1.2)),
+        (tilt, (-30, 30)),
+    ):
+        low, high = limits
+        assert low - 0.03 * (high - low) < found.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < found.max() < high + 0.03 * (high - low)
+    columns = np.stack([*mean.T, np.log(zoom), tilt])
+    assert np.abs(np.corrcoef(columns) - np.eye(4)).max() < 0.2  # 3.5 standard errors
+    again = augmented(x[:5], settings, torch.Generator().manual_seed(20200719))
+    np.testing.assert_array_equal(again.reshape(5, 61, 61).numpy()[:1], weight[:1])
+
+
+def test_no_movement_has_no_divergence_and_a_movement_has(rng):
+    log_posterior, parameters, x = linear_softmax(rng, 3)
+    still = Augment(shift=0.0, scale=0.0, rotation=0.0)
+    assert_close(augmented(x, still, rng), x, **TIGHT)
+    moving = augmented(x, Augment(shift=0.5), rng)
+    local = divergence(log_posterior, x, moving - x)
+    assert (local > 1e-6).all()
+    assert all(gradient.abs().sum() > 0 for gradient in gradients(local.sum(), parameters))
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "expected"), [(None, 64, (8, 8, 1)), ((4, 5), 20, (4, 5, 1)), ((2, 3, 3), 18, (2, 3, 3))]
+)
+def test_the_shape_of_a_row(shape, n, expected):
+    assert Augment(image_shape=shape).shape_of(n) == expected
+    with pytest.raises(ValueError, match=f"got {n + 1} features"):
+        Augment(image_shape=shape).shape_of(n + 1)
 
 
 # ---- information -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sklearn.datasets import make_blobs
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from nvisa import checkpoint
+from nvisa import VAT, Augment, checkpoint
 from nvisa.methods import AEGMM, DEC, GMVAE, METHODS, NVISA, VAEGMM, VaDE, load
 from nvisa.methods.base import GenerativeClusterer
 from nvisa.metrics import accuracy
@@ -232,6 +232,8 @@ BAD = {
     "posterior": (np.eye(9), {"posterior": "full"}, "mean_field"),
     "init": (np.eye(9), {"init": "kmeans"}, "umap"),
     "consistency": (np.eye(9), {"consistency": "mixup"}, "vat"),
+    "image shape": (np.eye(9), {"consistency": Augment(image_shape=(2, 4))}, "got 9 features"),
+    "no square": (np.eye(9)[:, :8], {"consistency": (VAT(), "augment")}, "got 8 features"),
     "one sample": (np.eye(9), {"n_samples": 1, "inference": "vimco"}, "at least 2"),
     "no sample": (np.eye(9), {"n_samples": 0}, "n_samples"),
     "no noise": (np.eye(9), {"noise_dim": 0}, "noise_dim"),

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import nvisa.methods.nvisa as nvisa_module
 from nvisa.bounds import RunningMoments, enum_y
-from nvisa.consistency import VAT, information, vat
+from nvisa.consistency import VAT, Augment, augmented, information, vat
 from nvisa.methods.nvisa import NVISA
 from nvisa.mixture_vae import Densities, Drawn, draw, log_weights
 from nvisa.nets import Network, Rescale
@@ -203,7 +203,7 @@ def test_only_a_reparameterised_z_carries_a_gradient(rng):
 
 def ascent(net, *, inference="vimco", n_samples=M, reparameterise=False, floor_x=0.4, floor_z=0.2, seed=5, **options):
     """One training step's objective; its draws are those of :func:`same_draws`."""
-    settings = {"consistency": None, "neighbour_distance": None, "moments": RunningMoments(), **options}
+    settings = {"consistency": (), "neighbour_distance": None, "moments": RunningMoments(), **options}
     generator = torch.Generator().manual_seed(seed)
     return nvisa_module.Ascent(
         net, inference, n_samples, reparameterise or inference == "enum_y",
@@ -375,13 +375,36 @@ def test_consistency_is_subtracted_at_each_row_s_own_radius_and_information_adde
     net, x = networks(rng), some_x(rng)
     settings = VAT(weight=0.7, radius=0.5, information=0.3, balance=2.0, probe=1.1)
     distance, rows = torch.linspace(0.5, 4, 9).double(), np.array([8, 0, 3, 5, 1])
-    step = ascent(net, consistency=settings, neighbour_distance=distance)(x, rows, 0.5)
+    step = ascent(net, consistency=(settings,), neighbour_distance=distance)(x, rows, 0.5)
 
     generator = torch.Generator().manual_seed(5)
     drawn_pairs(net, x[::2], generator, reparameterise=False)  # the bound draws first
     bound, log_q_y, unit = ascent(net)(x[::2], rows[::2], 0.5).value, net.log_posterior(x), distance[rows]
     local = vat(net.log_posterior, x, log_q_y, 0.5 * unit, 1.1 * unit, generator)
     expected = bound.mean() + 0.7 * (0.3 * information(log_q_y, 2.0) - local.mean())
+    assert_close(step.value, expected, **TIGHT)
+    assert (local > 0).all()
+    tables = list(net.parameters())
+    for mine, theirs in zip(gradients(step.value, tables), gradients(expected, tables), strict=True):
+        assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
+
+
+def test_augmentations_are_drawn_in_the_user_s_units_and_their_divergence_is_subtracted(rng):
+    """Two kinds of consistency add up. The networks' units differ by pixel: there, a moved image is another image."""
+    net = networks(rng, rescale=Rescale(normal(rng, D), normal(rng, D).exp()))
+    x, rows, distance = some_x(rng), np.array([8, 0, 3, 5, 1]), torch.linspace(0.5, 4, 9).double()
+    moving = Augment(shift=0.3, scale=0.5, rotation=40.0, weight=0.6, information=0.2, balance=3.0)
+    step = ascent(net, consistency=(VAT(information=0.0), moving), neighbour_distance=distance)(x, rows, 0.5)
+    scaled = net.rescale(x)
+
+    generator = torch.Generator().manual_seed(5)
+    drawn_pairs(net, scaled[::2], generator, reparameterise=False)
+    bound, log_q_y, unit = ascent(net)(x[::2], rows[::2], 0.5).value, net.log_posterior(scaled), distance[rows]
+    adversarial = vat(net.log_posterior, scaled, log_q_y, 0.25 * unit, 1.8 * unit, generator)
+    log_q_moved = net.log_posterior(net.rescale(augmented(x, moving, generator)))
+    p = log_q_y.detach().exp()
+    local = (p * (log_q_y.detach() - log_q_moved)).sum(-1)
+    expected = bound.mean() - adversarial.mean() + 0.6 * (0.2 * information(log_q_y, 3.0) - local.mean())
     assert_close(step.value, expected, **TIGHT)
     assert (local > 0).all()
     tables = list(net.parameters())

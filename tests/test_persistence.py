@@ -13,7 +13,20 @@ import pytest
 import safetensors.torch
 
 import nvisa
-from nvisa import NVISA, VAT, Constant, Cosine, Geometric, Halving, ModelError, Network, StdFloor, Training, persistence
+from nvisa import (
+    NVISA,
+    VAT,
+    Augment,
+    Constant,
+    Cosine,
+    Geometric,
+    Halving,
+    ModelError,
+    Network,
+    StdFloor,
+    Training,
+    persistence,
+)
 from nvisa.methods import SETTINGS, load
 
 SMALL = {"network": Network(hidden=(16,), latent_dim=2), "training": Training(epochs=2), "init": "random"}
@@ -27,6 +40,7 @@ EXAMPLES = [
     StdFloor(x=Halving(), z=Geometric(1.0, 0.1), relative=False),
     Training(epochs=3, learning_rate=Halving(1e-3), clip_norm=math.inf, device="cpu"),
     VAT(radius=0.1, balance=1.0),
+    Augment(image_shape=(2, 3, 1), shift=0.2),
 ]
 
 
@@ -84,7 +98,7 @@ def test_numpy_scalars_and_lists_are_settings_too():
     "value", [{"$type": "Popen", "args": "ls"}, {"$type": "os.system"}, {"$type": ["VAT"]}, {"x": 1}, {"$float": "1"}]
 )
 def test_a_type_that_is_not_ours_is_refused(value):
-    with pytest.raises(ModelError, match="expected settings among Constant"):
+    with pytest.raises(ModelError, match="expected settings among Augment, Constant"):
         persistence.decode(value, SETTINGS)
 
 
@@ -104,6 +118,7 @@ def test_a_field_that_is_not_ours_is_refused():
         {"inference": "enum_y", "likelihood": "bernoulli", "consistency": None},
         {"consistency": VAT(radius=0.1), "std_floor": StdFloor(x=Halving(), relative=False), "n_init": 2},
         {"network": Network((8, 6), latent_dim=3, batch_norm=False, scaling="columns")},
+        {"consistency": (VAT(), Augment(image_shape=(1, 1, 3), information=0.0))},
         {"training": Training(epochs=1, learning_rate=1e-3)},
         {"network": None},
         {"random_state": np.int64(7)},

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nvisa.consistency import VAT
+    from nvisa.consistency import VAT, Augment
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
@@ -29,6 +29,7 @@ __all__ = [
     "NVISA",
     "VAEGMM",
     "VAT",
+    "Augment",
     "Constant",
     "Cosine",
     "DivergedError",
@@ -44,7 +45,7 @@ __all__ = [
 
 # Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
 _HOMES = {
-    "consistency": ("VAT",),
+    "consistency": ("VAT", "Augment"),
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),

@@ -184,7 +184,7 @@ def _metrics(values: dict[str, float]) -> str:
 
 # ---- options --------------------------------------------------------------------------------------------------
 
-CONSISTENCY = {"vat": "vat", "none": None}
+CONSISTENCY = {"vat": "vat", "augment": "augment", "none": None}
 
 
 class _Version(argparse.Action):

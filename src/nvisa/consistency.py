@@ -1,10 +1,12 @@
 """Local consistency of q(y|x), and the balance of the clusters: pure functions on log q(y|x).
 
-The extension that the slides' conclusion proposes. Virtual adversarial consistency: Miyato et al.,
+The extension that the slides' conclusion proposes: under augmentations of images, or, for any data, under virtual
+adversarial displacements. Virtual adversarial consistency: Miyato et al.,
 "Virtual adversarial training", TPAMI 2018; with the information term for clustering: Hu et al., IMSAT,
-ICML 2017 (arXiv:1702.08720), sec. 3.
+ICML 2017 (arXiv:1702.08720), sec. 3; which also names augmentation by random affine maps.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,9 +14,19 @@ import torch
 from torch.nn import functional as F
 
 from nvisa.distributions import entropy, kl_categorical, noise_like
-from nvisa.shapes import Data, LogClusters, PerExample, Scalar
+from nvisa.shapes import Data, Float, LogClusters, PerExample, Scalar, Tensor
 
-__all__ = ["VAT", "adversarial_direction", "information", "marginal_entropy", "vat"]
+__all__ = [
+    "VAT",
+    "Augment",
+    "adversarial_direction",
+    "affine",
+    "augmented",
+    "information",
+    "marginal_entropy",
+    "vat",
+    "warp",
+]
 
 LogPosterior = Callable[[Data], LogClusters]
 
@@ -47,6 +59,52 @@ class VAT:
     information: float = 0.1
     balance: float = 4.0
     probe: float = 1.8
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Consistency of q(y|x) under small affine maps of images, with cluster balance.
+
+    ``maximise  -KL( q(y|x) || q(y|a(x)) ) + information * ( balance * H[mean q(y)] - mean H[q(y|x)] )``
+
+    Parameters
+    ----------
+    image_shape
+        (H, W) or (H, W, C) of a row; None: a square of grey pixels.
+    shift
+        Largest shift, as a fraction of the height and of the width.
+    scale
+        Largest zoom: sizes are multiplied by a factor within [1 / (1 + scale), 1 + scale].
+    rotation
+        Largest rotation, in degrees.
+    weight, information, balance
+        As in :class:`VAT`.
+    """
+
+    image_shape: tuple[int, ...] | None = None
+    shift: float = 0.07
+    scale: float = 0.1
+    rotation: float = 10.0
+    weight: float = 1.0
+    information: float = 0.1
+    balance: float = 4.0
+
+    def shape_of(self, n_features: int) -> tuple[int, int, int]:
+        """(H, W, C) of a row with this many pixels.
+
+        Raises
+        ------
+        ValueError
+            If it is no such image.
+        """
+        side = math.isqrt(n_features)
+        shape = (side, side) if self.image_shape is None else tuple(self.image_shape)
+        if len(shape) not in (2, 3) or math.prod(shape) != n_features:
+            raise ValueError(
+                f"Augment expected rows that are images of shape {shape}, got {n_features} features: give "
+                "Augment(image_shape=(height, width)) or (height, width, channels); for other data use VAT."
+            )
+        return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 
 def marginal_entropy(log_q_y: LogClusters) -> Scalar:
@@ -93,3 +151,33 @@ def vat(
     """
     r = radius[:, None] * adversarial_direction(log_posterior, x, log_q_y, probe, generator)
     return kl_categorical(log_q_y.detach(), log_posterior(x + r))
+
+
+def affine(
+    shift: Float[Tensor, "B 2"], zoom: PerExample, angle: PerExample, height: int, width: int
+) -> Float[Tensor, "B 2 3"]:
+    """Where each pixel of the new image lies in the old one: ``R(angle) (p - shift) / zoom`` about the centre.
+
+    What is seen turns counterclockwise by ``angle``, grows by ``zoom``, then moves by ``shift`` (right, down). In
+    torch's units, where the image reaches from -1 to 1: ``shift`` counts in them, and R is stretched by H / W.
+    """
+    c, s = angle.cos() / zoom, angle.sin() / zoom
+    turn = torch.stack([c, -s * height / width, s * width / height, c], -1).unflatten(-1, (2, 2))
+    return torch.cat([turn, -turn @ shift[..., None]], -1)
+
+
+def warp(x: Data, theta: Float[Tensor, "B 2 3"], shape: tuple[int, int, int]) -> Data:
+    """Images (rows of H W C pixels) under :func:`affine` maps, bilinear; beyond the border its nearest pixel."""
+    images = x.unflatten(1, shape).movedim(-1, 1)
+    places = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, places, padding_mode="border", align_corners=False)
+    return moved.movedim(1, -1).flatten(1)
+
+
+def augmented(x: Data, settings: Augment, generator: torch.Generator) -> Data:
+    """Each image under a random affine map of its own: shift, log zoom and angle uniform within their limits."""
+    shape = settings.shape_of(x.shape[1])
+    u = 2.0 * torch.rand(len(x), 4, generator=generator, dtype=x.dtype, device=generator.device).to(x.device) - 1.0
+    zoom = (math.log1p(settings.scale) * u[:, 2]).exp()
+    angle = math.radians(settings.rotation) * u[:, 3]
+    return warp(x, affine(2.0 * settings.shift * u[:, :2], zoom, angle, *shape[:2]), shape)

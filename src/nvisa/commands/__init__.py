@@ -15,6 +15,7 @@ from nvisa.commands.choosing import choose_k, choose_k_text
 from nvisa.commands.results import check_output, command, replacing, write_arrays, write_table
 from nvisa.commands.rows import Reading, Rows, aligned, as_frame, read_rows
 from nvisa.commands.understanding import understand, understanding_text
+from nvisa.consistency import Augment
 from nvisa.datasets import DataError
 from nvisa.methods import METHODS, load
 from nvisa.persistence import check_target, read_manifest
@@ -75,6 +76,8 @@ def fit(
         metrics.evaluate(rows.labels, rows.labels)  # labels that cannot be used are said before training
     found = understand(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)
+    if settings.get("consistency") == "augment" and rows.feature_shape is not None:
+        settings = {**settings, "consistency": Augment(image_shape=tuple(rows.feature_shape))}
     clusterer = METHODS["nvisa"](**{**settings, **_chosen(found, epochs)})
     started = time.perf_counter()
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from nvisa import persistence
-from nvisa.consistency import VAT
+from nvisa.consistency import VAT, Augment
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.dec import DEC
@@ -32,7 +32,7 @@ METHODS: dict[str, type[DeepClusterer]] = {
 
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
-    kind.__name__: kind for kind in (Network, Training, StdFloor, VAT, Constant, Cosine, Geometric, Halving)
+    kind.__name__: kind for kind in (Network, Training, StdFloor, VAT, Augment, Constant, Cosine, Geometric, Halving)
 }
 
 

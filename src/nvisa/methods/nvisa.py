@@ -22,8 +22,8 @@ import torch
 from numpy.random import RandomState
 
 from nvisa.bounds import RunningMoments, add_gradient, enum_y, importance_sampled, nvil, vimco
-from nvisa.consistency import VAT, information, vat
-from nvisa.distributions import noise_like
+from nvisa.consistency import VAT, Augment, augmented, information, vat
+from nvisa.distributions import kl_categorical, noise_like
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import Start, distil, find_start, subset
 from nvisa.methods.base import (
@@ -94,26 +94,32 @@ class Ascent:
     reparameterise: bool
     floor_x: Callable[[float], float]
     floor_z: Callable[[float], float]
-    consistency: VAT | None
+    consistency: tuple[VAT | Augment, ...]
     neighbour_distance: Float[Tensor, " N"] | None
     generator: torch.Generator
     moments: RunningMoments
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective:
         """Objective of the batch ``x`` (user's units), rows of the data ``rows``."""
-        x = self.densities.rescale(x)
+        user, x = x, self.densities.rescale(x)
         h = self.densities.trunk(x)
         log_q_y = self.densities.log_q_y(h)
-        if self.consistency is None or self.neighbour_distance is None:
+        if not self.consistency:
             bound, terms = self.bound(x, h, log_q_y, fraction)
             return Objective(bound / x.shape[1], terms, log_q_y)
         # Consistency learns from the number of steps, the bound from the number of rows: with both, the bound is
         # estimated on every second row of the shuffled batch, which leaves its gradient unbiased at half the cost.
         bound, terms = self.bound(x[::2], h[::2], log_q_y[::2], fraction)
-        unit = self.neighbour_distance[torch.from_numpy(rows).to(x.device)]
-        local, mutual = self._local(self.consistency, x, unit, log_q_y)
-        value = bound.mean() / x.shape[1] + self.consistency.weight * (mutual - local.mean())
-        return Objective(value, terms | {"vat": local, "information": mutual}, log_q_y)
+        value = bound.mean() / x.shape[1]
+        for settings in self.consistency:
+            if isinstance(settings, VAT):
+                name, local = "vat", self._adversarial(settings, x, rows, log_q_y)
+            else:
+                name, local = "augment", self._augmented(settings, user, log_q_y)
+            mutual = settings.information * information(log_q_y, settings.balance)
+            value = value + settings.weight * (mutual - local.mean())
+            terms |= {name: local, "information": terms.get("information", 0.0) + mutual}
+        return Objective(value, terms, log_q_y)
 
     def bound(
         self, x: Data, h: Float[Tensor, "B H"], log_q_y: LogClusters, fraction: float
@@ -155,12 +161,19 @@ class Ascent:
         """Take it back."""
         self.moments.mean, self.moments.variance = state["moments"].tolist()
 
-    def _local(self, settings: VAT, x: Data, unit: PerExample, log_q_y: LogClusters) -> tuple[PerExample, Tensor]:
-        """Adversarial divergence of each row, whose neighbours are ``unit`` away, and the batch's information."""
+    def _adversarial(self, settings: VAT, x: Data, rows: np.ndarray, log_q_y: LogClusters) -> PerExample:
+        """Divergence of each row from its adversarial neighbour."""
+        assert self.neighbour_distance is not None  # made for VAT
+        unit = self.neighbour_distance[torch.from_numpy(rows).to(x.device)]
         radius, probe = settings.radius * unit, settings.probe * unit
         with frozen_statistics(self.densities.trunk):
-            local = vat(self.densities.log_posterior, x, log_q_y, radius, probe, self.generator)
-        return local, settings.information * information(log_q_y, settings.balance)
+            return vat(self.densities.log_posterior, x, log_q_y, radius, probe, self.generator)
+
+    def _augmented(self, settings: Augment, x: Data, log_q_y: LogClusters) -> PerExample:
+        """Divergence of each image (user's units) from itself under a small affine map."""
+        moved = self.densities.rescale(augmented(x, settings, self.generator))
+        with frozen_statistics(self.densities.trunk):
+            return kl_categorical(log_q_y.detach(), self.densities.log_posterior(moved))
 
 
 class NVISA(GenerativeClusterer):
@@ -188,7 +201,8 @@ class NVISA(GenerativeClusterer):
         "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
         Gaussian mixture on its codes; "random"; or a fitted clusterer with ``predict_proba``.
     consistency
-        A :class:`nvisa.consistency.VAT`; "vat" for its defaults; None for the paper's bound alone.
+        A :class:`nvisa.consistency.VAT`, for images an :class:`nvisa.consistency.Augment`, or a tuple of them; "vat",
+        "augment" for their defaults; None for the paper's bound alone.
     n_init
         Restarts; the one with the largest neighbour information is kept. No label is used.
     network, training
@@ -220,7 +234,7 @@ class NVISA(GenerativeClusterer):
         reparameterise: bool = False,
         std_floor: StdFloor | None = None,
         init: Any = "umap",
-        consistency: VAT | str | None = "vat",
+        consistency: VAT | Augment | tuple[VAT | Augment, ...] | str | None = "vat",
         n_init: int = 1,
         network: Network | None = None,
         training: Training | None = None,
@@ -255,10 +269,20 @@ class NVISA(GenerativeClusterer):
         one_of("posterior", self.posterior, ("joint", "mean_field"))
         if isinstance(self.init, str):
             one_of("init", self.init, ("umap", "gmm", "random"))
-        if not isinstance(self.consistency, VAT):
-            one_of("consistency", self.consistency, ("vat", None))
+        for settings in self._consistency():
+            if isinstance(settings, Augment):
+                settings.shape_of(X.shape[1])
         at_least("n_init", self.n_init, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
+
+    def _consistency(self) -> tuple[VAT | Augment, ...]:
+        """The setting ``consistency`` as a tuple."""
+        given: Any = self.consistency if isinstance(self.consistency, (tuple, list)) else (self.consistency,)
+        for item in given:
+            if not isinstance(item, (VAT, Augment)):
+                one_of("consistency", item, ("vat", "augment", None))
+        named: dict[Any, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
+        return tuple(named.get(item, item) for item in given if item is not None)
 
     def _networks(self, rescale: Rescale) -> Densities:
         return Densities(
@@ -316,9 +340,8 @@ class NVISA(GenerativeClusterer):
         hot = isinstance(self.init, str) and self.init == "random"
         floor = self.std_floor if self.std_floor is not None else (HOT if hot else WARM)
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
-        consistency = VAT() if isinstance(self.consistency, str) else self.consistency
-        distance = None
-        if consistency is not None:
+        consistency, distance = self._consistency(), None
+        if any(isinstance(settings, VAT) for settings in consistency):
             distance = torch.from_numpy(neighbour_radius(rescaled, rng).astype(np.float32))
             distance = distance.to(next(module.parameters()).device)
         return Ascent(
