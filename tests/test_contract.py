@@ -33,7 +33,7 @@ def make(name, epochs, **settings):
         "vae_gmm": (VAEGMM, {"n_init": 2}),
         "dec": (DEC, {"n_init": 2, "pretraining": training, "update_interval": 20}),
         "vade": (VaDE, {"n_init": 2, "pretraining": training}),
-        "gmvae": (GMVAE, {"init": "gmm", "noise_dim": 2}),
+        "gmvae": (GMVAE, {"init": "gmm", "noise_dim": 2, "pretraining": training}),
     }[name]
     return kind(**{**SMALL, "training": training, **own, **settings})
 

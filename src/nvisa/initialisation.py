@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.floating]
-PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
 
 
@@ -181,7 +180,7 @@ def find_start(
     training: Training,
     on_epoch: OnEpoch | None = None,
 ) -> Start:
-    """Pretrain ``module`` as an autoencoder for a share of the run ``training``, and cluster a subset of the rows.
+    """Pretrain ``module`` as an autoencoder and cluster a subset of the rows.
 
     ``init`` is "gmm" (mixture on the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
@@ -190,8 +189,7 @@ def find_start(
         raise ValueError(
             f"init must be 'random', 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}."
         )
-    share = PRETRAINING[init] if isinstance(init, str) else 0.3
-    pretrain(module, source, training.shortened(share), generator, on_epoch)
+    pretrain(module, source, training, generator, on_epoch)
     rows = subset(len(source), rng)
     codes = encode(module.code, source, rows)
     x = encode(module.rescale, source, rows)

@@ -70,6 +70,6 @@ RECIPES: dict[str, Recipe] = {
     "dec/default": Recipe("dec"),
     "vade/default": Recipe("vade"),
     "vade/bernoulli": Recipe("vade", {"likelihood": "bernoulli"}),
-    # From the good start the bound has little left to find: 9 epochs of MNIST fit into minutes of a shared core.
-    "gmvae/default": Recipe("gmvae", {"training": Training(steps=2000)}),
+    # Squared error, as for real data in VaDE: a sharper p(x|z) outweighs the clusters (seen on development seed 100).
+    "gmvae/default": Recipe("gmvae", {"likelihood": "gaussian_unit"}),
 }

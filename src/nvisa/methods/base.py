@@ -117,6 +117,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     """
 
     DEFAULT_NETWORK: ClassVar[Network] = Network()
+    DEFAULT_TRAINING: ClassVar[Training] = Training()
 
     n_clusters: int
     network: Network | None
@@ -199,7 +200,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     @property
     def _training(self) -> Training:
-        return self.training or Training()
+        return self.training or self.DEFAULT_TRAINING
 
     def _built(self, rescale: Rescale, generator: torch.Generator) -> Any:
         """The networks with fresh weights, on the device of the training."""
