@@ -20,7 +20,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format records table clean
+.PHONY: help demo test check lint format bench records table figures clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -43,16 +43,21 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-records: $(STAMP)  ## run NVISA's recipes and write benchmarks/records/*.json (hours)
-	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --datasets digits mnist fashion_mnist $(ARGS)
-	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes bound_alone/random bound_alone/gmm --seeds 0 1 2 $(ARGS)
-	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes gmvae/default --seeds 0 1 2 $(ARGS)
-	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.run --recipes selection --datasets digits --seeds 0 1 2 3 4 5 6 7 8 9 10 11
+bench: $(STAMP)  ## run what the tables still lack, side by side, and write benchmarks/records/*.json (many hours)
+	for table in digits ablation ablation_short table1 features resnet50 selection; do \
+		$(VENV)/bin/nvisa bench $$table $(ARGS) || exit 1; done
+
+figures: $(STAMP)  ## draw docs/figures from the records and from models, made where they are missing
+	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.figures $(ARGS)
+
+records: $(STAMP)  ## NVISA's own recipes only
+	for table in digits selection; do $(VENV)/bin/nvisa bench $$table $(ARGS) || exit 1; done
+	$(VENV)/bin/nvisa bench table1 --methods nvisa $(ARGS)
 
 table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) -m nvisa.benchmark.tables
 
-# A target for bench, figures, perf or docs comes here with the program that it runs.
+# A target for perf or docs comes here with the program that it runs.
 
 clean:  ## remove caches and builds; not .venv, records or data
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,12 +1,22 @@
 """Records, tables and documents: what a document says is what the records hold."""
 
+import csv
 import json
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
-from nvisa.benchmark import paper, run, tables
-from nvisa.benchmark.recipes import RECIPES, Recipe
+import nvisa
+from nvisa.benchmark import bench, figures, paper, run, tables
+from nvisa.benchmark.experiments import EXPERIMENTS, Job
+from nvisa.benchmark.grid import Grid, as_csv, latex, markdown
+from nvisa.benchmark.recipes import ABLATION, RECIPES, Recipe
+from nvisa.cli import main
+from nvisa.metrics import accuracy
 from nvisa.nets import Network
 from nvisa.training import Training
 
@@ -15,8 +25,14 @@ ROOT = Path(__file__).parents[1]
 
 def record(**changes):
     metrics = {"accuracy": 0.5, "purity": 0.5, "nmi": 0.25, "ari": 0.1}
-    base = {"recipe": "default", "dataset": "mnist", "n_train": 60000, "n_test": 10000, "seed": 0, "status": "ok"}
+    base = {"method": "nvisa", "recipe": "default", "dataset": "mnist", "n_train": 60000, "n_test": 10000, "seed": 0}
+    base |= {"status": "ok", "versions": {"nvisa": version("nvisa")}}
     return base | {"seconds": 10.0, "metrics": {"test": metrics, "train": metrics}} | changes
+
+
+def reaching(accuracy, **changes):
+    metrics = {"accuracy": accuracy, "purity": 0.9, "nmi": 0.5, "ari": 0.4}
+    return record(metrics={"test": metrics, "train": metrics | {"accuracy": accuracy + 0.01}}, **changes)
 
 
 @pytest.mark.parametrize("document", tables.DOCUMENTS)
@@ -33,15 +49,56 @@ def test_a_cell_is_the_mean_and_the_sample_deviation():
 
 
 def test_a_diverged_run_is_shown_and_does_not_enter_the_mean():
-    better = record(seed=1, metrics={"test": {"accuracy": 0.7, "nmi": 0.5}})
-    rows = tables.TABLES["default"]([record(), better, record(seed=2, status="diverged", metrics={})])
-    assert "60.00 ± 14.14 (diverged)" in rows
-    assert "| 0, 1, 2 |" in rows
-    assert paper.NVISA_MEAN_STD["mnist"] in rows
+    records = [record(), reaching(0.7, seed=1), record(seed=2, status="diverged", metrics={})]
+    (row,) = tables.TABLES["default"](records).rows
+    assert row[2] == "60.00 ± 14.14 (N/A)"
+    assert row[5] == "0, 1, 2"
+    assert row[7] == paper.NVISA_MEAN_STD["mnist"]
+    assert tables.accuracy_cell(records[2:]) == "N/A"
+    assert tables.accuracy_cell([record(status="crashed")]) == "crashed"
+
+
+def test_table_1_stands_beside_the_slides():
+    records = [reaching(0.8, recipe="dec/default"), reaching(0.9, recipe="dec/default", seed=1)]
+    grid = tables.TABLES["table1"](records)
+    rows = {row[0]: dict(zip(grid.head, row, strict=True)) for row in grid.rows}
+    assert rows["DEC"]["mnist"] == "85.00 ± 7.07 [2]"
+    assert (rows["DEC"]["mnist, slides"], rows["DEC"]["fashion_mnist"]) == ("84.30*", "-")
+    assert rows["GM-GAN"]["mnist, slides"] == "99.24*"
+    assert rows["k-means"]["mnist, slides"] == rows["NVISA with consistency"]["mnist, slides"] == ""
+    (row,) = tables.TABLES["mnist"](records).rows
+    assert row[:4] == ("DEC", "85.00 ± 7.07", "90.00", "86.00 ± 7.07")
+    assert row[4:] == ("90.00 ± 0.00", "50.00 ± 0.00", "40.00 ± 0.00", "2", "10 (10)")
+
+
+def test_the_ablation_has_every_row_of_the_slides():
+    grid = tables.TABLES["ablation"]([reaching(0.4, recipe=f"ablation/{row}", dataset="digits") for row in ABLATION])
+    published = {(inference, method): accuracy for inference, method, accuracy in paper.ABLATION if inference != "-"}
+    assert published == {row[:2]: row[-1] for row in grid.rows[:-1]}
+    assert grid.rows[-1][-1] == paper.WITH_AE_GMM_INIT
+    assert set(tables.ABLATION_ROWS) == set(ABLATION)
+
+
+def test_an_ablations_row_differs_in_what_its_name_says():
+    common = RECIPES["ablation/vimco_annealed"].settings
+    for row in ABLATION:
+        settings = RECIPES[f"ablation/{row}"].settings
+        differing = {key for key in settings if settings[key] != common.get(key)}
+        named = {"inference", "likelihood", "std_floor", "n_samples", "posterior", "init"} & set(ABLATION[row])
+        assert differing <= named | ({"training"} if "1000" in row else set()), row
+        assert (settings["training"].steps, settings["network"]) == (common["training"].steps, common["network"])
 
 
 def test_a_table_without_records_says_so():
-    assert all(table([]) == tables.NO_RECORD for table in tables.TABLES.values())
+    assert all(tables.rendered(name, []) == tables.NO_RECORD for name in tables.TABLES)
+
+
+def test_a_grid_in_three_formats():
+    table = Grid(("a_b", "c %"), (("x & y", "1 ± 2"), ("z, w", "-")))
+    assert markdown(table) == "| a_b | c % |\n|---|---|\n| x & y | 1 ± 2 |\n| z, w | - |"
+    assert "x \\& y & 1 $\\pm$ 2 \\\\" in latex(table)
+    assert latex(table).startswith("\\begin{tabular}{lr}")
+    assert list(csv.reader(as_csv(table).splitlines())) == [list(table.head), *map(list, table.rows)]
 
 
 def test_rewriting_replaces_only_the_place():
@@ -60,11 +117,92 @@ def test_the_papers_cells_are_those_of_the_slides():
     assert len(paper.ABLATION) == 13
 
 
+# ---- running ------------------------------------------------------------------------------------------------------
+
+
+def test_an_experiments_jobs():
+    table1 = EXPERIMENTS["table1"]
+    jobs = table1.jobs()
+    assert Job("vade/bernoulli", "mnist", 2) in jobs
+    assert Job("vade/bernoulli", "mnist", 3) not in jobs  # three seeds for the rows that are compared with,
+    assert Job("default", "fashion_mnist", 4) in jobs  # five for NVISA
+    assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
+    assert len(set(jobs)) == len(jobs)
+    assert Job("vade/default", "cifar10_effnet_lite2", 0) in EXPERIMENTS["features"].jobs(["vade"])
+    assert {job.recipe for job in table1.jobs(["nvisa"], ["mnist"], [7])} == {
+        "default", "bound_alone/random", "bound_alone/gmm"}  # fmt: skip
+    with pytest.raises(ValueError, match="no such"):
+        table1.jobs(["no such"])
+
+
+def test_what_is_there_is_not_made_again_unless_by_another_version(tmp_path):
+    jobs = [Job("default", "digits", seed) for seed in range(3)]
+    run.write(run.record_path(tmp_path, "digits", "default", 0), record())
+    run.write(run.record_path(tmp_path, "digits", "default", 1), record(versions={"nvisa": "0.0.1"}))
+    assert bench.missing(jobs, tmp_path) == jobs[1:]
+
+
+def test_the_estimate_rests_on_the_nearest_records():
+    jobs = [Job("default", "mnist", 9), Job("default", "digits", 0), Job("dec/default", "mnist", 0)]
+    records = [record(seconds=10.0), record(seconds=20.0, seed=1), record(seconds=60.0, recipe="selection")]
+    found = [(entry.seconds, entry.basis) for entry in bench.estimate(jobs, records)]
+    assert found == [(15.0, "the same"), (30.0, "the same method"), (0.0, "nothing")]
+
+
+def test_a_process_that_dies_leaves_a_record_and_the_others_go_on(tmp_path, monkeypatch):
+    said, jobs = [], [Job("default", "digits", seed) for seed in range(3)]
+
+    def dying(words, **kwargs):
+        seed, folder = int(words[words.index("--seeds") + 1]), Path(words[words.index("--records") + 1])
+        assert kwargs["env"]["OMP_NUM_THREADS"] == "1"
+        if seed == 2:
+            run.write(run.record_path(folder, "digits", "default", 2), record(seed=2))
+        return subprocess.CompletedProcess(words, [-9, 2, 0][seed], "", "last words")
+
+    monkeypatch.setattr(bench.subprocess, "run", dying)
+    ends = bench.bench(jobs, workers=2, records=tmp_path, say=said.append)
+    assert list(ends.values()) == ["crashed", "no data", "ok"]
+    made = json.loads(run.record_path(tmp_path, "digits", "default", 0).read_text())
+    assert (made["status"], made["seed"], made["method"]) == ("crashed", 0, "nvisa")
+    assert "-9" in made["error"]
+    assert not run.record_path(tmp_path, "digits", "default", 1).exists()
+    assert len(said) == 3
+    assert bench.missing(jobs, tmp_path) == [jobs[1]]
+
+
+def test_bench_and_table_from_the_shell(tmp_path, monkeypatch, capsys):
+    words = ["bench", "digits", "--records", str(tmp_path), "--data-home", str(tmp_path), "--json"]
+    assert main([*words, "--plan"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (len(plan["runs"]), plan["unknown"], plan["seconds"]) == (5, 5, 0)
+    run.write(run.record_path(tmp_path, "digits", "default", 0), reaching(0.8, dataset="digits", seconds=40.0))
+    assert main([*words, "--plan", "--workers", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(4 * 40 / 2)
+    assert main(["table", "default", "--records", str(tmp_path), "--format", "csv"]) == 0
+    assert "80.00" in capsys.readouterr().out
+    assert main(["table", "nonsense", "--records", str(tmp_path)]) == 2
+    assert main(["bench", "features", "--records", str(tmp_path), "--data-home", str(tmp_path), "--plan"]) == 0
+    assert "cifar10_effnet_lite2: not here" in capsys.readouterr().err
+
+
+def test_the_controls_find_separate_blobs():
+    rng = np.random.RandomState(0)
+    X = rng.normal(size=(150, 60)) + 20 * np.repeat(np.eye(3, 60), 50, axis=0)
+    y = np.repeat([0, 1, 2], 50)
+    for name in ("kmeans", "gmm"):
+        assert accuracy(y, RECIPES[f"{name}/default"].build(3, 0).fit(X).predict(X)) == 1.0
+    control = RECIPES["vat/default"].build(3, 0)
+    assert (control.inference, control.init, control.consistency) == (None, "random", "vat")
+
+
 @pytest.mark.filterwarnings("ignore:.*columns are constant")
 def test_a_run_becomes_a_record_that_is_not_made_again(tmp_path, monkeypatch, capsys):
     tiny = {"init": "random", "network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=1)}
     monkeypatch.setitem(RECIPES, "default", Recipe("nvisa", tiny, curve=True))
-    assert run._job("default", "digits", 3, None, tmp_path).startswith("digits default seed 3: ok")
+    run.main(["--datasets", "digits", "--seeds", "3", "--records", str(tmp_path), "--models", str(tmp_path / "m")])
+    assert "digits default seed 3: ok" in capsys.readouterr().err
+    model = nvisa.load(run.model_path(tmp_path / "m", "digits", "default", 3))
+    assert model.random_state == 3
     path = run.record_path(tmp_path, "digits", "default", 3)
     made = json.loads(path.read_text())
     assert made["metrics"]["train"]["accuracy"] > 0.1
@@ -79,8 +217,52 @@ def test_a_run_becomes_a_record_that_is_not_made_again(tmp_path, monkeypatch, ca
 
 def test_a_run_that_fails_leaves_a_record(monkeypatch, tmp_path):
     monkeypatch.setitem(RECIPES, "default", Recipe("nvisa", {"inference": "no such"}))
-    run._job("default", "digits", 0, None, tmp_path)
+    run.main(["--datasets", "digits", "--seeds", "0", "--records", str(tmp_path)])
     made = json.loads(run.record_path(tmp_path, "digits", "default", 0).read_text())
     assert made["status"] == "crashed"
     assert "no such" in made["error"]
     assert "metrics" not in made
+
+
+def test_a_long_history_keeps_its_ends():
+    thin = run._thinned([{"epoch": e} for e in range(1000)])
+    assert len(thin) == run.LONGEST_HISTORY
+    assert (thin[0]["epoch"], thin[-1]["epoch"]) == (0, 999)
+    assert run._thinned(thin) == thin
+
+
+# ---- figures ------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_minus_the_bound_of_the_joint_training():
+    epochs = [("pretraining", 1, None), ("training", 1, -5.0), ("training", 2, 3.0), ("training", 3, None)]
+    history = [{"stage": s, "epoch": e, "n_epochs": 4} | ({} if b is None else {"bound": b}) for s, e, b in epochs]
+    assert figures.losses(record(history=history)) == ([0.25, 0.5], [5.0, -3.0])
+
+
+@pytest.mark.filterwarnings("ignore:.*columns are constant")
+def test_figures_from_records_and_models(tmp_path, monkeypatch):
+    tiny = {"init": "random", "consistency": None, "network": Network(hidden=(8,), latent_dim=2)}
+    recipe = Recipe("nvisa", tiny | {"training": Training(epochs=1)})
+    for name in figures.SAMPLED:
+        monkeypatch.setitem(RECIPES, f"ablation/{name}", recipe)
+    words = ["--records", str(tmp_path / "none"), "--models", str(tmp_path / "models"), "--out", str(tmp_path)]
+    figures.main([*words, "--only", "samples", "loss"])
+    assert imread(tmp_path / "loss.png").shape[:2] == (500, 800)
+    assert imread(tmp_path / "samples.png").std() > 0.1
+    model = nvisa.load(run.model_path(tmp_path / "models", "digits", "ablation/enum_y", 0))
+    z, y, _ = figures.prior_points(model, 4000, np.random.RandomState(1))
+    standard = (z - model.module_.prior.loc[y].detach().numpy()) / model.module_.prior.scale[y].detach().numpy()
+    assert abs(standard.mean()) < 0.05  # 4 sigma of 8,000 normal numbers
+    assert abs(standard.std() - 1) < 0.035
+
+
+def test_time_is_drawn_of_runs_that_ended(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    curve = [{"stage": "training", "seconds": 4.0, "accuracy": 0.25}]
+    records = [reaching(0.8, seconds=40.0, curve=curve), reaching(0.9, seed=1, seconds=60.0)]
+    figures.time([*records, record(seed=2, status="diverged", metrics={})], tmp_path, tmp_path, None)
+    point, *curves = drawn[0].lines
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (50.0, pytest.approx(85.0))
+    assert [list(line.get_ydata()) for line in curves] == [[25.0], []]

@@ -18,7 +18,19 @@ pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
 Image = pytest.importorskip("PIL.Image")
 
-COMMANDS = ("demo", "fit", "choose-k", "predict", "evaluate", "sample", "data", "completion")
+COMMANDS = (
+    "demo",
+    "fit",
+    "choose-k",
+    "predict",
+    "evaluate",
+    "sample",
+    "data",
+    "features",
+    "bench",
+    "table",
+    "completion",
+)
 FAST = ["--epochs", "1", "--init", "random"]
 N = 45
 

@@ -491,3 +491,12 @@ def test_the_real_files(name):
         assert np.bincount(data.y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     else:
         assert np.bincount(data.y_train).tolist() == [6000] * 10
+
+
+def test_an_md5_guards_a_download_where_nothing_better_was_published(mirror, tmp_path):
+    server = mirror({"a.bin": b"published"})
+    right, wrong = hashlib.md5(b"published").hexdigest(), hashlib.md5(b"other").hexdigest()
+    with pytest.raises(ChecksumError, match=f"expected MD5 {wrong}, got {right}"):
+        download([server.url + "a.bin"], tmp_path / "a.bin", md5=wrong, rounds=1)
+    assert not (tmp_path / "a.bin").exists()
+    assert download([server.url + "a.bin"], tmp_path / "a.bin", md5=right).read_bytes() == b"published"

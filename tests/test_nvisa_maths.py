@@ -610,3 +610,19 @@ def test_the_papers_preset_halves_epsilon_every_hundred_epochs_and_the_rate_ever
     assert [model.training.rate(epoch / 3000) for epoch in (0, 300, 600)] == pytest.approx([1e-3, 5e-4, 2.5e-4])
     with pytest.raises(ValueError, match="paper"):
         NVISA.preset("papers")
+
+
+def test_without_inference_consistency_alone_trains():
+    """The objective is the weighted information less the divergence, and nothing of p(x|z), p(z|y), q(z|y,x) moves."""
+    X = np.random.RandomState(0).normal(size=(40, 5)) + 4 * np.repeat(np.eye(2, 5), 20, axis=0)
+    settings = {"init": "random", "network": Network(hidden=(8,)), "random_state": 0}
+    untrained = NVISA(2, inference=None, training=Training(epochs=1, learning_rate=0.0), **settings).fit(X)
+    trained = NVISA(2, inference=None, training=Training(epochs=3), **settings).fit(X)
+    last = trained.history_[-1]
+    assert last["objective"] == pytest.approx(last["information"] - last["vat"], rel=1e-5)
+    before, after = (dict(model.module_.named_parameters()) for model in (untrained, trained))
+    moved = {name for name in before if "prior" not in name and not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith(("trunk", "y_logits")) for name in moved)
+    with pytest.raises(ValueError, match="leaves only consistency"):
+        NVISA(2, inference=None, consistency=None).fit(X)

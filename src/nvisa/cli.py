@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import sys
 import traceback
 import warnings
@@ -148,6 +149,32 @@ def _data_fetch(args: argparse.Namespace) -> None:
     _tell(args, result, lambda r: "\n".join(r["files"]) or f"{r['name']} comes with nvisa: nothing to fetch")
 
 
+def _bench(args: argparse.Namespace) -> None:
+    room = importlib.import_module("nvisa.commands.experiments")
+    wanted = {"methods": args.methods, "datasets": args.datasets, "seeds": args.seeds}
+    jobs = room.jobs_of(args.table, args.records, args.data_home, **wanted)
+    workers = args.workers or os.cpu_count() or 1
+    if args.plan:
+        _tell(args, room.plan(jobs, args.records, workers), room.plan_text)
+        return
+    how = {"workers": workers, "models": args.models, "quiet": args.quiet}
+    result = room.bench(jobs, args.records, args.data_home, **how)
+    _tell(args, result, lambda r: f"{r['runs']} runs" + "".join(f", {n} {end}" for end, n in r["ends"].items()))
+
+
+def _table(args: argparse.Namespace) -> None:
+    room = importlib.import_module("nvisa.commands.experiments")
+    text = room.table(args.table, args.records, args.format)
+    _tell(args, {"table": args.table, "format": args.format, "text": text}, lambda r: r["text"])
+
+
+def _features(args: argparse.Namespace) -> None:
+    room = importlib.import_module("nvisa.commands.features")
+    how = {"labels_from_folders": args.labels_from_folders, "batch_size": args.batch_size}
+    result = room.features(args.input, args.backbone, args.out, args.data_home, quiet=args.quiet, **how)
+    _tell(args, result, lambda r: f"{r['n_rows']:,} images, {r['n_features']:,} features each: wrote {r['out']}")
+
+
 def _demo(args: argparse.Namespace) -> None:
     with redirect_stdout(sys.stderr if args.json else sys.stdout):
         table = importlib.import_module("nvisa.demo").run(args.out, quick=args.quick, quiet=args.quiet or args.json)
@@ -206,6 +233,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_sample(commands)
     _add_data(commands)
+    _add_features(commands)
+    _add_bench(commands)
     _add_demo(commands)
     _add_completion(commands)
     return parser
@@ -279,6 +308,38 @@ def _add_data(commands: Any) -> None:
     fetch = _add(actions, "fetch", _data_fetch, "download a data set from its official mirrors")
     fetch.add_argument("name", metavar="NAME", help="such as mnist")
     _add_data_home(fetch)
+
+
+def _add_features(commands: Any) -> None:
+    parser = _add(commands, "features", _features, "turn images into a feature file by a pretrained backbone")
+    parser.add_argument("input", metavar="INPUT", help="a data set of images (nvisa data list) or a folder of images")
+    parser.add_argument("--backbone", required=True, metavar="NAME", help="efficientnet_lite2, resnet50 or an .onnx")
+    parser.add_argument("--out", required=True, metavar="FILE", help="an .npz; a run that was cut continues")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")
+    parser.add_argument("--labels-from-folders", action="store_true", help="folder: labels are the subfolders' names")
+    _add_data_home(parser)
+
+
+def _add_bench(commands: Any) -> None:
+    names = "table1, features, resnet50, ablation, ablation_short, digits, selection"
+    parser = _add(commands, "bench", _bench, "run what an experiment lacks, one JSON record a run")
+    parser.add_argument("table", metavar="TABLE", choices=names.split(", "), help=names)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="rows: methods, recipes or labels")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="in place of the experiment's own")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="in place of the experiment's own")
+    parser.add_argument("--plan", action="store_true", help="run nothing; say what is missing and how long it may take")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs side by side, one thread each (default: cores)")
+    parser.add_argument("--models", metavar="DIR", help="keep the fitted models here")
+    _add_records(parser)
+    _add_data_home(parser)
+    parser = _add(commands, "table", _table, "print a table made from the records")
+    parser.add_argument("table", metavar="TABLE", help="table1, features, ablation, mnist, ... (docs/benchmark.md)")
+    parser.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown", help="default markdown")
+    _add_records(parser)
+
+
+def _add_records(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", default="benchmarks/records", metavar="DIR", help="default benchmarks/records")
 
 
 def _add_demo(commands: Any) -> None:

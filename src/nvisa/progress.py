@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-__all__ = ["DownloadProgress", "EpochProgress", "clock", "describe"]
+__all__ = ["DownloadProgress", "EpochProgress", "ImageProgress", "clock", "describe"]
 
 Record = dict[str, Any]
 
@@ -131,3 +131,18 @@ class DownloadProgress:
             self.shown[name] = tenth
             of = f" of {total / 1e6:.1f}" if total else ""
             print(f"{name}: {here / 1e6:.1f}{of} MB", file=self.file, flush=True)
+
+
+class ImageProgress:
+    """Shows how many images of a split are done: a line at every tenth."""
+
+    def __init__(self, file: Any = None) -> None:
+        self.file = file if file is not None else sys.stderr
+        self.tenths: dict[str, int] = {}
+
+    def __call__(self, split: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` images are done."""
+        tenth = 10 * done // total
+        if tenth > self.tenths.get(split, 0):
+            self.tenths[split] = tenth
+            print(f"{split}: {done:,} of {total:,} images", file=self.file, flush=True)

@@ -1,10 +1,10 @@
-"""Run recipes and write one JSON record a run; a record that exists is not made again.
+"""One run of a recipe on a data set: fit, measure, and write its JSON record.
 
-    python -m nvisa.benchmark.run --recipes default --datasets mnist --seeds 0 1 2 3 4 --workers 2
+    python -m nvisa.benchmark.run --recipes default --datasets mnist --seeds 0
 
-Workers are processes of one thread each: on two cores two runs side by side cost little more than one. The
-labels of a data set are used after the fit, for the metrics, and in recipes with a curve for a number that is
-written down every epoch; the fit sees neither.
+A record that exists is not made again; many runs, side by side, are :mod:`nvisa.benchmark.bench`'s. The labels of a
+data set are used after the fit, for the metrics, and in recipes with a curve for a number that is written down every
+epoch; the fit sees neither.
 """
 
 import argparse
@@ -17,9 +17,8 @@ import subprocess
 import sys
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from multiprocessing import get_context
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,15 @@ import torch
 
 from nvisa import datasets
 from nvisa.benchmark.recipes import RECIPES
-from nvisa.datasets import Dataset
+from nvisa.datasets import DataError, Dataset
 from nvisa.metrics import accuracy, evaluate
 from nvisa.training import DivergedError
 
-__all__ = ["RECORDS", "main", "record_path", "run"]
+__all__ = ["MODELS", "RECORDS", "main", "model_path", "record_path", "run", "write"]
 
 RECORDS = Path("benchmarks/records")
+MODELS = Path("benchmarks/models")  # not committed: figures make what they lack
+LONGEST_HISTORY = 60  # records of epochs that a file keeps, evenly spaced; every one of 2,000 epochs would be megabytes
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
 
 
@@ -45,25 +46,39 @@ def record_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
     return folder / dataset / f"{method}-{name}-seed{seed}.json"
 
 
-def run(recipe_name: str, dataset_name: str, seed: int, data_home: str | None = None) -> dict[str, Any]:
-    """Fit one recipe with one seed and return its record; a run that fails says so in ``status``."""
+def model_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
+    """Where the model of this run is kept, if it is."""
+    return record_path(folder, dataset, recipe, seed).with_suffix("")
+
+
+def run(
+    recipe_name: str, dataset_name: str, seed: int, data_home: str | None = None, models: Path | None = None
+) -> dict[str, Any]:
+    """Fit one recipe with one seed and return its record; a run that fails says so in ``status``.
+
+    ``models`` is the folder that keeps the model, if it is one of ours.
+    """
     recipe, data = RECIPES[recipe_name], datasets.load(dataset_name, data_home)
     clusterer, curve = recipe.build(data.n_classes, seed), []
-    if recipe.curve:
+    if recipe.curve and hasattr(clusterer, "on_epoch"):
         clusterer.on_epoch(lambda fitted, record: curve.append(_watch(fitted, record, data)))
     record = _describe(recipe_name, data, seed, clusterer.get_params())
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         clusterer.fit(data.X_train)
-        record |= {"status": "ok", "history": clusterer.history_, **_label_free(clusterer)}
+        record |= {"status": "ok", "history": _thinned(getattr(clusterer, "history_", [])), **_label_free(clusterer)}
     except DivergedError as error:
-        record |= {"status": "diverged", "term": error.term, "history": error.history}
+        record |= {"status": "diverged", "term": error.term, "history": _thinned(error.history)}
     except Exception:
         record |= {"status": "crashed", "error": traceback.format_exc()}
     record["seconds"], record["cpu_seconds"] = time.perf_counter() - wall, time.process_time() - cpu
     record["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if record["status"] == "ok":
         record["metrics"] = _metrics(clusterer, data)
+        if models is not None and hasattr(clusterer, "save"):
+            path = model_path(models, dataset_name, recipe_name, seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clusterer.save(path, extra={"feature_shape": data.feature_shape})
     if curve:
         record["curve"] = curve
     return record
@@ -97,6 +112,13 @@ def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> 
     }
 
 
+def _thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first, the last, and evenly spaced epochs between."""
+    if len(history) <= LONGEST_HISTORY:
+        return history
+    return [history[round(i)] for i in np.linspace(0, len(history) - 1, LONGEST_HISTORY)]
+
+
 def _label_free(clusterer: Any) -> dict[str, Any]:
     """Scores that used no label."""
     names = ("neighbour_information", "start_score", "log_likelihood", "converged")
@@ -104,7 +126,7 @@ def _label_free(clusterer: Any) -> dict[str, Any]:
 
 
 def _metrics(clusterer: Any, data: Dataset) -> dict[str, dict[str, float]]:
-    metrics = {"train": evaluate(data.y_train, clusterer.labels_)}
+    metrics = {"train": evaluate(data.y_train, clusterer.predict(data.X_train))}
     if data.X_test is not None and data.y_test is not None:
         metrics["test"] = evaluate(data.y_test, clusterer.predict(data.X_test))
     return metrics
@@ -122,28 +144,25 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def _job(recipe: str, dataset: str, seed: int, data_home: str | None, folder: Path) -> str:
-    """Run, write the record beside its final name, and rename it."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    path = record_path(folder, dataset, recipe, seed)
-    record = run(recipe, dataset, seed, data_home)
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a record beside its final name, and rename it: it is whole, or it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(_plain(record), indent=1, allow_nan=False) + "\n")
     partial.rename(path)
-    reached = {split: round(values["accuracy"], 4) for split, values in record.get("metrics", {}).items()}
-    return f"{dataset} {recipe} seed {seed}: {record['status']} {reached} in {record['seconds']:.0f} s"
 
 
 def _plain(value: Any) -> Any:
-    """The same with Python's own numbers, and null for what is not finite: JSON knows no NaN."""
+    """The same with Python's own numbers, eight digits of each, and null for what is not finite: JSON knows no NaN."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    return value
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -152,20 +171,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--recipes", nargs="+", default=["default"], choices=list(RECIPES))
     parser.add_argument("--datasets", nargs="+", default=["mnist"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--data-home", default=None)
     parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--models", type=Path, help="folder that keeps the models")
     asked = parser.parse_args(arguments)
-    jobs = [
-        (recipe, dataset, seed, asked.data_home, asked.records)
-        for recipe in asked.recipes
-        for seed in asked.seeds
-        for dataset in asked.datasets
-        if not record_path(asked.records, dataset, recipe, seed).exists()
-    ]
-    with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
-        for line in pool.map(_job, *zip(*jobs, strict=True)) if jobs else []:
-            print(line, file=sys.stderr, flush=True)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    for recipe, seed, dataset in product(asked.recipes, asked.seeds, asked.datasets):
+        path = record_path(asked.records, dataset, recipe, seed)
+        if path.exists():
+            continue
+        try:
+            record = run(recipe, dataset, seed, asked.data_home, asked.models)
+        except DataError as error:  # nothing has run: no record
+            parser.exit(2, f"{error}\n".replace("\n", " ") + "\n")
+        write(path, record)
+        reached = {split: round(values["accuracy"], 4) for split, values in record.get("metrics", {}).items()}
+        line = f"{dataset} {recipe} seed {seed}: {record['status']} {reached} in {record['seconds']:.0f} s"
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

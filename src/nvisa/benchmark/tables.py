@@ -1,122 +1,244 @@
-"""Records to Markdown tables, and the tables into the documents that mark a place for them.
+"""Records to tables, and the tables into the documents that mark a place for them.
 
-    python -m nvisa.benchmark.tables            writes them
+    nvisa table NAME --format latex             prints one
+    python -m nvisa.benchmark.tables            writes all that the documents have a place for
     python -m nvisa.benchmark.tables --check    fails when a document and the records disagree
 
-A place is what stands between ``<!-- table NAME -->`` and ``<!-- end table -->``.
+A place is what stands between ``<!-- table NAME -->`` and ``<!-- end table -->``. The slides' marks: * quoted by them
+from the method's own paper, - absent, N/A diverged.
 """
 
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from scipy.stats import spearmanr
 
-from nvisa.benchmark.paper import DATASETS, NVISA_MEAN_STD, TABLE, WITH_AE_GMM_INIT
+from nvisa.benchmark import paper
+from nvisa.benchmark.experiments import FEATURES, IMAGES, ROWS, SLIDES, Row
+from nvisa.benchmark.grid import Grid, markdown
 from nvisa.benchmark.run import RECORDS
 
 __all__ = ["DOCUMENTS", "TABLES", "cell", "load_records", "main", "rewrite"]
 
 Record = dict[str, Any]
-DOCUMENTS = ("README.md", "docs/methods/nvisa.md", "docs/methods/gmvae.md")
+Records = Sequence[Record]
+DOCUMENTS = ("README.md", "docs/benchmark.md", "docs/methods/gmvae.md", "docs/methods/nvisa.md")
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+NO_RECORD = "No record yet; `nvisa bench` makes them."
 
 
 def load_records(folder: Path = RECORDS) -> list[Record]:
-    """Every record below the folder."""
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    """Every record of a run below the folder; performance records are others'."""
+    found = (json.loads(path.read_text()) for path in sorted(folder.rglob("*.json")))
+    return [record for record in found if "recipe" in record]
 
 
-def values(records: list[Record], metric: str = "accuracy") -> list[float]:
+def values(records: Records, metric: str = "accuracy", split: str = "") -> list[float]:
     """A metric of the runs that ended well, in per cent: on test, or on train where there is no test split."""
     ended = [record["metrics"] for record in records if record["status"] == "ok"]
+    if split:
+        return [100 * metrics[split][metric] for metrics in ended if split in metrics]
     return [100 * (metrics.get("test") or metrics["train"])[metric] for metrics in ended]
 
 
-def cell(numbers: list[float]) -> str:
+def cell(numbers: Sequence[float]) -> str:
     """``mean ± sample standard deviation``."""
     if not numbers:
         return "-"
     return f"{mean(numbers):.2f}" + (f" ± {stdev(numbers):.2f}" if len(numbers) > 1 else "")
 
 
-def _row(records: list[Record], paper: str) -> str:
-    accuracy, failed = values(records), [r["status"] for r in records if r["status"] != "ok"]
+def accuracy_cell(records: Records) -> str:
+    """The mean of the runs that ended, and what became of the others: N/A is the slides' mark for divergence."""
+    failed = ["N/A" if record["status"] == "diverged" else record["status"] for record in records]
+    failed = [status for status in failed if status != "ok"]
+    if failed and len(failed) == len(records):
+        return failed[0] if len(set(failed)) == 1 else ", ".join(failed)
+    return cell(values(records)) + "".join(f" ({status})" for status in failed)
+
+
+def best(records: Records) -> str:
+    """The largest accuracy."""
+    return f"{max(values(records)):.2f}" if values(records) else "-"
+
+
+def _seconds(records: Records) -> str:
     seconds = [record["seconds"] for record in records]
+    return f"{mean(seconds):.0f} ({max(seconds):.0f})" if seconds else "-"
+
+
+def _of(records: Records, recipe: str, dataset: str) -> list[Record]:
+    """The records of a cell, in the order of their seeds."""
+    mine = [record for record in records if (record["recipe"], record["dataset"]) == (recipe, dataset)]
+    return sorted(mine, key=lambda record: record["seed"])
+
+
+# ---- one recipe on several data sets -----------------------------------------------------------------------------
+
+HEAD = ("data", "train / test rows", "accuracy %", "best", "NMI %", "seeds", "seconds (longest)", "slides")
+
+
+def _row(records: Records, slides: str) -> tuple[str, ...]:
     first = records[0]
-    columns = [
+    return (
         first["dataset"],
-        f"{first['n_train']:,} / {first['n_test']:,}",
-        cell(accuracy) + "".join(f" ({status})" for status in failed),
-        f"{max(accuracy):.2f}" if accuracy else "-",
+        f"{first.get('n_train', 0):,} / {first.get('n_test', 0):,}",
+        accuracy_cell(records),
+        best(records),
         cell(values(records, "nmi")),
         ", ".join(str(record["seed"]) for record in records),
-        f"{mean(seconds):.0f} ({max(seconds):.0f})",
-        paper,
-    ]
-    return "| " + " | ".join(columns) + " |"
+        _seconds(records),
+        slides,
+    )
 
 
-NO_RECORD = "No record yet; `make records` makes them."
-HEAD = (
-    "| data | train / test rows | accuracy % | best | NMI % | seeds | seconds (longest) | slides |\n"
-    "|---|---|---|---|---|---|---|---|"
-)
-
-
-def _by_recipe(recipe: str, paper: Callable[[str], str]) -> Callable[[list[Record]], str]:
+def _by_recipe(recipe: str, slides: Callable[[str], str]) -> Callable[[Records], Grid]:
     """A table with a row for each data set that has records of the recipe."""
 
-    def table(records: list[Record]) -> str:
-        mine = [record for record in records if record["recipe"] == recipe]
-        names = [name for name in ("digits", "mnist", "fashion_mnist") if any(r["dataset"] == name for r in mine)]
-        rows = [_row([r for r in mine if r["dataset"] == name], paper(name)) for name in names]
-        return "\n".join([HEAD, *rows]) if rows else NO_RECORD
+    def table(records: Records) -> Grid:
+        cells = {name: _of(records, recipe, name) for name in ("digits", *IMAGES, *FEATURES)}
+        return Grid(HEAD, tuple(_row(mine, slides(name)) for name, mine in cells.items() if mine))
 
     return table
 
 
-def _selection(records: list[Record]) -> str:
+# ---- rows times data sets ----------------------------------------------------------------------------------------
+
+
+def slides_cell(row: Row, dataset: str) -> str:
+    """What the slides print for this row on this data set; nothing for features of another backbone."""
+    name = dataset.removesuffix("_resnet50")
+    if row.paper not in paper.TABLE or name not in paper.DATASETS:
+        return ""
+    if row.pixels == "bound_alone/gmm":
+        return paper.WITH_AE_GMM_INIT if name == "mnist" else ""
+    return paper.TABLE[row.paper][paper.DATASETS.index(name)]
+
+
+def _overview(datasets: Sequence[str], *, beside: bool) -> Callable[[Records], Grid]:
+    """Accuracy on test: rows times data sets, the number of seeds in brackets, ``beside`` the slides' cells."""
+
+    def table(records: Records) -> Grid:
+        head, rows = ["method"], []
+        for name in datasets:
+            head += [name, f"{name}, slides"] if beside else [name]
+        for row in ROWS:
+            cells = []
+            for name in datasets:
+                mine = _of(records, row.recipe(name), name)
+                cells.append(f"{accuracy_cell(mine)} [{len(mine)}]" if mine else "-")
+                cells += [slides_cell(row, name)] if beside else []
+            rows.append((row.label, *cells))
+        rows = rows if any(record["dataset"] in datasets for record in records) else []
+        return Grid(tuple(head), tuple(rows))
+
+    return table
+
+
+def _details(dataset: str) -> Callable[[Records], Grid]:
+    """Everything about one data set."""
+    head = ("method", "test accuracy %", "best", "train accuracy %", "purity %", "NMI %", "ARI %", "seeds")
+
+    def table(records: Records) -> Grid:
+        rows = []
+        for row in ROWS:
+            if mine := _of(records, row.recipe(dataset), dataset):
+                more = [cell(values(mine, metric)) for metric in ("purity", "nmi", "ari")]
+                train, seeds = cell(values(mine, split="train")), str(len(mine))
+                rows.append((row.label, accuracy_cell(mine), best(mine), train, *more, seeds, _seconds(mine)))
+        return Grid((*head, "seconds (longest)"), tuple(rows))
+
+    return table
+
+
+# ---- the ablation ------------------------------------------------------------------------------------------------
+
+ABLATION_ROWS = {
+    "enum_y_bernoulli": ("EnumY", "NVISA (Bernoulli)"),
+    "enum_y": ("EnumY", "NVISA"),
+    "enum_y_annealed": ("EnumY", "NVISA*"),
+    "nvil": ("NVIL", "NVISA"),
+    "nvil_annealed": ("NVIL", "NVISA*"),
+    "vimco": ("VIMCO", "NVISA"),
+    "vimco_bernoulli": ("VIMCO", "NVISA (Bernoulli)"),
+    "vimco_1000": ("VIMCO", "NVISA (1000 samples)"),
+    "vimco_1000_annealed": ("VIMCO", "NVISA*(1000 samples)"),
+    "vimco_mean_field_annealed": ("VIMCO", "NVISA* (mean-field)"),
+    "vimco_annealed": ("VIMCO", "NVISA*"),
+    "vimco_annealed_gmm": ("VIMCO", "NVISA*, AE+GMM start"),
+}
+
+
+def _ablation(budget: str, dataset: str) -> Callable[[Records], Grid]:
+    """The slides' second table; a star is std annealing."""
+    head = ("inference", "method", "accuracy %", "best", "NMI %", "purity %", "seeds", "seconds (longest)")
+    slides = {(inference, method): accuracy for inference, method, accuracy in paper.ABLATION}
+
+    def table(records: Records) -> Grid:
+        rows = []
+        for name, labels in ABLATION_ROWS.items():
+            if mine := _of(records, f"{budget}/{name}", dataset):
+                more = [cell(values(mine, metric)) for metric in ("nmi", "purity")]
+                published = slides.get(labels, paper.WITH_AE_GMM_INIT)
+                measured = (accuracy_cell(mine), best(mine), *more, str(len(mine)), _seconds(mine))
+                rows.append((*labels, *measured, published))
+        return Grid((*head, "slides, MNIST"), tuple(rows))
+
+    return table
+
+
+def _selection(records: Records) -> Grid:
     """How well label-free scores order runs of the recipe "selection" by their accuracy."""
-    head = (
-        "| data | runs | accuracy % | picked by I(Y; Y') | rank correlation of I(Y; Y') | of the bound |\n"
-        "|---|---|---|---|---|---|"
-    )
+    head = ("data", "runs", "accuracy %", "picked by I(Y; Y')", "rank correlation of I(Y; Y')", "of the bound")
     mine = [record for record in records if record["recipe"] == "selection" and record["status"] == "ok"]
     rows = []
     for name in sorted({record["dataset"] for record in mine}):
         runs = [record for record in mine if record["dataset"] == name]
         accuracy, information = values(runs), [run["neighbour_information"] for run in runs]
         bound = [run["history"][-1]["bound"] for run in runs]
-        picked = accuracy[max(range(len(runs)), key=information.__getitem__)]
-        columns = [
+        columns = (
             name,
             str(len(runs)),
             f"{cell(accuracy)}, best {max(accuracy):.2f}",
-            f"{picked:.2f}",
+            f"{accuracy[max(range(len(runs)), key=information.__getitem__)]:.2f}",
             f"{spearmanr(information, accuracy).statistic:.2f}",
             f"{spearmanr(bound, accuracy).statistic:.2f}",
-        ]
-        rows.append("| " + " | ".join(columns) + " |")
-    return "\n".join([head, *rows]) if rows else NO_RECORD
+        )
+        rows.append(columns)
+    return Grid(head, tuple(rows))
 
 
-TABLES: dict[str, Callable[[list[Record]], str]] = {
-    "default": _by_recipe("default", lambda name: NVISA_MEAN_STD.get(name, "-")),
-    "bound_alone_random": _by_recipe("bound_alone/random", lambda name: NVISA_MEAN_STD.get(name, "-")),
-    "gmvae": _by_recipe("gmvae/default", lambda name: dict(zip(DATASETS, TABLE["GMVAE"], strict=True)).get(name, "-")),
+TABLES: dict[str, Callable[[Records], Grid]] = {
+    "default": _by_recipe("default", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
+    "bound_alone_random": _by_recipe("bound_alone/random", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
+    "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
+    "gmvae": _by_recipe(
+        "gmvae/default", lambda name: dict(zip(paper.DATASETS, paper.TABLE["GMVAE"], strict=True)).get(name, "-")
+    ),
+    "table1": _overview(IMAGES, beside=True),
+    "features": _overview(FEATURES, beside=False),
+    "resnet50": _overview(SLIDES, beside=True),
+    **{name: _details(name) for name in (*IMAGES, *FEATURES)},
+    "ablation": _ablation("ablation", "digits"),
+    "ablation_short": _ablation("ablation_short", "mnist"),
     "selection": _selection,
-    "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: WITH_AE_GMM_INIT if name == "mnist" else "-"),
 }
 
 
-def rewrite(text: str, records: list[Record]) -> str:
+def rendered(name: str, records: Records, render: Callable[[Grid], str] = markdown) -> str:
+    """The table as text, or a sentence where no record is."""
+    grid = TABLES[name](records)
+    return render(grid) if grid.rows else NO_RECORD
+
+
+def rewrite(text: str, records: Records) -> str:
     """The document with every marked place filled from the records."""
-    return PLACE.sub(lambda place: f"{place[1]}{TABLES[place[2]](records)}\n{place[3]}", text)
+    return PLACE.sub(lambda place: f"{place[1]}{rendered(place[2], records)}\n{place[3]}", text)
 
 
 def main(arguments: list[str] | None = None) -> None:

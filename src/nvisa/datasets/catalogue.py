@@ -1,9 +1,18 @@
 """What exists and where it is published: names, mirrors, digests, classes. Facts only, no code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-__all__ = ["CIFAR10_CLASSES", "FEATURE_SETS", "IDX_SETS", "FeatureSet", "IdxFile", "IdxSet"]
+__all__ = [
+    "ARCHIVE_SETS",
+    "CIFAR10_CLASSES",
+    "FEATURE_SETS",
+    "IDX_SETS",
+    "ArchiveSet",
+    "FeatureSet",
+    "IdxFile",
+    "IdxSet",
+]
 
 Role = Literal["X_train", "y_train", "X_test", "y_test"]
 
@@ -28,6 +37,30 @@ class IdxSet:
     classes: tuple[str, ...]
     n_train: int = 60_000
     n_test: int = 10_000
+
+
+@dataclass(frozen=True)
+class ArchiveSet:
+    """Images published as one .tar.gz of binary files: its address and MD5, and the MD5 of each file we need.
+
+    An image is 3 planes of `side` x `side` bytes, by rows, or by columns if `column_major`. `label_bytes` of them
+    stand before each image, of which the byte `label` counts; 0: labels are in files of their own, from 1.
+    """
+
+    url: str
+    md5: str
+    n_bytes: int
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    n_train: int
+    n_test: int
+    side: int
+    label_bytes: int
+    label: int = 0
+    column_major: bool = False
+    classes: tuple[str, ...] = ()
+    classes_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +176,67 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+
+STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+CIFAR = "https://www.cs.toronto.edu/~kriz/"
+CIFAR100 = ArchiveSet(
+    url=f"{CIFAR}cifar-100-binary.tar.gz",
+    md5="03b5dce01913d631647c71ecec9e9cb8",
+    n_bytes=168_513_733,
+    folder="cifar100",
+    train={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15"},
+    test={"test.bin": "4499cfba6c016c1be1438163640a0898"},
+    n_train=50_000,
+    n_test=10_000,
+    side=32,
+    label_bytes=2,  # superclass, class
+    label=1,
+    classes_file="fine_label_names.txt",
+)
+
+ARCHIVE_SETS: dict[str, ArchiveSet] = {
+    "cifar10": ArchiveSet(
+        url=f"{CIFAR}cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        n_bytes=170_052_171,
+        folder="cifar10",
+        train={
+            "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+            "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+        },
+        test={"test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d"},
+        n_train=50_000,
+        n_test=10_000,
+        side=32,
+        label_bytes=1,
+        classes=CIFAR10_CLASSES,
+    ),
+    "cifar100": CIFAR100,
+    "cifar100_coarse": replace(CIFAR100, label=0, classes_file="coarse_label_names.txt"),
+    "stl10": ArchiveSet(
+        url="http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        md5="91f7769df0f17e558f3565bffb0c7dfb",
+        n_bytes=2_640_397_119,
+        folder="stl10",
+        train={
+            "train_X.bin": "918c2871b30a85fa023e0c44e0bee87f",
+            "train_y.bin": "5a34089d4802c674881badbb80307741",
+        },
+        test={
+            "test_X.bin": "7f263ba9f9e0b06b93213547f721ac82",
+            "test_y.bin": "36f9794fa4beb8a2c72628de14fa638e",
+        },
+        n_train=5_000,
+        n_test=8_000,
+        side=96,
+        label_bytes=0,
+        column_major=True,
+        classes=STL10_CLASSES,
+    ),
+}
 
 FEATURE_SETS: dict[str, FeatureSet] = {
     "cifar10_effnet_lite2": FeatureSet("cifar10_effnet_lite2.npz", 50_000, 10_000, classes=CIFAR10_CLASSES),

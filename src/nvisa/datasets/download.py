@@ -31,7 +31,8 @@ def download(
     urls: Sequence[str],
     target: Path,
     *,
-    sha256: str,
+    sha256: str | None = None,
+    md5: str | None = None,
     progress: Progress | None = None,
     rounds: int = 3,
     pause: float = 1.0,
@@ -47,8 +48,10 @@ def download(
     ----------
     urls : sequence of str
         Mirrors of one file, tried in order, `rounds` times over, `pause` seconds between rounds.
-    sha256 : str
+    sha256 : str, optional
         Digest of the file as published.
+    md5 : str, optional
+        In its place, where nothing better was published.
     progress : callable, optional
         Called as progress(file name, bytes here, bytes in all or None).
 
@@ -64,7 +67,7 @@ def download(
     for url in _in_rounds(urls, rounds, pause):
         try:
             _continue(url, part, progress=progress, timeout=timeout)
-            _check(part, url, sha256)
+            _check(part, url, *(("sha256", sha256) if sha256 else ("md5", md5)))
         except NETWORK_ERRORS as error:
             failures.append(DownloadError(f"{url}: {error}"))
         except ChecksumError as error:
@@ -123,14 +126,14 @@ def _continue(url: str, part: Path, *, progress: Progress | None, timeout: float
         raise ConnectionError(f"connection cut after {done} of {total} bytes")
 
 
-def _check(part: Path, url: str, sha256: str) -> None:
+def _check(part: Path, url: str, algorithm: str, expected: str | None) -> None:
     """Remove `part` and complain if it is not the published file."""
     with part.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if got != sha256:
-        n_bytes = part.stat().st_size
+        got = hashlib.file_digest(file, algorithm).hexdigest()
+    if got != expected:
+        n_bytes, kind = part.stat().st_size, {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
         part.unlink()
-        raise ChecksumError(f"{url}: expected SHA-256 {sha256}, got {got} ({n_bytes} bytes)")
+        raise ChecksumError(f"{url}: expected {kind} {expected}, got {got} ({n_bytes} bytes)")
 
 
 def _verdict(target: Path, failures: Sequence[Exception]) -> Exception:

@@ -1,12 +1,14 @@
 """Data sets by name: found in the data home, fetched from the official mirrors, verified, as float32 rows.
 
 data home = the argument, else $NVISA_DATA_HOME, else $XDG_CACHE_HOME/nvisa, else ~/.cache/nvisa
-<home>/mnist/train-images-idx3-ubyte.gz ...      <home>/features/<name>.npz
+<home>/mnist/train-images-idx3-ubyte.gz ...   <home>/cifar10/data_batch_1.bin ...   <home>/features/<name>.npz
 """
 
 import difflib
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
+from nvisa.datasets import archives
 from nvisa.datasets.arrays import Float32, dequantized, open_npz, scale_images
-from nvisa.datasets.catalogue import FEATURE_SETS, IDX_SETS, FeatureSet, IdxFile
+from nvisa.datasets.catalogue import ARCHIVE_SETS, FEATURE_SETS, IDX_SETS, FeatureSet, IdxFile
 from nvisa.datasets.download import Progress, download, locked
 from nvisa.datasets.errors import DataError
 from nvisa.datasets.idx import parse_idx, read_verified
@@ -42,7 +45,8 @@ class Dataset:
     classes : tuple of str
     digest : str
         SHA-256 of the source. IDX sets: of the listing `sha256sum` prints for the four unpacked files, in
-        the order X_train, y_train, X_test, y_test; feature files: of the file; digits: of X then y.
+        the order X_train, y_train, X_test, y_test; archives: of `md5sum`'s for theirs, train then test;
+        feature files: of the file; digits: of X then y.
     """
 
     name: str
@@ -104,7 +108,8 @@ def load(
     Parameters
     ----------
     name : str
-        "digits", "mnist", "fashion_mnist", or the name of a file in <data home>/features.
+        "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar100_coarse", "stl10", or the name of a file
+        in <data home>/features.
     data_home : path, optional
         Default: $NVISA_DATA_HOME, else $XDG_CACHE_HOME/nvisa, else ~/.cache/nvisa. Only read from when
         the files are there.
@@ -125,6 +130,10 @@ def load(
         if download and _missing(home, name):
             fetch(name, home, progress=progress)
         return _load_idx(home, name)
+    if name in ARCHIVE_SETS:
+        if download:
+            fetch(name, home, progress=progress)
+        return _load_archive(home, name)
     return _load_features(home, name)
 
 
@@ -141,17 +150,19 @@ def fetch(name: str, data_home: str | Path | None = None, *, progress: Progress 
     home = _home(data_home)
     if name == "digits":
         return ()
+    if name in ARCHIVE_SETS:
+        spec = ARCHIVE_SETS[name]
+        folder = home / spec.folder
+        if archives.missing_files(folder, spec):
+            with _writing(folder):
+                archives.fetch_archive(folder, spec, progress)
+        return tuple(folder / file for file in (*spec.train, *spec.test))
     if name not in IDX_SETS:
         return (_feature_path(home, name),)
     folder = home / name
     if any(_sound(folder, file) is None for file in IDX_SETS[name].files):
-        try:
+        with _writing(folder):
             _fetch_idx(folder, name, progress)
-        except OSError as error:
-            raise DataError(
-                f"{folder}: expected a folder that can be written to, got {error}. "
-                "Try another data home (NVISA_DATA_HOME) or free some space."
-            ) from error
     return tuple(path for file in IDX_SETS[name].files if (path := _find(folder, file)))
 
 
@@ -162,7 +173,20 @@ def available(data_home: str | Path | None = None) -> tuple[Availability, ...]:
     idx_sets = (_idx_availability(home, name) for name in IDX_SETS)
     found = {path.stem for path in (home / "features").glob("*.npz")} - _reserved()
     features = (_feature_availability(home, name) for name in [*FEATURE_SETS, *sorted(found - set(FEATURE_SETS))])
-    return (digits, *idx_sets, *features)
+    packed = (_archive_availability(home, name) for name in ARCHIVE_SETS)
+    return (digits, *idx_sets, *packed, *features)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say what to do where a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder that can be written to, got {error}. "
+            "Try another data home (NVISA_DATA_HOME) or free some space."
+        ) from error
 
 
 def _home(path: str | Path | None) -> Path:
@@ -170,7 +194,7 @@ def _home(path: str | Path | None) -> Path:
 
 
 def _reserved() -> set[str]:
-    return {"digits", *IDX_SETS}
+    return {"digits", *IDX_SETS, *ARCHIVE_SETS}
 
 
 # IDX sets ---------------------------------------------------------------------------------------------
@@ -234,6 +258,34 @@ def _idx_availability(home: Path, name: str) -> Availability:
     paths = [path for file in spec.files if (path := _find(home / name, file))]
     present = len(paths) == len(spec.files)
     n_bytes = sum(path.stat().st_size for path in paths) if present else sum(file.n_bytes for file in spec.files)
+    return Availability(name, spec.n_train, spec.n_test, present, fetchable=True, n_bytes=n_bytes)
+
+
+# Binary archives --------------------------------------------------------------------------------------
+
+
+def _load_archive(home: Path, name: str) -> Dataset:
+    spec = ARCHIVE_SETS[name]
+    splits = {split: archives.read_images(home / spec.folder, spec, split) for split in ("train", "test")}
+    rows = {split: scale_images(images.reshape(len(images), -1)) for split, (images, _) in splits.items()}
+    names = archives.class_names(home / spec.folder, spec)
+    return Dataset(
+        name=name,
+        X_train=rows["train"],
+        y_train=splits["train"][1],
+        X_test=rows["test"],
+        y_test=splits["test"][1],
+        feature_shape=(spec.side, spec.side, 3),
+        classes=names or tuple(str(k) for k in range(int(splits["train"][1].max()) + 1)),
+        digest=hashlib.sha256(archives.listing(spec).encode()).hexdigest(),
+    )
+
+
+def _archive_availability(home: Path, name: str) -> Availability:
+    spec = ARCHIVE_SETS[name]
+    folder = home / spec.folder
+    present = not archives.missing_files(folder, spec)
+    n_bytes = sum((folder / file).stat().st_size for file in (*spec.train, *spec.test)) if present else spec.n_bytes
     return Availability(name, spec.n_train, spec.n_test, present, fetchable=True, n_bytes=n_bytes)
 
 

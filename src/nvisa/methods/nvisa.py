@@ -90,7 +90,7 @@ class Ascent:
     """The objective of one training step: the bound per feature, and the consistency of q(y|x) if asked for."""
 
     densities: Densities
-    inference: str
+    inference: str | None
     n_samples: int
     reparameterise: bool
     floor_x: Callable[[float], float]
@@ -125,7 +125,9 @@ class Ascent:
     def bound(
         self, x: Data, h: Float[Tensor, "B H"], log_q_y: LogClusters, fraction: float
     ) -> tuple[PerExample, dict[str, Tensor]]:
-        """The bound on ``log p(x)`` of x in the networks' units, and the terms it is made of."""
+        """The bound on ``log p(x)`` of x in the networks' units, and its terms; zero without inference."""
+        if self.inference is None:
+            return torch.zeros_like(x[:, 0]), {}
         floor_x, floor_z = self.floor_x(fraction), self.floor_z(fraction)
         enumerated = self.inference == "enum_y"
         drawn = draw(
@@ -185,7 +187,8 @@ class NVISA(GenerativeClusterer):
     n_clusters
         K.
     inference
-        Gradient estimator: "vimco", "nvil" or "enum_y".
+        Gradient estimator: "vimco", "nvil" or "enum_y". None is a control: q(y|x) by consistency alone, without a
+        bound, so that p(x|z) and all that rests on it (``sample``, ``score_samples``) stay where they started.
     n_samples
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
@@ -228,7 +231,7 @@ class NVISA(GenerativeClusterer):
         self,
         n_clusters: int = 10,
         *,
-        inference: str = "vimco",
+        inference: str | None = "vimco",
         n_samples: int = 3,
         likelihood: str = "gaussian_shared",
         posterior: str = "joint",
@@ -265,7 +268,7 @@ class NVISA(GenerativeClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
-        one_of("inference", self.inference, ("vimco", "nvil", "enum_y"))
+        one_of("inference", self.inference, ("vimco", "nvil", "enum_y", None))
         check_likelihood(self.likelihood, X)
         one_of("posterior", self.posterior, ("joint", "mean_field"))
         if isinstance(self.init, str):
@@ -273,6 +276,8 @@ class NVISA(GenerativeClusterer):
         for settings in self._consistency():
             if isinstance(settings, Augment):
                 settings.shape_of(X.shape[1])
+        if self.inference is None and self.consistency is None:
+            raise ValueError("inference=None leaves only consistency to train with, got consistency=None: try 'vat'.")
         at_least("n_init", self.n_init, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
 

@@ -1,0 +1,38 @@
+"""Controls: what a table's rows are held against. Clusterers as recipes want them, made from scikit-learn and NVISA.
+
+k-means sees the rows as they are; the mixture has full covariances on 50 principal components, since 784 x 784
+covariances of 6,000 rows are noise. "vat" is NVISA's q(y|x) with the consistency and information terms and no bound,
+from random weights: IMSAT (Hu et al., ICML 2017) on NVISA's networks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from nvisa.methods.nvisa import NVISA
+
+__all__ = ["CONTROLS"]
+
+
+def kmeans(n_clusters: int, random_state: int) -> KMeans:
+    """k-means, the tightest of 10 starts."""
+    return KMeans(n_clusters, n_init=10, random_state=random_state)
+
+
+def gmm(n_clusters: int, random_state: int) -> Pipeline:
+    """Principal components, then a full-covariance mixture from one k-means start."""
+    components = PCA(50, svd_solver="randomized", random_state=random_state)
+    mixture = GaussianMixture(n_clusters, reg_covar=1e-4, max_iter=200, random_state=random_state)
+    return make_pipeline(components, mixture)
+
+
+def vat(n_clusters: int, random_state: int) -> NVISA:
+    """Consistency and information alone."""
+    return NVISA(n_clusters, inference=None, init="random", random_state=random_state)
+
+
+CONTROLS: dict[str, Callable[..., Any]] = {"kmeans": kmeans, "gmm": gmm, "vat": vat}

