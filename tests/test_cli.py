@@ -104,7 +104,7 @@ def test_fit_then_the_commands_that_it_prints(frame, write, capsys):
     has_labels = write not in (write_parquet, write_npy)
     assert ("agreement with the labels, which training did not see:" in printed.out) == has_labels
     lines = printed.out.partition("next:\n")[2].splitlines()
-    assert len(lines) == 2 + has_labels
+    assert len(lines) == 3 + has_labels
     for line in lines:
         words = shlex.split(line)
         assert cli.main(words[words.index("nvisa") + 1 :] if "nvisa" in words else words[1:]) == 0

@@ -232,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_evaluate(commands)
     _add_sample(commands)
+    _add_report(commands)
     _add_data(commands)
     _add_features(commands)
     _add_bench(commands)
@@ -298,6 +299,22 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--mean", action="store_true", help="the mean of p(x|z) instead of a draw, as for pictures")
     parser.add_argument("--seed", type=int, help="default: the model's own")
     parser.add_argument("--out", required=True, metavar="FILE", help=".npy, .npz, .csv, .parquet, or .png for images")
+
+
+def _add_report(commands: Any) -> None:
+    def run(args: argparse.Namespace) -> None:
+        how = {"data": args.data, "split": args.split, "maps": args.maps}
+        result = _commands().report(args.paths, args.out, _reading(args), **how)
+        _tell(args, result, lambda r: f"wrote {r['out']} ({r['n_bytes'] / 1e6:.1f} MB): open it in a browser")
+
+    parser = _add(commands, "report", run, "write one HTML page about a model and its rows, or about records")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a model directory; or records of a benchmark")
+    parser.add_argument("--data", metavar="DATA", help="rows to look at: " + DATA_HELP)
+    parser.add_argument("--split", choices=("train", "test"), help="of a data set with a name (default test, if any)")
+    names = ("auto", "pca", "tsne", "umap")
+    parser.add_argument("--maps", nargs="+", choices=names, default=["auto", "pca"], help="default: auto pca")
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="an .html (default report.html)")
+    _add_reading(parser)
 
 
 def _add_data(commands: Any) -> None:

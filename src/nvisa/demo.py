@@ -135,8 +135,9 @@ def _draw_latent(path: Path, clusterer: NVISA, X: Array, *, quick: bool) -> str:
 def _next(folder: Path) -> str:
     lines = [
         command("sample", folder / "model", "-n", 100, "--mean", "--out", folder / "more.png"),
+        command("report", folder / "model", "--data", "digits", "--out", folder / "report.html"),
         command("fit", "your.csv", "--n-clusters", 5, "--out", "my-model"),
         command("predict", "my-model", "your.csv", "--out", "labels.csv"),
     ]
-    return "\n".join(["\nNext, more digits, and your own file (.csv, .parquet, .npy, .npz, a folder of images):"]
+    return "\n".join(["\nNext, more digits, a page about the fit, and your own file (.csv, .parquet, .npy, a folder):"]
                      + [f"  {line}" for line in lines])  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["as_images", "save_grid", "save_scatter"]
+__all__ = ["as_images", "brightness", "save_grid", "save_scatter"]
 
 Array = NDArray[np.floating]
 Block = tuple[str, Sequence[Array]]
@@ -15,10 +15,16 @@ INCH = 0.45  # side of one image on paper
 DPI = 120
 
 
-def as_images(X: Array, feature_shape: Sequence[int]) -> Array:
+def brightness(X: Array) -> tuple[float, float]:
+    """Values of black and white: 0 and 1 for data near [0, 1], the extremes for others, such as 0..255."""
+    low, high = float(X.min()), float(X.max())
+    return (low, high) if high > 2 or low < -1 else (0.0, 1.0)
+
+
+def as_images(X: Array, feature_shape: Sequence[int], *, limits: tuple[float, float] | None = None) -> Array:
     """Rows [N D] as images [N H W] or [N H W 3] with values in [0, 1].
 
-    Values near [0, 1] are clipped to it; others, such as 0..255, are stretched from their extremes.
+    What lies outside ``limits``, by default the :func:`brightness` of these rows, is clipped.
 
     Raises
     ------
@@ -29,7 +35,7 @@ def as_images(X: Array, feature_shape: Sequence[int]) -> Array:
     shape = shape[:2] if len(shape) == 3 and shape[2] == 1 else shape
     if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
         raise ValueError(f"expected images of shape (H, W) or (H, W, 3), got {shape}. Try a table instead.")
-    low, high = (X.min(), X.max()) if X.max() > 2 or X.min() < -1 else (0.0, 1.0)
+    low, high = brightness(X) if limits is None else limits
     return ((X - low) / max(high - low, 1e-12)).clip(0, 1).reshape(len(X), *shape)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nvisa import datasets, metrics, pictures
 from nvisa.checkpoint import where
 from nvisa.commands.choosing import choose_k, choose_k_text
+from nvisa.commands.pages import report
 from nvisa.commands.results import check_output, command, replacing, write_arrays, write_table
 from nvisa.commands.rows import Reading, Rows, aligned, as_frame, read_rows
 from nvisa.commands.understanding import understand, understanding_text
@@ -31,6 +32,7 @@ __all__ = [
     "fit",
     "list_data",
     "predict",
+    "report",
     "sample",
     "understanding_text",
 ]
@@ -124,6 +126,7 @@ def _next_commands(data: str, out: str, rows: Rows, reading: Reading) -> list[st
         lines.append(["sample", out, "-n", 100, "--out", "samples.csv"])
     if rows.labels is not None:
         lines.append(["evaluate", out, *read])
+    lines.append(["report", out, "--data", *read, "--out", "report.html"])
     return [command(*line) for line in lines]
 
 

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -302,6 +303,16 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         check_is_fitted(self)
         save(self, path, extra=extra)
 
+    def report(self, X: Rows = None, y: Any = None, *, out: str | Path = "report.html", **options: Any) -> Path:
+        """Write one HTML page about the fit, and about the rows X if given, that opens offline.
+
+        Map of the latent space, gallery of every cluster, anomalies, neighbours, curves, and the agreement with
+        labels y if given. ``options`` are those of :func:`nvisa.report.write_report`, among them
+        ``feature_shape`` for rows that are images. Needs the extra "report". Returns the path.
+        """
+        # By name: a page knows clusterers, and no clusterer imports a page.
+        return import_module("nvisa.report").write_report(self, X, y, out=out, **options)
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere, and without callbacks."""
         state = {name: v for name, v in super().__getstate__().items() if name not in ("_callback", "_progress")}
@@ -327,6 +338,10 @@ class GenerativeClusterer(DeepClusterer):
     def _reconstruct(self, x: Data) -> Data:
         """The mean of p(x|z) at the latent vector of each row."""
 
+    def _prototypes(self) -> Float[Tensor, "K D"] | None:
+        """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
+        return None
+
     def _jacobian(self) -> Tensor | float:
         """From the networks' units to the user's; a Bernoulli pixel has none."""
         return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
@@ -346,6 +361,13 @@ class GenerativeClusterer(DeepClusterer):
     def reconstruct(self, X: Rows) -> Array:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
         return self._stream(self._reconstruct, X)
+
+    def prototypes(self) -> Array | None:
+        """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
+        check_is_fitted(self)
+        with torch.inference_mode():
+            x = self._prototypes()
+        return None if x is None else x.cpu().numpy()
 
     def sample(
         self,

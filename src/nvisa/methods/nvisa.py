@@ -378,6 +378,9 @@ class NVISA(GenerativeClusterer):
         x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
         return net.rescale.inverse(x)
 
+    def _prototypes(self) -> Float[Tensor, "K D"]:
+        return self.module_.rescale.inverse(self.module_.reconstruct(self.module_.prior.loc))
+
     def _log_q_y(self, x: Data) -> LogClusters:
         return self.module_.log_posterior(self.module_.rescale(x))
 

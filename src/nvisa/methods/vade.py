@@ -183,5 +183,8 @@ class VaDE(GenerativeClusterer):
         z = self.module_.prior.draw(y, generator)
         return self.module_.draw(z, generator if noise else None, self.std_floor)
 
+    def _prototypes(self) -> Float[Tensor, "K D"]:
+        return self.module_.draw(self.module_.prior.loc, None, self.std_floor)
+
     def _reconstruct(self, x: Data) -> Data:
         return self.module_.draw(self.module_.code(x), None, self.std_floor)

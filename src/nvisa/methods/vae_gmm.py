@@ -169,5 +169,8 @@ class VAEGMM(GenerativeClusterer):
         z = self.module_.mixture.draw(y, generator)
         return self.module_.draw(z, generator if noise else None, self.std_floor)
 
+    def _prototypes(self) -> Float[Tensor, "K D"]:
+        return self.module_.draw(self.module_.mixture.loc, None, self.std_floor)
+
     def _reconstruct(self, x: Data) -> Data:
         return self.module_.draw(self.module_.code(x), None, self.std_floor)

@@ -1,0 +1,36 @@
+"""Templates to text. Everything is escaped, and the page's policy lets only its own scripts run."""
+
+from importlib.resources import files
+from typing import Any
+
+from nvisa.report.pack import plotly_js, script_hash
+
+__all__ = ["MISSING", "render"]
+
+MISSING = 'The report page needs jinja2, pillow and plotly. Try pip install "nvisa[report]".'
+
+
+def render(template: str, payload: dict[str, Any], **context: Any) -> str:
+    """The page: the template with its context, the scripts, and the payload that they draw.
+
+    Raises
+    ------
+    ImportError
+        If the extra "report" is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  of the extra
+
+        library, library_hash = plotly_js()
+    except ImportError as error:
+        raise ImportError(f"{MISSING} ({error})") from error
+    loader = PackageLoader("nvisa.report", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = files("nvisa.report") / "templates"
+    script, style = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css"))
+    allowed = f"{script_hash(script)} {library_hash}"
+    return environment.get_template(template).render(
+        **context, payload=payload, library=library, script=script, style=style, allowed=allowed
+    )
