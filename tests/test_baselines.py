@@ -304,6 +304,7 @@ def test_the_command_line_says_what_cannot_be_drawn_from(tmp_path):
         ("bound_alone/gmm", "nvisa-bound_alone-gmm-seed3.json"),
         ("dec/default", "dec-default-seed3.json"),
         ("vade/bernoulli", "vade-bernoulli-seed3.json"),
+        ("ltvae_full/bernoulli", "ltvae_full-bernoulli-seed3.json"),
     ],
 )
 def test_a_record_is_named_after_its_method(tmp_path, recipe, file):
@@ -312,7 +313,8 @@ def test_a_record_is_named_after_its_method(tmp_path, recipe, file):
 
 def test_every_recipe_builds_its_method_and_no_two_share_a_record(tmp_path):
     for name, recipe in RECIPES.items():
-        assert type(recipe.build(7, 0)) is METHODS[recipe.method], name
+        if recipe.method in METHODS:  # or a control
+            assert type(recipe.build(7, 0)) is METHODS[recipe.method], name
         assert recipe.build(7, 0).n_clusters == 7
     assert len({record_path(tmp_path, "digits", name, 0) for name in RECIPES}) == len(RECIPES)
-    assert {recipe.method for recipe in RECIPES.values()} == set(METHODS)
+    assert {recipe.method for recipe in RECIPES.values()} >= set(METHODS)

@@ -12,7 +12,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nvisa import VAT, Augment, checkpoint
-from nvisa.methods import AEGMM, DEC, GMVAE, METHODS, NVISA, VAEGMM, VaDE, load
+from nvisa.methods import AEGMM, DEC, GMVAE, LTVAE, METHODS, NVISA, VAEGMM, VaDE, load
 from nvisa.methods.base import GenerativeClusterer
 from nvisa.metrics import accuracy
 from nvisa.nets import Network
@@ -34,6 +34,7 @@ def make(name, epochs, **settings):
         "dec": (DEC, {"n_init": 2, "pretraining": training, "update_interval": 20}),
         "vade": (VaDE, {"n_init": 2, "pretraining": training}),
         "gmvae": (GMVAE, {"init": "gmm", "noise_dim": 2, "pretraining": training}),
+        "ltvae": (LTVAE, {"n_init": 2, "pretraining": training, "structure": "search"}),
     }[name]
     return kind(**{**SMALL, "training": training, **own, **settings})
 

@@ -12,8 +12,8 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"shapes"},
     {"distributions"},
     {"fused"},
-    {"bounds", "checkpoint", "consistency", "nets", "schedules"},
-    {"training", "scaling", "autoencoders", "mixture_vae"},
+    {"bounds", "checkpoint", "consistency", "nets", "schedules", "latent_tree"},
+    {"training", "scaling", "autoencoders", "mixture_vae", "tree_search"},
     {"initialisation"},
     {"methods.base"},
     {"methods.*"},  # one method, one file: none imports another

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
     from nvisa.methods.gmvae import GMVAE
+    from nvisa.methods.ltvae import LTVAE
     from nvisa.methods.nvisa import NVISA, StdFloor
     from nvisa.methods.vade import VaDE
     from nvisa.methods.vae_gmm import VAEGMM
@@ -26,6 +27,7 @@ __all__ = [
     "AEGMM",
     "DEC",
     "GMVAE",
+    "LTVAE",
     "NVISA",
     "VAEGMM",
     "VAT",
@@ -50,6 +52,7 @@ _HOMES = {
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
     "methods.gmvae": ("GMVAE",),
+    "methods.ltvae": ("LTVAE",),
     "methods.nvisa": ("NVISA", "StdFloor"),
     "methods.vade": ("VaDE",),
     "methods.vae_gmm": ("VAEGMM",),

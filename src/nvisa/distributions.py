@@ -18,6 +18,7 @@ __all__ = [
     "log_bernoulli",
     "log_mean_exp",
     "log_normal",
+    "log_normal_tril",
     "noise_like",
     "responsibilities",
 ]
@@ -41,6 +42,19 @@ def log_normal(x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[
     ``- sum_d [ (x_d - loc_d)^2 / (2 scale_d^2) + log scale_d + log(2 pi) / 2 ]``
     """
     return -(0.5 * ((x - loc) / scale).square() + scale.log() + HALF_LOG_2PI).sum(-1)
+
+
+def log_normal_tril(
+    x: Float[Tensor, "B D"], loc: Float[Tensor, "K D"], tril: Float[Tensor, "K D D"]
+) -> Float[Tensor, "B K"]:
+    """``log N(x; loc_k, L_k L_k^T)`` of each row in each component, ``L_k`` lower triangular.
+
+    The inverse of every ``L_k`` is made once, so that all rows and components are one matrix product.
+    """
+    inverse = torch.linalg.solve_triangular(tril, torch.eye(x.shape[-1]).to(tril).expand_as(tril), upper=False)
+    white = (inverse.flatten(0, 1) @ x.T).unflatten(0, loc.shape) - inverse @ loc[..., None]  # [K D B]
+    log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return -(0.5 * white.square().sum(1).T + log_det + x.shape[-1] * HALF_LOG_2PI)
 
 
 def log_bernoulli(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

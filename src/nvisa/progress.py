@@ -29,7 +29,9 @@ def clock(seconds: float) -> str:
 
 
 def time_left(record: Record) -> float:
-    """Seconds to the end of the record's stage, at the pace so far."""
+    """Seconds to the end of the record's stage, at the pace so far or, of a structure search, at the most."""
+    if "seconds_a_move" in record:
+        return record["seconds_a_move"] * (record["n_epochs"] - record["epoch"])
     return record["seconds"] / record["epoch"] * (record["n_epochs"] - record["epoch"])
 
 
@@ -46,7 +48,9 @@ def describe(record: Record) -> str:
         parts.append(f"{record['clusters_in_use']} clusters in use")
     if "std_floor_x" in record:
         parts.append(f"std floor {record['std_floor_x']:.3g}")
-    return " · ".join([*parts, f"{clock(time_left(record))} left"])
+    if "seconds_a_move" in record:
+        parts += [f"BIC {record['bic']:.0f}", f"about {clock(record['seconds_a_move'])} a move, at most"]
+    return " · ".join(parts) + f"{' ' if 'seconds_a_move' in record else ' · '}{clock(time_left(record))} left"
 
 
 SHOWN = {"reconstruction_error": "error", "log_q_of_start": "log q", "bound": "bound"}

@@ -41,7 +41,7 @@ PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
 
 def record_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
     """Where the record of this run stands."""
-    method = RECIPES[recipe].method
+    method = RECIPES[recipe].name
     name = recipe.removeprefix(f"{method}/").replace("/", "-")
     return folder / dataset / f"{method}-{name}-seed{seed}.json"
 
@@ -96,7 +96,7 @@ def _watch(fitted: Any, record: dict[str, Any], data: Dataset) -> dict[str, Any]
 def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> dict[str, Any]:
     """What is known before the fit."""
     return {
-        "method": RECIPES[recipe].method,
+        "method": RECIPES[recipe].name,
         "recipe": recipe,
         "dataset": data.name,
         "dataset_digest": data.digest,
@@ -121,7 +121,7 @@ def _thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _label_free(clusterer: Any) -> dict[str, Any]:
     """Scores that used no label."""
-    names = ("neighbour_information", "start_score", "log_likelihood", "converged")
+    names = ("neighbour_information", "start_score", "log_likelihood", "converged", "information", "structure", "moves")
     return {name: getattr(clusterer, f"{name}_") for name in names if hasattr(clusterer, f"{name}_")}
 
 

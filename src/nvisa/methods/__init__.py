@@ -11,6 +11,7 @@ from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.dec import DEC
 from nvisa.methods.gmvae import GMVAE
+from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA, StdFloor
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
@@ -19,7 +20,7 @@ from nvisa.persistence import ModelError
 from nvisa.schedules import Constant, Cosine, Geometric, Halving
 from nvisa.training import Training
 
-__all__ = ["AEGMM", "DEC", "GMVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
+__all__ = ["AEGMM", "DEC", "GMVAE", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
 
 METHODS: dict[str, type[DeepClusterer]] = {
     "nvisa": NVISA,
@@ -28,6 +29,7 @@ METHODS: dict[str, type[DeepClusterer]] = {
     "dec": DEC,
     "vade": VaDE,
     "gmvae": GMVAE,
+    "ltvae": LTVAE,
 }
 
 # Every settings class that a model directory may name.
@@ -59,6 +61,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     manifest, arrays = persistence.read(path)
     try:
         clusterer = _unfitted(manifest)
+        clusterer._recall(manifest["fitted"])
         n_features = manifest["fitted"]["n_features_in_"]
         with torch.device("meta"):  # without memory of their own, to be filled from the file
             networks = clusterer._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))

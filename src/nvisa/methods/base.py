@@ -136,6 +136,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _networks(self, rescale: Rescale) -> Any:
         """The networks that the settings describe, untrained; :func:`nvisa.load` fills them from the file."""
 
+    def _recall(self, fitted: Mapping[str, Any]) -> None:
+        """Take from a saved model what the shapes of its networks depend on besides the settings: here nothing."""
+
     @abstractmethod
     def _log_q_y(self, x: Data) -> LogClusters:
         """``log q(y|x)``, without sampling."""
@@ -346,6 +349,11 @@ class GenerativeClusterer(DeepClusterer):
         """From the networks' units to the user's; a Bernoulli pixel has none."""
         return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
 
+    @property
+    def _n_found(self) -> int:
+        """Number of clusters that can be drawn: those asked for, unless the method finds their number."""
+        return self.n_clusters
+
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
         return rng.randint(self.n_clusters, size=n)
@@ -398,8 +406,8 @@ class GenerativeClusterer(DeepClusterer):
         check_is_fitted(self)
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
-        if cluster is not None and not 0 <= cluster < self.n_clusters:
-            raise ValueError(f"cluster must be in 0..{self.n_clusters - 1}, got {cluster}.")
+        if cluster is not None and not 0 <= cluster < self._n_found:
+            raise ValueError(f"cluster must be in 0..{self._n_found - 1}, got {cluster}.")
         rng = check_random_state(self.random_state if random_state is None else random_state)
         y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
         with torch.inference_mode():
