@@ -179,7 +179,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             self._fit(checked, rng)
             self.n_iter_ = len(self.history_)
             self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
-        if message := few_in_use(np.bincount(self.labels_, minlength=self.n_clusters)):
+        if message := few_in_use(np.bincount(self.labels_, minlength=self._n_found)):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
@@ -197,6 +197,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
                 "give more rows or ask for fewer clusters."
             )
+
+    @property
+    def _n_found(self) -> int:
+        """Number of clusters: those asked for, unless the method finds it."""
+        return self.n_clusters
 
     @property
     def _network(self) -> Network:
@@ -348,11 +353,6 @@ class GenerativeClusterer(DeepClusterer):
     def _jacobian(self) -> Tensor | float:
         """From the networks' units to the user's; a Bernoulli pixel has none."""
         return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
-
-    @property
-    def _n_found(self) -> int:
-        """Number of clusters that can be drawn: those asked for, unless the method finds their number."""
-        return self.n_clusters
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
