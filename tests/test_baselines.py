@@ -315,6 +315,6 @@ def test_every_recipe_builds_its_method_and_no_two_share_a_record(tmp_path):
     for name, recipe in RECIPES.items():
         if recipe.method in METHODS:  # or a control
             assert type(recipe.build(7, 0)) is METHODS[recipe.method], name
-        assert recipe.build(7, 0).n_clusters == 7
+            assert recipe.build(7, 0).n_clusters == 7
     assert len({record_path(tmp_path, "digits", name, 0) for name in RECIPES}) == len(RECIPES)
     assert {recipe.method for recipe in RECIPES.values()} >= set(METHODS)
