@@ -16,6 +16,7 @@ __all__ = [
     "intrinsic_dimension",
     "merge_by_information",
     "mutual_information",
+    "nearest",
     "neighbour_information",
     "neighbour_joint",
     "neighbour_radius",
@@ -30,8 +31,13 @@ Rows = NDArray[np.integer]
 
 def neighbours(X: Array, k: int) -> Rows:
     """Row numbers of the k nearest other rows of each row [N k], exact; meant for at most 1e5 rows."""
-    k = min(k, len(X) - 1)
-    return NearestNeighbors(n_neighbors=k).fit(X).kneighbors(return_distance=False)
+    return nearest(X, k)[0]
+
+
+def nearest(X: Array, k: int) -> tuple[Rows, Array]:
+    """The k nearest other rows of each row [N k], nearest first, and their distances; exact."""
+    distances, rows = NearestNeighbors(n_neighbors=min(k, len(X) - 1)).fit(X).kneighbors()
+    return rows, distances
 
 
 def intrinsic_dimension(distances: Array) -> float:

@@ -24,9 +24,9 @@ from torch import nn
 
 from nvisa.graph import (
     merge_by_information,
+    nearest,
     neighbour_information,
     neighbour_joint,
-    neighbours,
     refine_by_information,
 )
 from nvisa.shapes import Data, LogClusters, Tensor
@@ -102,20 +102,27 @@ def principal_components(X: Array, rng: RandomState, n_components: int = 50) -> 
     return PCA(n_components, svd_solver="randomized", random_state=rng).fit_transform(X)
 
 
-def umap_points(X: Array, rng: RandomState) -> Array:
-    """UMAP of the rows (McInnes et al. 2018): 20 neighbours, min_dist 0, up to 10 dimensions."""
+def umap_points(X: Array, rows: NDArray[np.integer], distances: Array, rng: RandomState) -> Array:
+    """UMAP of the rows (McInnes et al. 2018): min_dist 0, up to 10 dimensions, on the graph of :func:`nearest`.
+
+    Half of UMAP's own epochs where there are many rows: micro-clusters are cut from the layout, not read off it.
+    """
     n = len(X)
     if n < 15:  # too few for a spectral layout: the rows themselves
         return X
+    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbour
+    graph = np.hstack([itself, rows[:, :-1]]), np.hstack([np.zeros((n, 1)), distances[:, :-1]])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's and umap's notes on threads and on spectral fallbacks
+        warnings.simplefilter("ignore")  # numba's and umap's notes on threads, small data and spectral fallbacks
         from umap import UMAP  # noqa: PLC0415  a slow import that init="random" does not need
 
         reducer = UMAP(
-            n_neighbors=min(20, n - 1),
+            n_neighbors=rows.shape[1],
             n_components=min(10, X.shape[1]),
+            n_epochs=None if n <= 10_000 else 100,
             min_dist=0.0,
             init="spectral" if n > 50 else "random",
+            precomputed_knn=graph,
             random_state=rng.randint(2**31 - 1),
         )
         return reducer.fit_transform(X)
@@ -194,9 +201,11 @@ def find_start(
     codes = encode(module.code, source, rows)
     x = encode(module.rescale, source, rows)
     graph_space = principal_components(x, rng)
-    graph = neighbours(graph_space, 10)
+    near, distances = nearest(graph_space, 20)
+    graph = near[:, :10]
     if isinstance(init, str) and init == "umap":
-        proba, score = merged_microclusters(umap_points(graph_space, rng), graph, n_clusters, rng)
+        points = umap_points(graph_space, near, distances, rng)
+        proba, score = merged_microclusters(points, graph, n_clusters, rng)
         return Start(rows, proba, codes, score)
     if isinstance(init, str):
         proba = mixture(codes, n_clusters, rng).predict_proba(codes)
