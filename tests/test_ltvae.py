@@ -14,13 +14,15 @@ from torch.testing import assert_close
 
 from nvisa import load
 from nvisa.distributions import log_normal_tril
-from nvisa.latent_tree import LatentTree, Statistics, Structure, bic, em
+from nvisa.latent_tree import LatentTree, Statistics, em
 from nvisa.methods import ltvae
 from nvisa.methods.ltvae import LTVAE
 from nvisa.nets import Network, Rescale
 from nvisa.progress import describe, time_left
 from nvisa.training import Training
-from nvisa.tree_search import OPERATORS, Search, information, moves, regular, settle
+from nvisa.tree_moves import OPERATORS, moves, regular, settle
+from nvisa.tree_search import Search, information
+from nvisa.tree_structure import Structure, bic
 from oracles import TIGHT, build, gradients, grid, log_bernoulli, normal
 
 CHAIN = Structure((3, 2, 4), ((0, 1), (1, 2)), ((0, 2), (1,), (3,)), (0, 2, 2))  # the middle one has no pouch

@@ -26,7 +26,7 @@ from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import HALF_LOG_2PI, noise_like
 from nvisa.initialisation import centroids, codes_of, encode, pretrain, subset
-from nvisa.latent_tree import LatentTree, Structure
+from nvisa.latent_tree import LatentTree
 from nvisa.methods.base import (
     Array,
     GenerativeClusterer,
@@ -41,7 +41,9 @@ from nvisa.nets import Network, Rescale, whiten
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
-from nvisa.tree_search import OPERATORS, STATE_OPERATORS, Model, Search, information, settle
+from nvisa.tree_moves import OPERATORS, STATE_OPERATORS, Model, settle
+from nvisa.tree_search import Search, information
+from nvisa.tree_structure import Structure
 
 __all__ = ["LTVAE", "Networks"]
 
