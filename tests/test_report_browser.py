@@ -208,9 +208,10 @@ def test_hostile_data_neither_break_the_page_nor_run(visit, tmp_path):
         page.evaluate("(row) => pin(row)", row)
     assert page.evaluate("window.hacked") is None
     assert page.locator("main script, main img, main svg[onload], main a[href^=javascript]").count() == 0
-    shown = page.locator(".apart").first.inner_text() + page.locator("#heat").inner_text()
-    assert "<script>window" in shown
-    assert page.locator("#heat b, #heat a").count() == 0
+    assert "<script>window" in page.locator(".apart").first.inner_text()
+    drawn = page.locator("#heat").text_content()  # by plotly, which reads a few tags in text
+    assert "<script>window." in drawn
+    assert "<b>bold</b><a h" in drawn
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert "<script>window.hacked = 1</script>" in page.locator("#legend").inner_text()
 

@@ -202,7 +202,7 @@ function mapFigure() {
   const { x, y, name } = payload.maps[map.plane], layout = look();
   const bare = { visible: false, fixedrange: false };
   Object.assign(layout, { margin: { l: 4, r: 4, t: 4, b: 4 }, showlegend: false, hovermode: "closest", dragmode: map.drag, uirevision: name, annotations: numbers(), xaxis: bare, yaxis: { ...bare, scaleanchor: name === "PCA" ? undefined : "x" }, selectionrevision: name });
-  const points = { type: "scattergl", mode: "markers", x, y, marker: marker(), hoverinfo: "none", selectedpoints: map.selected, unselected: { marker: { opacity: 0.05 } } };
+  const points = { type: "scattergl", mode: "markers", x, y, marker: marker(), hoverinfo: "none", selectedpoints: map.selected, unselected: { marker: { opacity: payload.n > 5000 ? 0.05 : 0.12 } } };
   const pinned = map.pinned === null ? [] : [map.pinned];
   const ring = { type: "scattergl", mode: "markers", x: pinned.map((i) => x[i]), y: pinned.map((i) => y[i]), hoverinfo: "skip", marker: { size: 18, symbol: "circle-open", color: css("--ink"), line: { width: 3 } } };
   return [[points, ring], layout, { ...CONFIG, scrollZoom: true }];
