@@ -3,6 +3,7 @@
 import csv
 import json
 import subprocess
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 from matplotlib.image import imread
 
 import nvisa
+from nvisa import datasets
 from nvisa.benchmark import bench, figures, paper, run, tables
 from nvisa.benchmark.experiments import EXPERIMENTS, Job
 from nvisa.benchmark.grid import Grid, as_csv, latex, markdown
 from nvisa.benchmark.recipes import ABLATION, RECIPES, Recipe
 from nvisa.cli import main
+from nvisa.methods import METHODS
 from nvisa.metrics import accuracy
 from nvisa.nets import Network
 from nvisa.training import Training
@@ -266,3 +269,20 @@ def test_time_is_drawn_of_runs_that_ended(tmp_path, monkeypatch):
     point, *curves = drawn[0].lines
     assert (point.get_xdata()[0], point.get_ydata()[0]) == (50.0, pytest.approx(85.0))
     assert [list(line.get_ydata()) for line in curves] == [[25.0], []]
+
+
+@pytest.mark.filterwarnings("ignore:.*columns are constant")
+def test_the_latent_space_is_drawn_with_its_accuracies(tmp_path, monkeypatch):
+    digits, drawn = datasets.load("digits"), []
+    tiny = {"init": "random", "consistency": None, "network": Network(hidden=(8,), latent_dim=2), "random_state": 0}
+    model = METHODS["nvisa"](training=Training(epochs=1), **tiny).fit(digits.X_train)
+    split = replace(digits, X_test=digits.X_train[:90], y_test=digits.y_train[:90])
+    monkeypatch.setattr(figures, "N_POINTS", 90)
+    monkeypatch.setattr(figures, "fitted", lambda *_: model)
+    monkeypatch.setattr(figures.datasets, "load", lambda *_: split)
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure.axes))
+    figures.tsne([], tmp_path, tmp_path, None)
+    test, prior = drawn[0]
+    assert test.get_title() == f"test digits: accuracy {accuracy(split.y_test, model.predict(split.X_test)):.2%}"
+    assert len(test.collections[0].get_offsets()) == len(prior.collections[0].get_offsets()) == 90
+    np.testing.assert_array_equal(test.collections[0].get_array(), model.predict(split.X_test))
