@@ -150,6 +150,9 @@ def test_the_estimate_rests_on_the_nearest_records():
     records = [record(seconds=10.0), record(seconds=20.0, seed=1), record(seconds=60.0, recipe="selection")]
     found = [(entry.seconds, entry.basis) for entry in bench.estimate(jobs, records)]
     assert found == [(15.0, "the same"), (30.0, "the same method"), (0.0, "nothing")]
+    tree = record(method="ltvae_full", recipe="ltvae_full/bernoulli", seconds=7.0)
+    (entry,) = bench.estimate([Job("ltvae_full/default", "digits", 0)], [tree])
+    assert (entry.seconds, entry.basis) == (7.0, "the same method")
 
 
 def test_a_process_that_dies_leaves_a_record_and_the_others_go_on(tmp_path, monkeypatch):

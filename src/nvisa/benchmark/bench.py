@@ -57,7 +57,7 @@ def estimate(jobs: Sequence[Job], records: Sequence[Record]) -> list[Estimate]:
 
 
 def _estimate(job: Job, records: Sequence[Record]) -> Estimate:
-    method = RECIPES[job.recipe].method
+    method = RECIPES[job.recipe].name
     family = [record for record in records if record["method"] == method]
     same = [r["seconds"] for r in family if (r["recipe"], r["dataset"]) == (job.recipe, job.dataset)]
     if same:
@@ -123,6 +123,6 @@ def _run_apart(job: Job, data_home: str | None, records: Path, models: Path | No
 def _crashed(job: Job, seconds: float, error: str) -> Record:
     """The record of a run whose process died before it could write one."""
     return {
-        "method": RECIPES[job.recipe].method, "recipe": job.recipe, "dataset": job.dataset, "seed": job.seed,
+        "method": RECIPES[job.recipe].name, "recipe": job.recipe, "dataset": job.dataset, "seed": job.seed,
         "status": "crashed", "error": error, "seconds": seconds, "versions": {"nvisa": version("nvisa")},
     }  # fmt: skip
