@@ -20,7 +20,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format bench records table figures clean
+.PHONY: help demo test check lint format bench records table figures perf clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -56,8 +56,21 @@ records: $(STAMP)  ## NVISA's own recipes only
 
 table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) -m nvisa.benchmark.tables
+	$(PY) -m nvisa.benchmark.performance
 
-# A target for perf or docs comes here with the program that it runs.
+PERF := .perfenv
+
+perf: $(STAMP) $(PERF)/.installed  ## measure speed and memory into benchmarks/records/performance (half an hour)
+	$(PY) -W ignore benchmarks/perf/run.py $(ARGS)
+	PYTHONPATH=src $(PERF)/bin/python -W ignore benchmarks/perf/run.py --sections pyro clustpy $(ARGS)
+	$(PY) benchmarks/perf/pictures.py
+
+$(PERF)/.installed: benchmarks/perf/requirements.txt  # several GB: torchvision brings PyPI's torch, with CUDA
+	$(PYTHON) -m venv $(PERF)
+	$(PERF)/bin/python -m pip install --quiet --requirement benchmarks/perf/requirements.txt
+	@touch $@
+
+# A target for docs comes here with the program that it runs.
 
 clean:  ## remove caches and builds; not .venv, records or data
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

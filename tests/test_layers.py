@@ -27,6 +27,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"__main__"},
 ]
 LEAVES = {
+    "mapped",
     "metrics",
     "datasets",
     "features",

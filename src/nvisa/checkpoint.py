@@ -30,6 +30,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nvisa.mapped import blocks
 from nvisa.persistence import ModelError, write_file
 
 __all__ = ["Bookmark", "Stage", "checkpointing", "data_digest", "where"]
@@ -210,8 +211,8 @@ def where(path: str | Path) -> str | None:
 def data_digest(X: NDArray) -> Record:
     """Size and SHA-256 of the rows, read block by block."""
     digest = hashlib.sha256()
-    for start in range(0, len(X), 8192):
-        digest.update(np.ascontiguousarray(X[start : start + 8192]).data)
+    for rows in blocks(X):
+        digest.update(np.ascontiguousarray(rows).data)
     return {"shape": list(X.shape), "type": X.dtype.str, "sha256": digest.hexdigest()}
 
 

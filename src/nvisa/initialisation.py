@@ -29,6 +29,7 @@ from nvisa.graph import (
     neighbour_joint,
     refine_by_information,
 )
+from nvisa.mapped import take
 from nvisa.shapes import Data, LogClusters, Tensor
 from nvisa.training import Objective, OnEpoch, Source, Training, maximise
 
@@ -210,7 +211,7 @@ def find_start(
     if isinstance(init, str):
         proba = mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
-        proba = init.predict_proba(source.X[rows])
+        proba = init.predict_proba(take(source.X, rows))
     if proba.shape[1] != n_clusters:
         raise ValueError(f"init gives {proba.shape[1]} clusters, but n_clusters={n_clusters}: make them equal.")
     proba = proba.astype(np.float32)
@@ -234,5 +235,5 @@ def distil(
         agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
         return Objective(agreement, {"log_q_of_start": agreement}, log_q_y)
 
-    labelled = Source(source.X[start.rows], source.device)
+    labelled = Source(take(source.X, start.rows), source.device)
     return maximise(objective, module, labelled, training, generator, stage="distillation", on_epoch=on_epoch)

@@ -8,6 +8,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
+from nvisa.mapped import blocks, take
 from nvisa.nets import Rescale
 
 __all__ = ["Rescaled", "make_rescale", "top_deviation"]
@@ -22,8 +23,8 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
     """
     n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
     shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
-    for start in range(0, n, 8192):
-        block = X[start : start + 8192].astype(np.float64) - shift
+    for rows in blocks(X):
+        block = rows.astype(np.float64) - shift
         total += block.sum(0)
         squares += (block * block).sum(0)
     mean = total / n
@@ -67,12 +68,12 @@ class Rescaled:
     @torch.inference_mode()
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
         rescale = self.rescale
-        x = torch.from_numpy(np.array(self.X[rows], dtype=np.float32)).to(rescale.shift.device)
+        x = torch.from_numpy(take(self.X, rows, np.float32)).to(rescale.shift.device)
         return rescale(x).cpu().numpy()
 
 
 def top_deviation(X: Rescaled, rng: RandomState) -> float:
     """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
-    rows = np.sort(rng.permutation(len(X))[:10_000])
-    x = X[rows] - X[rows].mean(0)
+    x = X[np.sort(rng.permutation(len(X))[:10_000])]
+    x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from nvisa.checkpoint import Bookmark
+from nvisa.mapped import take
 from nvisa.schedules import Constant, Cosine, Schedule
 from nvisa.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 
@@ -124,10 +125,7 @@ class Source:
         return len(self.X)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Data:
-        taken = np.ascontiguousarray(self.X[rows], dtype=np.float32)
-        if taken.base is not None or isinstance(rows, slice):
-            taken = taken.copy()  # never hand out a view of the user's array
-        return torch.from_numpy(taken).to(self.device)
+        return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
 
 
 @contextmanager

@@ -26,10 +26,11 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.checkpoint import checkpointing, data_digest
+from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import LIKELIHOODS, Network, Rescale, build
 from nvisa.persistence import encode, save
 from nvisa.progress import EpochProgress
@@ -80,11 +81,13 @@ def at_least(name: str, value: object, least: int) -> None:
 def check_likelihood(likelihood: str, X: Array) -> None:
     """Raise a ValueError unless the likelihood is known and the data are what it describes."""
     one_of("likelihood", likelihood, tuple(LIKELIHOODS))
-    if likelihood == "bernoulli" and (X.min() < 0 or X.max() > 1):
-        raise ValueError(
-            f"likelihood='bernoulli' needs data in [0, 1], got {X.min():g} .. {X.max():g}: "
-            "rescale them, or use likelihood='gaussian_shared'."
-        )
+    if likelihood == "bernoulli":
+        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"likelihood='bernoulli' needs data in [0, 1], got {low:g} .. {high:g}: "
+                "rescale them, or use likelihood='gaussian_shared'."
+            )
 
 
 def few_in_use(sizes: NDArray[np.integer]) -> str | None:
@@ -172,13 +175,13 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         ConvergenceWarning
             If fewer than half of the clusters are in use at the end, or only one.
         """
-        checked: Array = validate_data(self, X, dtype=[np.float64, np.float32])
+        checked = self._validated(X, reset=True)
         self._check(checked)
         run = {} if checkpoint is None else self._run(checked)
         with self._showing(), checkpointing(checkpoint, run, check_random_state(self.random_state)) as rng:
             self._fit(checked, rng)
             self.n_iter_ = len(self.history_)
-            self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
+            self.labels_ = self._labels(checked)
         if message := few_in_use(np.bincount(self.labels_, minlength=self._n_found)):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
@@ -217,7 +220,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def _number_by_size(self, X: Array) -> None:
         """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
-        labels = self._blocks(self._log_q_y, X).argmax(1)
+        labels = self._labels(X)
         counts = np.bincount(labels, minlength=self.n_clusters)
         order = np.argsort(-counts, kind="stable")
         self.module_.permute(torch.from_numpy(order).to(next(self.module_.parameters()).device))
@@ -254,7 +257,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def predict(self, X: Rows) -> NDArray[np.int64]:
         """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
-        return self._stream(self._log_q_y, X).argmax(1)
+        return self._labels(self._checked(X))
 
     def predict_proba(self, X: Rows) -> Array:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X."""
@@ -275,15 +278,26 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def _checked(self, X: Rows) -> Array:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return self._validated(X, reset=False)
+
+    def _validated(self, X: Rows, *, reset: bool) -> Array:
+        """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
+        mapped = is_mapped(X)
+        checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
+        for rows in blocks(checked) if mapped else ():
+            assert_all_finite(rows, estimator_name=type(self).__name__, input_name="X")
+        return checked
+
+    def _labels(self, X: Array) -> NDArray[np.int64]:
+        """``argmax_y q(y|x)`` of checked rows; no array of N x K."""
+        return self._blocks(lambda x: self._log_q_y(x).argmax(-1), X)
 
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
         """``function`` of checked rows, block by block, in the floating type of X."""
-        checked = self._checked(X)
-        return self._blocks(function, checked).astype(checked.dtype, copy=False)
+        return self._blocks(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
 
     @torch.inference_mode()
-    def _blocks(self, function: Callable[[Data], Tensor], X: Array) -> Array:
+    def _blocks(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
         """Every block has the same shape (the last one padded), so no row depends on its neighbours' number."""
         source = Source(X, next(self.module_.parameters()).device)
         parts = []

@@ -26,6 +26,7 @@ from nvisa.consistency import VAT, Augment, augmented, information, vat
 from nvisa.distributions import kl_categorical, noise_like
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import Start, distil, find_start, subset
+from nvisa.mapped import take
 from nvisa.methods.base import (
     Array,
     GenerativeClusterer,
@@ -299,13 +300,13 @@ class NVISA(GenerativeClusterer):
     def _fit(self, X: Array, rng: RandomState) -> None:
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         rows = subset(len(X), rng, 10_000)
-        graph = neighbours(rescale(torch.from_numpy(X[rows].astype(np.float32))).numpy(), 10)
+        graph = neighbours(Rescaled(X, rescale)[rows], 10)
         self.restarts_: list[dict[str, float]] = []
         best: dict[str, Any] = {}
         for _ in range(self.n_init):
             seed = int(rng.randint(2**31 - 1))
             self._fit_once(X, RandomState(seed), rescale)
-            score = neighbour_information(np.exp(self._blocks(self._log_q_y, X[rows])), graph)
+            score = neighbour_information(np.exp(self._blocks(self._log_q_y, take(X, rows))), graph)
             self.restarts_.append({"seed": seed, "neighbour_information": score})
             if not best or score > best["neighbour_information_"]:
                 fitted = ("module_", "history_", "start_score_", "std_floor_x_", "std_floor_z_")

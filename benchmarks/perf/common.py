@@ -1,0 +1,124 @@
+"""What the sections share: a training step to time, paired timing, memory, and the record."""
+
+import json
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nvisa import datasets
+from nvisa.benchmark.run import RECORDS, _commit, _cpu
+from nvisa.bounds import RunningMoments
+from nvisa.consistency import VAT
+from nvisa.methods.nvisa import Ascent
+from nvisa.mixture_vae import Densities
+from nvisa.nets import Network, build
+from nvisa.scaling import make_rescale
+from nvisa.training import Source, Training, maximise
+
+# With one thread, seconds of the processor, which a busy machine does not lengthen as it does those of the wall.
+ONE_THREAD = torch.get_num_threads() == 1
+clock: Callable[[], float] = time.process_time if ONE_THREAD else time.perf_counter
+FOLDER = RECORDS / "performance"
+PACKAGES = ("torch", "numpy", "scikit-learn", "pyro-ppl", "clustpy")
+
+
+def mnist(n: int | None = None) -> np.ndarray:
+    """Training rows as float32 in [0, 1]."""
+    return np.ascontiguousarray(datasets.load("mnist").X_train[:n], dtype=np.float32)
+
+
+def noise(n: int, n_features: int) -> np.ndarray:
+    """Rows around 20 centres."""
+    rng = np.random.RandomState(0)
+    return (rng.normal(size=(20, n_features))[rng.randint(20, size=n)] + rng.normal(size=(n, n_features))).astype("f4")
+
+
+def ascent(
+    X: np.ndarray, *, n_clusters: int = 10, n_samples: int = 15, inference: str = "vimco", batch_norm: bool = False,
+    consistency: tuple[VAT, ...] = (), likelihood: str = "gaussian_shared", floor_x: float = 0.3, floor_z: float = 0.2,
+) -> Ascent:  # fmt: skip
+    """The objective of NVISA on X with MLP 784-500-500 and Z = 10, from seeded random weights."""
+    generator = torch.Generator().manual_seed(0)
+    network = Network(batch_norm=batch_norm)
+    rescale = make_rescale(X, "none" if likelihood == "bernoulli" else "global")
+    net = build(
+        lambda: Densities(rescale, n_clusters, network, likelihood=likelihood, posterior="joint",
+                          baseline=inference == "nvil"), generator)  # fmt: skip
+    distance = None if not consistency else torch.full((len(X),), 7.0)
+    return Ascent(
+        net, inference, n_samples, inference == "enum_y", lambda t: floor_x, lambda t: floor_z, consistency,
+        distance, generator, RunningMoments(),
+    )  # fmt: skip
+
+
+def steps(objective: Ascent, X: np.ndarray, batch_size: int = 256) -> Callable[[], None]:
+    """A function that trains one epoch over X with the library's own loop: divide by its number of steps."""
+    source, training = Source(X, torch.device("cpu")), Training(epochs=1, batch_size=batch_size, learning_rate=1e-4)
+
+    def epoch() -> None:
+        maximise(objective, objective.densities, source, training, objective.generator)
+
+    return epoch
+
+
+def paired(programs: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str, list[float]]:
+    """Seconds of each program, taken in turn after one unrecorded round, so that a slow minute is slow for all."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(repeats + 1):
+        for name, program in programs.items():
+            started = clock()
+            program()
+            if repeat:
+                seconds[name].append(clock() - started)
+    return seconds
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    """Of the pairs."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def _memory(name: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+
+def peak_memory(program: Callable[[], Any]) -> float:
+    """MB by which the resident memory of this process rises at most while the program runs (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    before = _memory("VmRSS")
+    program()
+    return _memory("VmHWM") - before
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
+
+
+def write(section: str, rows: list[dict[str, Any]], note: str) -> None:
+    """The section's record: rows of a table, numbers or lists of numbers over repeats."""
+    record = {
+        "kind": "performance",
+        "section": section,
+        "note": note,
+        "rows": rows,
+        "command": f"python benchmarks/perf/run.py --sections {section}",
+        "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "machine": {
+            "cpu": _cpu(),
+            "threads": torch.get_num_threads(),
+            "clock": clock.__name__,
+            "load": Path("/proc/loadavg").read_text()[:14],
+        },
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / f"{section}.json").write_text(json.dumps(record, indent=1) + "\n")

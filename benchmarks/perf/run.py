@@ -1,0 +1,267 @@
+"""Measure the speed and the memory of nvisa, section by section, into benchmarks/records/performance.
+
+    python benchmarks/perf/run.py                       every section that has no record yet
+    python benchmarks/perf/run.py --sections step plain --again
+
+`make perf` runs it in two environments: the sections of PEERS need packages that the project does not depend on. A
+section takes minutes; one that is killed is made again by the next call. Numbers of different sections are made
+minutes apart: compare only what stands in one table.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import FOLDER, ascent, clock, mnist, noise, paired, peak_memory, ratios, steps, write
+from plain import Plain
+from products import alone, flops, listen
+
+import nvisa.methods.nvisa
+from nvisa import NVISA, Training
+from nvisa.consistency import VAT
+from nvisa.training import flush_denormals
+
+BATCH = 256
+PER_EPOCH = 60_000 / BATCH  # batches of MNIST
+Rows = list[dict[str, Any]]
+
+
+def ms(seconds: list[float], n_steps: int) -> list[float]:
+    return [1e3 * s / n_steps for s in seconds]
+
+
+def step() -> None:
+    """(a) A training step beside the matrix products that it makes."""
+    X, n_steps, rows = mnist(BATCH * 4), 4, []
+    square = torch.rand(2048, 2048)
+    settings = {
+        "bound, M = 15, sigma_x 0.7 + 1": {"floor_x": 1.0},
+        "bound, M = 15, sigma_x 0.7 + 0.1": {"floor_x": 0.1},
+        "default: bound, M = 3, and consistency": {"n_samples": 3, "batch_norm": True, "consistency": (VAT(),)},
+    }
+    for name, options in settings.items():
+        epoch = steps(ascent(X, **options), X)
+        products = listen(epoch)
+        seconds = paired(
+            {"step": epoch, "products": lambda p=products: alone(p, clock), "square": lambda: torch.mm(square, square)},
+            5,
+        )
+        same = [alone(products, clock) for _ in range(3)]
+        work = flops(products) / n_steps / 1e9
+        took, lone = ms(seconds["step"], n_steps), ms(same, n_steps)
+        peak = [2 * 2048**3 / s / 1e9 for s in seconds["square"]]
+        rows.append({
+            "step": name, "GFLOP": work, "ms": took, "its products alone, ms": lone,
+            "GFLOP/s": [1e3 * work / t for t in took], "sgemm at its shapes, GFLOP/s": 1e3 * work / min(lone),
+            "sgemm 2048, GFLOP/s": max(peak), "share of sgemm at its shapes, %": [100 * min(lone) / t for t in took],
+        })  # fmt: skip
+    write("step", rows, "MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows, random weights.")
+
+
+def plain() -> None:
+    """(b) Against the common form: shared weights, sizes, batches; both with denormals flushed."""
+    X, n_steps, rows = mnist(BATCH * 2), 2, []
+    for floor in (1.0, 0.1):  # wide: all samples have weight; narrow, as late in training: few have
+        objective = ascent(X, floor_x=floor)
+        theirs = Plain(784, 10, (500, 500), 10)
+        theirs.load(objective.densities)
+        rescaled = objective.densities.rescale(torch.from_numpy(X))
+        adam = torch.optim.Adam(theirs.parameters(), 1e-4)
+
+        def epoch(*, tiled: bool, theirs=theirs, rescaled=rescaled, adam=adam, floor=floor) -> None:
+            for x in rescaled.split(BATCH):
+                adam.zero_grad()
+                (-theirs.vimco(x, 15, floor, 0.2, tiled=tiled).mean() / x.shape[1]).backward()
+                adam.step()
+
+        programs = {"nvisa": steps(objective, X)}
+        programs["plain, x repeated for q(z|y,x)"] = partial(epoch, tiled=False)
+        programs["plain, x repeated for all"] = partial(epoch, tiled=True)
+        with flush_denormals():
+            seconds = paired(programs, 3)
+        rows += [
+            {"epsilon_x": floor, "program": name, "ms a step": ms(s, n_steps),
+             "s an epoch": [PER_EPOCH * t / n_steps for t in s], "times as long as nvisa": ratios(s, seconds["nvisa"])}
+            for name, s in seconds.items()
+        ]  # fmt: skip
+    write("plain", rows, "VIMCO, M = 15, MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows (an epoch has 60,000).")
+
+
+def pyro() -> None:
+    """(c) Against the same model in Pyro, y enumerated."""
+    from bayes import Model, pyro_step
+
+    X, n_steps = mnist(BATCH * 2), 2
+    enumerated, sampled = ascent(X, inference="enum_y", floor_x=0.5), ascent(X, floor_x=0.5)
+    rescaled = sampled.densities.rescale(torch.from_numpy(X))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Model(784, 10, (500, 500), 10)
+    train = pyro_step(model, 0.5, 0.2)
+    with flush_denormals():
+        seconds = paired({
+            "nvisa, EnumY": steps(enumerated, X), "nvisa, VIMCO, M = 15": steps(sampled, X),
+            "Pyro, TraceEnum_ELBO": lambda: [train(x) for x in rescaled.split(BATCH)],
+        }, 5)  # fmt: skip
+    rows = [{"program": name, "ms a step": ms(s, n_steps)} for name, s in seconds.items()]
+    for row, name in zip(rows, seconds, strict=True):
+        row["Pyro takes times as long"] = ratios(seconds["Pyro, TraceEnum_ELBO"], seconds[name])
+    write("pyro", rows, "MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows.")
+
+
+def clustpy() -> None:
+    """(c) Seconds per epoch of ClustPy's VaDE and DEC: the difference of runs of three epochs and of one."""
+    from clustpy.deep import DEC, VaDE
+
+    X = mnist(BATCH * 10)
+    share = 60_000 / len(X)
+    layers = [784, 500, 500, 10]
+
+    def theirs(method: Any, epochs: int) -> Callable[[], Any]:
+        from clustpy.deep.neural_networks import FeedforwardAutoencoder, VariationalAutoencoder
+
+        net = VariationalAutoencoder if method is VaDE else FeedforwardAutoencoder
+        return lambda: method(
+            10, batch_size=BATCH, pretrain_epochs=1, clustering_epochs=epochs, random_state=0,
+            neural_network=(net, {"layers": layers}), device=torch.device("cpu"),
+        ).fit(X)  # fmt: skip
+
+    programs: dict[str, Callable[[], Any]] = {"nvisa, M = 1": steps(ascent(X, n_samples=1, inference="nvil"), X)}
+    programs["nvisa, default"] = steps(ascent(X, n_samples=3, batch_norm=True, consistency=(VAT(),)), X)
+    for name, method in {"VaDE": VaDE, "DEC": DEC}.items():
+        programs |= {f"{name} {epochs}": theirs(method, epochs) for epochs in (1, 3)}
+    with flush_denormals():
+        seconds = paired(programs, 2)
+    epoch = {name: seconds[name] for name in ("nvisa, M = 1", "nvisa, default")}
+    for name in ("VaDE", "DEC"):
+        three, one = seconds[f"{name} 3"], seconds[f"{name} 1"]
+        epoch[f"ClustPy {name}"] = [(b - a) / 2 for a, b in zip(one, three, strict=True)]
+    rows = [
+        {"program": name, "seconds an epoch of MNIST": [share * t for t in s],
+         "times as long as nvisa at M = 1": ratios(s, epoch["nvisa, M = 1"])}
+        for name, s in epoch.items()
+    ]  # fmt: skip
+    write("clustpy", rows, f"MLP 784-500-500-10, batch 256; {len(X)} rows, scaled to 60,000; denormals flushed.")
+
+
+def predict() -> None:
+    """(d) Rows per second of predict, on one array."""
+    from sklearn.cluster import MiniBatchKMeans
+    from sklearn.mixture import GaussianMixture
+
+    X = mnist(20_000)
+    few = Training(epochs=1, steps=1)
+    clusterers = {
+        "NVISA, 784-500-500": NVISA(init="random", consistency=None, random_state=0, training=few),
+        "GaussianMixture, full": GaussianMixture(10, max_iter=1, reg_covar=1e-2, random_state=0, init_params="random"),
+        "GaussianMixture, diag": GaussianMixture(10, covariance_type="diag", max_iter=1, random_state=0),
+        "MiniBatchKMeans": MiniBatchKMeans(10, n_init=1, max_iter=1, random_state=0),
+    }
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one iteration does not converge, constant pixels
+        fitted = {name: clusterer.fit(X[:2000]) for name, clusterer in clusterers.items()}
+    seconds = paired({name: partial(clusterer.predict, X) for name, clusterer in fitted.items()}, 5)
+    rows = [
+        {"predict of": name, "thousand rows a second": [len(X) / t / 1e3 for t in s],
+         "times as long as NVISA": ratios(s, seconds["NVISA, 784-500-500"])}
+        for name, s in seconds.items()
+    ]  # fmt: skip
+    write("predict", rows, "20,000 x 784 float32, K = 10.")
+
+
+def fit_and_predict(n: int) -> None:
+    """(e) One epoch and a full predict of n memory-mapped rows; peak memory beyond what an untrained fit leaves."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    settings = {"init": "random", "random_state": 0, "training": Training(epochs=1)}
+    NVISA(**settings).fit(noise(600, 784))  # imports, the allocator's pools
+    seconds: dict[str, float] = {}
+    train = nvisa.methods.nvisa.maximise
+
+    def timed(*arguments: Any, **keywords: Any) -> Any:
+        started = clock()
+        history = train(*arguments, **keywords)
+        seconds["epoch"] = clock() - started
+        return history
+
+    nvisa.methods.nvisa.maximise = timed
+    with tempfile.TemporaryDirectory(dir=os.environ.get("PERF_SCRATCH")) as folder:
+        path = Path(folder) / "rows.npy"
+        written = np.lib.format.open_memmap(path, "w+", np.float32, (n, 784))
+        for start in range(0, n, 10_000):
+            written[start : start + 10_000] = noise(min(10_000, n - start), 784)
+        written.flush()
+        del written
+        X, model = np.load(path, mmap_mode="r"), NVISA(**settings)
+
+        def run() -> None:
+            started = clock()
+            model.fit(X)
+            seconds["fit"] = clock() - started
+            model.predict(X)
+            seconds["predict"] = clock() - started - seconds["fit"]
+
+        memory = peak_memory(run)
+    nvisa.methods.nvisa.maximise, epoch = train, seconds["epoch"]
+    write(f"rows_{n}", [{
+        "rows": n, "the file, MB": n * 784 * 4 / 1e6, "peak memory, MB": memory, "fit, s": seconds["fit"],
+        "of it the epoch, s": epoch, "us a row: epoch": 1e6 * epoch / n,
+        "us a row: the rest of fit": 1e6 * (seconds["fit"] - epoch) / n,
+        "us a row: predict": 1e6 * seconds["predict"] / n,
+    }], "NVISA(init='random'), consistency, M = 3, 784-500-500: one epoch, one predict; a memory map.")  # fmt: skip
+
+
+def growth(section: str, name: str, values: tuple[int, ...], make: Callable[[int], tuple[np.ndarray, dict]]) -> None:
+    """(e) Time and memory of a step as one size grows."""
+    rows = []
+    for value in values:
+        X, options = make(value)
+        epoch = steps(ascent(X, **options), X)
+        memory, seconds = peak_memory(epoch), paired({"": epoch}, 3)[""]
+        rows.append({name: value, "ms a step": ms(seconds, len(X) // BATCH), "peak memory, MB": memory})
+    write(section, rows, "VIMCO, MLP D-500-500, Z = 10, batch 256; M = 15, K = 10, D = 784 where not said otherwise.")
+
+
+SECTIONS: dict[str, Callable[[], None]] = {
+    "step": step,
+    "plain": plain,
+    "predict": predict,
+    "features": partial(growth, "features", "D", (64, 256, 784, 4096), lambda d: (noise(2 * BATCH, d), {})),
+    "clusters": partial(
+        growth, "clusters", "K", (2, 10, 100, 500), lambda k: (noise(2 * BATCH, 784), {"n_clusters": k})
+    ),
+    "samples": partial(
+        growth, "samples", "M", (2, 5, 15, 100, 1000), lambda m: (noise(BATCH, 784), {"n_samples": m})
+    ),
+    "sigma_of_z": partial(
+        growth, "sigma_of_z", "M", (2, 15, 100),
+        lambda m: (noise(BATCH, 784), {"n_samples": m, "likelihood": "gaussian"}),
+    ),
+    **{f"rows_{n}": partial(fit_and_predict, n) for n in (10_000, 100_000, 1_000_000)},
+}  # fmt: skip
+PEERS: dict[str, Callable[[], None]] = {"pyro": pyro, "clustpy": clustpy}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=[*SECTIONS, *PEERS])
+    parser.add_argument("--again", action="store_true", help="also the sections that have a record")
+    asked = parser.parse_args()
+    for name in asked.sections:
+        if asked.again or not (FOLDER / f"{name}.json").exists():
+            print(name, file=sys.stderr, flush=True)
+            (SECTIONS | PEERS)[name]()
+
+
+if __name__ == "__main__":
+    main()

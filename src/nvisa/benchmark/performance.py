@@ -1,0 +1,70 @@
+"""Tables of the performance records, which benchmarks/perf/run.py writes: a row of a record is a row of its table.
+
+python -m nvisa.benchmark.performance     writes them into docs/performance.md
+"""
+
+import json
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nvisa.benchmark.grid import Grid, markdown
+from nvisa.benchmark.run import RECORDS
+from nvisa.benchmark.tables import PLACE
+
+__all__ = ["DOCUMENT", "load_records", "main", "rewrite", "table"]
+
+Record = dict[str, Any]
+DOCUMENT = Path("docs/performance.md")
+NO_RECORD = "No record yet; `make perf` makes them."
+
+
+def load_records(folder: Path = RECORDS / "performance") -> list[Record]:
+    """Every performance record."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def number(value: float | int) -> str:
+    """Three digits, or a whole number."""
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 100 else f"{value:.3g}"
+
+
+def cell(value: object) -> str:
+    """A text, a number, or the median of several with their range."""
+    if isinstance(value, list):
+        return f"{number(median(value))} ({number(min(value))}-{number(max(value))})"
+    return number(value) if isinstance(value, (int, float)) else str(value)
+
+
+def size(record: Record) -> int:
+    """The number at the end of a section's name."""
+    return int(re.sub(r"\D", "", record["section"]) or 0)
+
+
+def table(section: str, records: list[Record]) -> str:
+    """The table of a section; sections that differ in ``_<number>`` share one. Below it, how it was made."""
+    mine = sorted((r for r in records if r["section"].rstrip("0123456789") in (section, f"{section}_")), key=size)
+    if not mine:
+        return NO_RECORD
+    rows = [row for record in mine for row in record["rows"]]
+    head = tuple(dict.fromkeys(name for row in rows for name in row))
+    grid = Grid(head, tuple(tuple(cell(row.get(name, "")) for name in head) for row in rows))
+    machine = mine[0]["machine"]
+    threads = f"{machine['threads']} thread" + ("s" if machine["threads"] > 1 else "")
+    clock = "processor time" if machine["clock"] == "process_time" else "wall-clock time"
+    return f"{markdown(grid)}\n\n{mine[0]['note']} {threads}, {clock}, torch {mine[0]['versions']['torch']}."
+
+
+def rewrite(text: str, records: list[Record]) -> str:
+    """The document with every marked place filled from the records."""
+    return PLACE.sub(lambda place: f"{place[1]}{table(place[2], records)}\n{place[3]}", text)
+
+
+def main() -> None:
+    """Command line."""
+    DOCUMENT.write_text(rewrite(DOCUMENT.read_text(), load_records()))
+
+
+if __name__ == "__main__":
+    main()
