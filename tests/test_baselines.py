@@ -15,7 +15,8 @@ from nvisa.benchmark.run import record_path
 from nvisa.datasets import DataError
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
-from nvisa.nets import Mixture, Network, Rescale
+from nvisa.mixtures import FullMixture, Mixture
+from nvisa.nets import Network, Rescale
 from nvisa.training import Source, Training, maximise
 from oracles import (
     TIGHT,
@@ -52,7 +53,7 @@ def vade_networks(rng, likelihood="gaussian", n_features=D):
 
 def vae_networks(rng, likelihood="gaussian", n_features=D):
     units = rescale(n_features, likelihood=likelihood)
-    net = build(lambda: vae_gmm.Networks(units, K, NETWORK, likelihood=likelihood), rng, spread=0.5)
+    net = build(lambda: vae_gmm.Networks(units, K, NETWORK, likelihood=likelihood, covariance="diag"), rng, spread=0.5)
     random_mixture(net.mixture, rng)
     return net
 
@@ -91,7 +92,7 @@ def sklearn_mixture(mixture):
 
 
 def ae_networks(rng):
-    net = build(lambda: ae_gmm.Networks(rescale(), K, NETWORK), rng)
+    net = build(lambda: ae_gmm.Networks(rescale(), K, NETWORK, covariance="diag"), rng)
     random_mixture(net.mixture, rng)
     return net
 
@@ -118,6 +119,41 @@ def test_the_mixture_is_the_one_it_was_given(rng, trained):
     assert_close(mixture.log_p_z(z).detach(), judge.log_prob(z), **TIGHT)
     assert len(list(mixture.parameters())) == (3 if trained else 0)
     assert set(mixture.state_dict()) == {"logits", "loc", "log_scale"}
+
+
+def random_full_mixture(rng):
+    """A mixture with correlated latents, and scikit-learn's with the same parameters."""
+    mixture, root = FullMixture(K, Z).double(), normal(rng, K, Z, Z)
+    covariance = (root @ root.mT + torch.eye(Z)).numpy()
+    judge = GaussianMixture(K, covariance_type="full")
+    judge.weights_, judge.means_, judge.covariances_ = (
+        normal(rng, K).softmax(0).numpy(),
+        normal(rng, K, Z).numpy(),
+        covariance,
+    )
+    judge.precisions_cholesky_ = np.linalg.cholesky(np.linalg.inv(covariance))
+    mixture.load(judge.weights_, judge.means_, covariance)
+    return mixture, judge
+
+
+def test_full_covariances_give_the_responsibilities_that_scikit_learn_computes(rng):
+    mixture, judge = random_full_mixture(rng)
+    z, order = 3 * normal(rng, 50, Z), torch.tensor([2, 0, 1])
+    expected = torch.from_numpy(judge.predict_proba(z.numpy()))
+    assert_close(mixture.log_q_y(z).exp(), expected, **TIGHT)
+    mixture.permute(order)
+    assert_close(mixture.log_q_y(z).exp(), expected[:, order], **TIGHT)
+
+
+def test_codes_drawn_from_a_full_mixture_have_its_moments(rng):
+    mixture, judge = random_full_mixture(rng)
+    n = 40_000
+    z = mixture.draw(torch.ones(n, dtype=torch.long), rng)
+    spread = np.sqrt(np.diag(judge.covariances_[1]))
+    assert np.all(abs(z.mean(0).numpy() - judge.means_[1]) < 5 * spread / np.sqrt(n))
+    assert np.all(abs(np.cov(z.numpy().T) - judge.covariances_[1]) < 10 * np.outer(spread, spread) / np.sqrt(n))
+    share = np.bincount(mixture.draw_y(n, np.random.RandomState(0)), minlength=K) / n
+    assert np.all(abs(share - judge.weights_) < 5 / np.sqrt(n))
 
 
 def test_clusters_and_codes_are_drawn_from_the_mixture(rng):

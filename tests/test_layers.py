@@ -12,7 +12,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"shapes"},
     {"distributions"},
     {"fused"},
-    {"bounds", "checkpoint", "consistency", "nets", "schedules", "latent_tree"},
+    {"bounds", "checkpoint", "consistency", "mixtures", "nets", "schedules", "latent_tree"},
     {"training", "scaling", "autoencoders", "mixture_vae", "tree_moves"},
     {"initialisation", "tree_search"},
     {"methods.base"},

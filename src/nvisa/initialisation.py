@@ -170,11 +170,13 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
         return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(codes).cluster_centers_
 
 
-def mixture(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10) -> GaussianMixture:
-    """Diagonal Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2)."""
+def mixture(
+    codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "diag"
+) -> GaussianMixture:
+    """Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = GaussianMixture(n_clusters, covariance_type="diag", n_init=n_init, reg_covar=1e-6, random_state=rng)
+        model = GaussianMixture(n_clusters, covariance_type=covariance, n_init=n_init, reg_covar=1e-6, random_state=rng)
         return model.fit(codes.astype(np.float64))
 
 

@@ -12,21 +12,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.distributions import log_normal, noise_like, responsibilities
+from nvisa.distributions import log_normal, noise_like
 from nvisa.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
-from nvisa.shapes import Float, Int, LogClusters, Tensor
+from nvisa.shapes import Float, Int, Tensor
 
 __all__ = [
     "LIKELIHOODS",
     "BernoulliHead",
     "Decoder",
     "GaussianHead",
-    "Mixture",
     "MixturePrior",
     "Network",
     "Rescale",
@@ -192,67 +190,6 @@ class MixturePrior(nn.Module):
     def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """``log p(z|y)`` of the paired z and y."""
         return log_normal(z, F.embedding(y, self.loc), F.embedding(y, self.log_scale).exp())
-
-
-class Mixture(nn.Module):
-    """``p(y) = pi = softmax(logits)`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``.
-
-    ``trained``: parameters of the networks; otherwise what a mixture's own EM has found, kept as buffers.
-    """
-
-    logits: Tensor
-    loc: Tensor
-    log_scale: Tensor
-
-    def __init__(self, n_clusters: int, latent_dim: int, *, trained: bool) -> None:
-        super().__init__()
-        tables = {name: torch.zeros(n_clusters, latent_dim) for name in ("loc", "log_scale")}
-        for name, table in {"logits": torch.zeros(n_clusters), **tables}.items():
-            if trained:
-                self.register_parameter(name, nn.Parameter(table))
-            else:
-                self.register_buffer(name, table)
-
-    @property
-    def log_weights(self) -> Float[Tensor, " K"]:
-        """``log pi``."""
-        return self.logits.log_softmax(-1)
-
-    @property
-    def scale(self) -> Float[Tensor, "K Z"]:
-        """``sigma_y``."""
-        return self.log_scale.exp()
-
-    def log_q_y(self, z: Float[Tensor, "B Z"]) -> LogClusters:
-        """``log p(y|z)``, Bayes' rule."""
-        return responsibilities(z, self.log_weights, self.loc, self.scale)
-
-    def log_p_z(self, z: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B"]:
-        """``log sum_y pi_y N(z; mu_y, diag sigma_y^2)``."""
-        return (self.log_weights + log_normal(z[..., None, :], self.loc, self.scale)).logsumexp(-1)
-
-    def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
-        """n clusters ``y ~ pi``."""
-        weights = self.log_weights.detach().cpu().double().exp().numpy()
-        return rng.choice(len(weights), size=n, p=weights / weights.sum())
-
-    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
-        """One ``z ~ p(z|y)`` for each y."""
-        loc = self.loc[y]
-        return loc + self.scale[y] * noise_like(loc, generator)
-
-    @torch.no_grad()
-    def load(self, weights: Array, loc: Array, variance: Array) -> None:
-        """Take over a mixture: weights [K], means and variances [K Z]."""
-        found = (np.log(np.maximum(weights, 1e-12)), loc, 0.5 * np.log(variance))
-        for table, values in zip((self.logits, self.loc, self.log_scale), found, strict=True):
-            table.copy_(torch.from_numpy(values))
-
-    @torch.no_grad()
-    def permute(self, order: Int[Tensor, " K"]) -> None:
-        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        for table in (self.logits, self.loc, self.log_scale):
-            table.copy_(table[order])
 
 
 class GaussianHead(nn.Module):

@@ -1,7 +1,7 @@
-"""AE+GMM: an autoencoder, then a diagonal Gaussian mixture of its codes.
+"""AE+GMM: an autoencoder, then a Gaussian mixture of its codes.
 
     z = code(x),  x^ = reconstruct(z)        minimise ||x - x^||^2
-    p(z) = sum_k pi_k N(z; mu_k, diag sigma_k^2)   EM, the most likely of several k-means starts
+    p(z) = sum_k pi_k N(z; mu_k, Sigma_k)          EM, the most likely of several k-means starts
     q(y|x) = p(y|z) at z = code(x)
     cluster of x = argmax_y q(y|x)
 
@@ -15,8 +15,9 @@ from numpy.random import RandomState
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.initialisation import codes_of, mixture, pretrain
-from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, stores
-from nvisa.nets import Mixture, Network, Rescale
+from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, one_of, stores
+from nvisa.mixtures import mixture_of_codes
+from nvisa.nets import Network, Rescale
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.training import Source, Training
@@ -27,9 +28,9 @@ __all__ = ["AEGMM", "Networks"]
 class Networks(Autoencoder):
     """The autoencoder, and the mixture of its codes."""
 
-    def __init__(self, rescale: Rescale, n_clusters: int, network: Network) -> None:
+    def __init__(self, rescale: Rescale, n_clusters: int, network: Network, *, covariance: str) -> None:
         super().__init__(Encoder(rescale, network), network)
-        self.mixture = Mixture(n_clusters, network.latent_dim, trained=False)
+        self.mixture = mixture_of_codes(n_clusters, network.latent_dim, covariance)
 
     def log_q_y(self, x: Data) -> LogClusters:
         """``log q(y|x)``: the mixture's responsibilities at the code."""
@@ -41,12 +42,14 @@ class Networks(Autoencoder):
 
 
 class AEGMM(DeepClusterer):
-    """Autoencoder, then a diagonal Gaussian mixture of its codes.
+    """Autoencoder, then a Gaussian mixture of its codes.
 
     Parameters
     ----------
     n_clusters
         K.
+    covariance
+        Of the mixture's clusters: "full", or "diag" as in the papers.
     n_init
         k-means starts of the mixture; the most likely is kept.
     network, training
@@ -70,6 +73,7 @@ class AEGMM(DeepClusterer):
         self,
         n_clusters: int = 10,
         *,
+        covariance: str = "full",
         n_init: int = 10,
         network: Network | None = None,
         training: Training | None = None,
@@ -77,6 +81,7 @@ class AEGMM(DeepClusterer):
         verbose: int = 0,
     ) -> None:
         self.n_clusters = n_clusters
+        self.covariance = covariance
         self.n_init = n_init
         self.network = network
         self.training = training
@@ -86,16 +91,17 @@ class AEGMM(DeepClusterer):
     def _check(self, X: Array) -> None:
         super()._check(X)
         at_least("n_init", self.n_init, 1)
+        one_of("covariance", self.covariance, ("full", "diag"))
 
     def _networks(self, rescale: Rescale) -> Networks:
-        return Networks(rescale, self.n_clusters, self._network)
+        return Networks(rescale, self.n_clusters, self._network, covariance=self.covariance)
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         self.module_ = self._built(make_rescale(X, self._network.scaling), generator)
         self.history_ = pretrain(self.module_, source, self._training, generator, self._report)
         codes = codes_of(self.module_, source, rng)
-        found = mixture(codes, self.n_clusters, rng, n_init=self.n_init)
+        found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)
         self.module_.mixture.load(found.weights_, found.means_, found.covariances_)
         self.log_likelihood_ = float(found.lower_bound_)
         self._number_by_size(X)

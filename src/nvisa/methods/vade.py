@@ -33,7 +33,8 @@ from nvisa.methods.base import (
     generator_from,
     stores,
 )
-from nvisa.nets import Mixture, Network, Rescale, whiten
+from nvisa.mixtures import Mixture
+from nvisa.nets import Network, Rescale, whiten
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise

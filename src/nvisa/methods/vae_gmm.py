@@ -1,8 +1,8 @@
-"""VAE+GMM: a variational autoencoder, then a diagonal Gaussian mixture of its posterior means.
+"""VAE+GMM: a variational autoencoder, then a Gaussian mixture of its posterior means.
 
     p(x, z) = N(z; 0, I) p(x|z),  q(z|x) = N(mu(x), diag sigma(x)^2)
     L(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) )                      z reparameterised, the KL in closed form
-    sum_k pi_k N(mu(x); mu_k, diag sigma_k^2)                            EM, the most likely of several k-means starts
+    sum_k pi_k N(mu(x); mu_k, Sigma_k)                                   EM, the most likely of several k-means starts
     q(y|x) = p(y|z) at z = mu(x)
     cluster of x = argmax_y q(y|x)
 
@@ -27,9 +27,11 @@ from nvisa.methods.base import (
     at_least,
     check_likelihood,
     generator_from,
+    one_of,
     stores,
 )
-from nvisa.nets import Mixture, Network, Rescale
+from nvisa.mixtures import mixture_of_codes
+from nvisa.nets import Network, Rescale
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -40,9 +42,11 @@ __all__ = ["VAEGMM", "Networks"]
 class Networks(Autoencoder):
     """q(z|x), p(x|z), and the mixture of the posterior means."""
 
-    def __init__(self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str) -> None:
+    def __init__(
+        self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str, covariance: str
+    ) -> None:
         super().__init__(Encoder(rescale, network, variational=True), network, likelihood)
-        self.mixture = Mixture(n_clusters, network.latent_dim, trained=False)
+        self.mixture = mixture_of_codes(n_clusters, network.latent_dim, covariance)
 
     def log_q_y(self, x: Data) -> LogClusters:
         """``log q(y|x)``: the mixture's responsibilities at the posterior mean."""
@@ -63,7 +67,7 @@ class Networks(Autoencoder):
 
 
 class VAEGMM(GenerativeClusterer):
-    """Variational autoencoder, then a diagonal Gaussian mixture of its posterior means.
+    """Variational autoencoder, then a Gaussian mixture of its posterior means.
 
     ``score_samples`` is the density of the VAE, whose prior is N(0, I); ``sample`` draws z from the mixture,
     which knows the clusters.
@@ -77,6 +81,8 @@ class VAEGMM(GenerativeClusterer):
         "gaussian": sigma_x(z); "bernoulli": for x in [0, 1].
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
+    covariance
+        Of the mixture's clusters: "full", or "diag" as in the papers.
     n_init
         k-means starts of the mixture; the most likely is kept.
     network, training
@@ -102,6 +108,7 @@ class VAEGMM(GenerativeClusterer):
         *,
         likelihood: str = "gaussian_shared",
         std_floor: float = 0.1,
+        covariance: str = "full",
         n_init: int = 10,
         network: Network | None = None,
         training: Training | None = None,
@@ -111,6 +118,7 @@ class VAEGMM(GenerativeClusterer):
         self.n_clusters = n_clusters
         self.likelihood = likelihood
         self.std_floor = std_floor
+        self.covariance = covariance
         self.n_init = n_init
         self.network = network
         self.training = training
@@ -121,16 +129,18 @@ class VAEGMM(GenerativeClusterer):
         super()._check(X)
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
+        one_of("covariance", self.covariance, ("full", "diag"))
 
     def _networks(self, rescale: Rescale) -> Networks:
-        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
+        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         self.module_ = self._built(rescale, generator)
         self.history_ = self._train(source, generator)
-        found = mixture(codes_of(self.module_, source, rng), self.n_clusters, rng, n_init=self.n_init)
+        codes = codes_of(self.module_, source, rng)
+        found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)
         self.module_.mixture.load(found.weights_, found.means_, found.covariances_)
         self.log_likelihood_ = float(found.lower_bound_)
         self._number_by_size(X)
