@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
+    from nvisa.methods.gm_gan import GMGAN
     from nvisa.methods.gmvae import GMVAE
     from nvisa.methods.ltvae import LTVAE
     from nvisa.methods.nvisa import NVISA, StdFloor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AEGMM",
     "DEC",
+    "GMGAN",
     "GMVAE",
     "LTVAE",
     "NVISA",
@@ -51,6 +53,7 @@ _HOMES = {
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
+    "methods.gm_gan": ("GMGAN",),
     "methods.gmvae": ("GMVAE",),
     "methods.ltvae": ("LTVAE",),
     "methods.nvisa": ("NVISA", "StdFloor"),

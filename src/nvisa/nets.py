@@ -107,11 +107,12 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Glorot-normal weights and zero biases in every linear layer, from the given generator only."""
+    """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_normal_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         elif isinstance(layer, MixturePrior):
             nn.init.normal_(layer.loc, generator=generator)
         elif isinstance(layer, nn.Embedding):

@@ -6,7 +6,7 @@ where they are (an array or a memory map); a batch is gathered by index.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +20,7 @@ from nvisa.mapped import take
 from nvisa.schedules import Constant, Cosine, Schedule
 from nvisa.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 
-__all__ = ["DivergedError", "Objective", "Source", "Training", "flush_denormals", "maximise"]
+__all__ = ["DivergedError", "Objective", "Source", "Training", "ascend", "flush_denormals", "maximise"]
 
 Record = dict[str, Any]
 OnEpoch = Callable[[Record], None]
@@ -155,6 +155,7 @@ def maximise(
     *,
     stage: str = "training",
     on_epoch: OnEpoch | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Record]:
     """Maximise the mean objective by Adam and return the history, one record an epoch.
 
@@ -166,6 +167,8 @@ def maximise(
         What this training is for; it stands in every record.
     on_epoch
         Called with each epoch's record: progress, logging.
+    betas
+        Of Adam.
 
     Raises
     ------
@@ -173,7 +176,7 @@ def maximise(
         When the objective or its gradient is no longer finite.
     """
     trained = list(module.parameters())
-    optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), fused=True)
+    optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), betas=betas, fused=True)
     n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
     bookmark = Bookmark(stage, module, optimizer, generator, objective)
     history = bookmark.history
@@ -188,7 +191,7 @@ def maximise(
                 step = objective(source[rows], rows, fraction)
                 if step is None:
                     break
-                _ascend(step, optimizer, trained, training.clip_norm, history)
+                ascend(step, optimizer, trained, training.clip_norm, history)
                 tally.add(step, len(rows))
             if tally.n == 0:  # converged before the epoch's first step
                 break
@@ -204,12 +207,12 @@ def maximise(
     return bookmark.close()
 
 
-def _ascend(
+def ascend(
     step: Objective,
     optimizer: torch.optim.Optimizer,
     trained: list[nn.Parameter],
     clip: float,
-    history: list[Record],
+    history: Sequence[Record] = (),
 ) -> None:
     """One step up the objective, or an error that names the term that is not finite."""
     loss = -step.value.mean()
@@ -219,14 +222,14 @@ def _ascend(
     loss.backward()
     norm = nn.utils.clip_grad_norm_(trained, clip)
     if not torch.isfinite(norm):
-        raise DivergedError(_message("the gradient", len(history)), term="gradient", history=history)
+        raise DivergedError(_message("the gradient", len(history)), term="gradient", history=list(history))
     optimizer.step()
 
 
-def _raise_diverged(step: Objective, history: list[Record]) -> None:
+def _raise_diverged(step: Objective, history: Sequence[Record]) -> None:
     """Name the first term that is not finite."""
     term = next((name for name, value in step.terms.items() if not torch.isfinite(value).all()), "objective")
-    raise DivergedError(_message(term, len(history)), term=term, history=history)
+    raise DivergedError(_message(term, len(history)), term=term, history=list(history))
 
 
 def _message(term: str, epochs_done: int) -> str:

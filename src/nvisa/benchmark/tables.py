@@ -30,6 +30,7 @@ Records = Sequence[Record]
 DOCUMENTS = (
     "README.md",
     "docs/benchmark.md",
+    "docs/methods/gm_gan.md",
     "docs/methods/gmvae.md",
     "docs/methods/ltvae.md",
     "docs/methods/nvisa.md",
@@ -228,6 +229,8 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "default": _by_recipe("default", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_random": _by_recipe("bound_alone/random", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
+    "gm_gan": _by_recipe("gm_gan/default", _published("GM-GAN")),
+    "gm_gan_information": _by_recipe("gm_gan/information", _published("GM-GAN")),
     "gmvae": _by_recipe("gmvae/default", _published("GMVAE")),
     "ltvae_gmm": _by_recipe("ltvae_gmm/bernoulli", _published("LTVAE-GMM")),
     "ltvae_full": _by_recipe("ltvae_full/bernoulli", _published("LTVAE-full")),

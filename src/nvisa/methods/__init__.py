@@ -10,6 +10,7 @@ from nvisa.consistency import VAT, Augment
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.dec import DEC
+from nvisa.methods.gm_gan import GMGAN
 from nvisa.methods.gmvae import GMVAE
 from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA, StdFloor
@@ -20,7 +21,7 @@ from nvisa.persistence import ModelError
 from nvisa.schedules import Constant, Cosine, Geometric, Halving
 from nvisa.training import Training
 
-__all__ = ["AEGMM", "DEC", "GMVAE", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
+__all__ = ["AEGMM", "DEC", "GMGAN", "GMVAE", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
 
 METHODS: dict[str, type[DeepClusterer]] = {
     "nvisa": NVISA,
@@ -30,6 +31,7 @@ METHODS: dict[str, type[DeepClusterer]] = {
     "vade": VaDE,
     "gmvae": GMVAE,
     "ltvae": LTVAE,
+    "gm_gan": GMGAN,
 }
 
 # Every settings class that a model directory may name.

@@ -8,7 +8,8 @@ To write a method, subclass it, store settings in ``__init__``, and define
 * ``_encode(x)``: the latent vector of each row [B Z].
 
 In return it gets fit, fit_predict, predict, predict_proba, transform, labels_, save and the checks of bad
-input. Generative methods subclass :class:`GenerativeClusterer` and also define ``_log_p_x``, ``_draw`` and ``_decode``.
+input. Methods that make rows subclass :class:`SamplingClusterer` and define ``_draw``; those with a density
+:class:`GenerativeClusterer`, and also define ``_log_p_x`` and ``_reconstruct``.
 """
 
 import warnings
@@ -40,6 +41,7 @@ from nvisa.training import Source, Training
 __all__ = [
     "DeepClusterer",
     "GenerativeClusterer",
+    "SamplingClusterer",
     "at_least",
     "check_likelihood",
     "few_in_use",
@@ -343,53 +345,16 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         return state
 
 
-class GenerativeClusterer(DeepClusterer):
-    """sample, score_samples, score and reconstruct, for methods with a density p(x)."""
-
-    likelihood: str
-
-    @abstractmethod
-    def _log_p_x(self, x: Data) -> PerExample:
-        """``log p(x)`` in the units of x, deterministic."""
+class SamplingClusterer(DeepClusterer):
+    """sample, for methods that make rows of a given cluster."""
 
     @abstractmethod
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         """x of the given clusters in the user's units; ``noise=False``: the mean of p(x|z)."""
 
-    @abstractmethod
-    def _reconstruct(self, x: Data) -> Data:
-        """The mean of p(x|z) at the latent vector of each row."""
-
-    def _prototypes(self) -> Float[Tensor, "K D"] | None:
-        """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
-        return None
-
-    def _jacobian(self) -> Tensor | float:
-        """From the networks' units to the user's; a Bernoulli pixel has none."""
-        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
-
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
         return rng.randint(self.n_clusters, size=n)
-
-    def score_samples(self, X: Rows) -> Array:
-        """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
-        return self._stream(self._log_p_x, X)
-
-    def score(self, X: Rows, y: object = None) -> float:
-        """Mean of :meth:`score_samples`."""
-        return float(self.score_samples(X).mean())
-
-    def reconstruct(self, X: Rows) -> Array:
-        """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return self._stream(self._reconstruct, X)
-
-    def prototypes(self) -> Array | None:
-        """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
-        check_is_fitted(self)
-        with torch.inference_mode():
-            x = self._prototypes()
-        return None if x is None else x.cpu().numpy()
 
     def sample(
         self,
@@ -427,3 +392,44 @@ class GenerativeClusterer(DeepClusterer):
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
         return x.cpu().numpy(), y
+
+
+class GenerativeClusterer(SamplingClusterer):
+    """score_samples, score and reconstruct, for methods with a density p(x)."""
+
+    likelihood: str
+
+    @abstractmethod
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log p(x)`` in the units of x, deterministic."""
+
+    @abstractmethod
+    def _reconstruct(self, x: Data) -> Data:
+        """The mean of p(x|z) at the latent vector of each row."""
+
+    def _prototypes(self) -> Float[Tensor, "K D"] | None:
+        """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
+        return None
+
+    def _jacobian(self) -> Tensor | float:
+        """From the networks' units to the user's; a Bernoulli pixel has none."""
+        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+
+    def score_samples(self, X: Rows) -> Array:
+        """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
+        return self._stream(self._log_p_x, X)
+
+    def score(self, X: Rows, y: object = None) -> float:
+        """Mean of :meth:`score_samples`."""
+        return float(self.score_samples(X).mean())
+
+    def reconstruct(self, X: Rows) -> Array:
+        """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
+        return self._stream(self._reconstruct, X)
+
+    def prototypes(self) -> Array | None:
+        """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
+        check_is_fitted(self)
+        with torch.inference_mode():
+            x = self._prototypes()
+        return None if x is None else x.cpu().numpy()

@@ -1,0 +1,375 @@
+"""GM-GAN: a generative adversarial network whose latent vectors come from a mixture of K Gaussians.
+
+    y ~ Uniform{1..K},  e ~ N(0, I),  z = A_y e + mu_y,  x = G(z)
+    static latent:  mu_y ~ Uniform[-c, c]^Z and A_y = sigma I stay as they were drawn
+    dynamic latent: mu_y and A_y start there and are trained with G, through z
+    discriminator:  max_D  E log s(D(x)) + E log s(-D(G(z)))           s the logistic function
+    generator:      max_G  E log s(D(G(z)))                            non-saturating
+    recogniser:     max_R  E log q(y|G(z)) - E ||z - m(G(z))||^2 / (2 Z sigma^2)
+    cluster of x  = argmax_y q(y|x)
+
+Nothing rewards a Gaussian for making one kind of x: that it does so is what the paper observes and uses.
+
+Source: Ben-Yosef, Weinshall, "Gaussian Mixture Generative Adversarial Networks for Diverse Datasets, and
+the Unsupervised Clustering of Images", 2018 (arXiv:1808.10356). Only its abstract and reports of others
+were at hand: what that leaves open, and every deviation, is listed in docs/methods/gm_gan.md.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import nn
+from torch.nn import functional as F
+
+from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
+from nvisa.distributions import noise_like
+from nvisa.methods.base import Array, SamplingClusterer, generator_from, one_of, stores
+from nvisa.nets import Network, Rescale, build
+from nvisa.scaling import make_rescale
+from nvisa.schedules import Constant
+from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
+from nvisa.training import Objective, Source, Training, ascend, maximise
+
+__all__ = ["GMGAN", "Game", "Latent", "Networks", "discriminate", "gradient_penalty", "recognition_terms"]
+
+BETAS = (0.5, 0.999)  # of Adam in the game: DCGAN's
+
+
+# ---- objectives ------------------------------------------------------------------------------------------------------
+
+
+def discriminate(real: PerExample, fake: PerExample) -> PerExample:
+    """``log s(D(x)) + log s(-D(G(z)))`` from the logits of real and made rows, maximised in D."""
+    return F.logsigmoid(real) + F.logsigmoid(-fake)
+
+
+def gradient_penalty(logit: PerExample, x: Data) -> PerExample:
+    """``||dD/dx||^2 / 2`` at real rows: R1 of Mescheder, Geiger, Nowozin (ICML 2018, eq. 9), its weight left out."""
+    (slope,) = torch.autograd.grad(logit.sum(), x, create_graph=True)
+    return 0.5 * slope.square().sum(-1)
+
+
+def log_q_of(log_q_y: LogClusters, y: Int[Tensor, " B"]) -> PerExample:
+    """``log q(y|x)`` of the given y."""
+    return -F.nll_loss(log_q_y, y, reduction="none")
+
+
+def scale_gradient(x: Data, weight: float) -> Data:
+    """x, with ``weight`` times its gradient: what reads it learns in full, what made it by that weight."""
+    return x.detach() + weight * (x - x.detach())
+
+
+def recognition_terms(
+    log_q_y: LogClusters, m: Float[Tensor, "B Z"], y: Int[Tensor, " B"], z: Float[Tensor, "B Z"], scale: float
+) -> dict[str, PerExample]:
+    """``log q(y|x)`` and ``-||z - m(x)||^2 / (2 Z sigma^2)``: their means are largest at p(y|x) and at E[z|x]."""
+    return {
+        "log_q_of_maker": log_q_of(log_q_y, y),
+        "minus_code_error": -0.5 * ((z - m) / scale).square().mean(-1),
+    }
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+class Latent(nn.Module):
+    """``p(y) = 1/K``, ``p(z|y) = N(mu_y, A_y A_y^T)``; static tables are buffers, dynamic ones parameters."""
+
+    loc: Tensor
+    factor: Tensor
+
+    def __init__(self, n_clusters: int, latent_dim: int, *, dynamic: bool) -> None:
+        super().__init__()
+        tables = {"loc": torch.zeros(n_clusters, latent_dim), "factor": torch.eye(latent_dim).repeat(n_clusters, 1, 1)}
+        for name, table in tables.items():
+            if dynamic:
+                self.register_parameter(name, nn.Parameter(table))
+            else:
+                self.register_buffer(name, table)
+
+    @torch.no_grad()
+    def start(self, separation: float, scale: float, generator: torch.Generator) -> None:
+        """``mu_y ~ Uniform[-c, c]^Z``, ``A_y = sigma I``.
+
+        c is such that two means stand ``separation`` sigma apart, in the root mean square: their squared distance has
+        the mean ``2 Z c^2 / 3``.
+        """
+        latent_dim = self.loc.shape[1]
+        spread = separation * scale * math.sqrt(3 / (2 * latent_dim))
+        self.loc.copy_(spread * (2 * torch.rand(self.loc.shape, generator=generator) - 1))
+        self.factor.copy_(scale * torch.eye(latent_dim))
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z = A_y e + mu_y`` for each y."""
+        loc = self.loc[y]
+        return loc + torch.einsum("bij,bj->bi", self.factor[y], noise_like(loc, generator))
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        for table in (self.loc, self.factor):
+            table.copy_(table[order])
+
+
+class Discriminator(nn.Module):
+    """``D(x)``, the logit that a row (networks' units) is real; it serves the game and is thrown away."""
+
+    def __init__(self, n_features: int, network: Network, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.trunk, n_hidden = body(n_features, network, image_shape)
+        self.logit = nn.Linear(n_hidden, 1)
+
+    def forward(self, x: Data) -> PerExample:
+        """Return the logits."""
+        return self.logit(self.trunk(x))[:, 0]
+
+
+class Maker(nn.Module):
+    """The latent mixture and G: what plays against the discriminator."""
+
+    def __init__(
+        self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape, *, dynamic: bool
+    ) -> None:
+        super().__init__()
+        self.latent = Latent(n_clusters, network.latent_dim, dynamic=dynamic)
+        self.decoder = mirror(n_features, network, image_shape)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, " B"], Float[Tensor, "B Z"], Data]:
+        """n triples y, z, G(z), the last in the networks' units."""
+        y = torch.randint(len(self.latent.loc), (n,), generator=generator).to(self.latent.loc.device)
+        z = self.latent.draw(y, generator)
+        return y, z, self.decoder(z)
+
+
+class Recogniser(nn.Module):
+    """``q(y|x)`` and ``m(x)``, which stands for ``E[z|x]``; x in the networks' units."""
+
+    def __init__(self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.trunk, n_hidden = body(n_features, network, image_shape)
+        self.y_logits = nn.Linear(n_hidden, n_clusters)
+        self.z_loc = nn.Linear(n_hidden, network.latent_dim)
+
+    def forward(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
+        """Return ``log q(y|x)`` and ``m(x)``."""
+        h = self.trunk(x)
+        return self.y_logits(h).log_softmax(-1), self.z_loc(h)
+
+
+class Networks(nn.Module):
+    """What a fit keeps: the maker and the recogniser."""
+
+    def __init__(
+        self, rescale: Rescale, n_clusters: int, network: Network, image_shape: ImageShape, *, dynamic: bool
+    ) -> None:
+        super().__init__()
+        n_features = len(rescale.shift)
+        self.latent_dim, self.rescale = network.latent_dim, rescale
+        self.maker = Maker(n_features, n_clusters, network, image_shape, dynamic=dynamic)
+        self.recogniser = Recogniser(n_features, n_clusters, network, image_shape)
+
+    def recognised(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
+        """``log q(y|x)`` and ``m(x)`` of rows in the user's units."""
+        return self.recogniser(self.rescale(x))
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        self.maker.latent.permute(order)
+        for table in (self.recogniser.y_logits.weight, self.recogniser.y_logits.bias):
+            table.copy_(table[order])
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Game:
+    """The generator's objective of a batch, after the discriminator's step on the same batch."""
+
+    networks: Networks
+    discriminator: Discriminator
+    training: Training
+    penalty: float
+    information: float
+    generator: torch.Generator
+
+    def __post_init__(self) -> None:
+        rate = self.training.rate(0.0)
+        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        """``log s(D(G(z)))`` of as many drawn z as ``x`` (user's units) has rows."""
+        y, _, made = self.networks.maker.draw(len(x), self.generator)
+        self.optimizer.param_groups[0]["lr"] = self.training.rate(fraction)
+        lesson = self.lesson(self.networks.rescale(x), made.detach())
+        ascend(lesson, self.optimizer, list(self.discriminator.parameters()), self.training.clip_norm)
+        fooled = F.logsigmoid(self.discriminator(made))
+        terms = {"log_fooled": fooled, **lesson.terms}
+        if self.information == 0:
+            return Objective(fooled, terms)
+        log_q_y, _ = self.networks.recogniser(scale_gradient(made, self.information))
+        terms["log_q_of_maker"] = log_q_of(log_q_y, y)
+        return Objective(fooled + terms["log_q_of_maker"], terms, log_q_y)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: the discriminator, and what its optimiser remembers of each parameter."""
+        memory = self.optimizer.state_dict()["state"]
+        return {f"discriminator.{name}": value for name, value in self.discriminator.state_dict().items()} | {
+            f"{i}.{name}": value for i, values in memory.items() for name, value in values.items()
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        memory: dict[int, dict[str, Tensor]] = {}
+        weights = {}
+        for key, value in state.items():
+            owner, name = key.split(".", 1)
+            if owner == "discriminator":
+                weights[name] = value
+            else:
+                memory.setdefault(int(owner), {})[name] = value
+        self.discriminator.load_state_dict(weights)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": memory})
+
+    def lesson(self, real: Data, made: Data) -> Objective:
+        """The discriminator's objective, both kinds of row in the networks' units."""
+        real.requires_grad_(self.penalty > 0)
+        real_logit = self.discriminator(real)
+        value = discriminate(real_logit, self.discriminator(made))
+        terms = {"log_told_apart": value.detach()}
+        if self.penalty > 0:
+            steepness = gradient_penalty(real_logit, real)
+            value, terms = value - self.penalty * steepness, terms | {"gradient_penalty": steepness.detach()}
+        return Objective(value, terms)
+
+
+class GMGAN(SamplingClusterer):
+    """Gaussian-mixture generative adversarial network.
+
+    Parameters
+    ----------
+    n_clusters
+        K.
+    latent
+        "static": mu_y and A_y stay as they were drawn; "dynamic": they are trained.
+    separation, scale
+        The latent mixture's start: distance of two means in standard deviations (root mean square), and the deviation
+        sigma. 5.4 is what the paper's c = 0.1 and sigma = 0.15 make at Z = 100; a small Z needs a larger c.
+    image_shape
+        (H, W) or (H, W, C), sides divisible by ``2 ** len(network.hidden)``: convolutional networks, and the data's
+        range mapped to [-1, 1]. None: perceptrons for rows of any kind.
+    information
+        Weight of log q(y|G(z)) in the generator's own objective: InfoGAN's term, not the paper's. 0: the paper.
+    penalty
+        Weight of the discriminator's squared slope at real rows (R1), about 10 for images; 0: the plain game of the
+        paper.
+    recognition
+        Schedule of the recogniser; None: a quarter of ``training``.
+    network, training
+        Sizes (with ``image_shape``, ``hidden`` are the channels of convolutions; the generator mirrors them, and
+        ``batch_norm`` is the generator's), and schedule of the game; None: see ``DEFAULT_NETWORK`` and
+        ``DEFAULT_TRAINING``.
+    random_state
+        Seed of everything; the global generators are never touched.
+    verbose
+        1 shows progress.
+    """
+
+    DEFAULT_NETWORK = Network(hidden=(256, 256), latent_dim=20, batch_norm=False)
+    DEFAULT_TRAINING = Training(steps=10_000, max_epochs=400, batch_size=64, learning_rate=Constant(2e-4))
+
+    @stores
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        latent: str = "static",
+        separation: float = 5.4,
+        scale: float = 0.15,
+        image_shape: ImageShape = None,
+        information: float = 0.0,
+        penalty: float = 0.1,
+        recognition: Training | None = None,
+        network: Network | None = None,
+        training: Training | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.latent = latent
+        self.separation = separation
+        self.scale = scale
+        self.image_shape = image_shape
+        self.information = information
+        self.penalty = penalty
+        self.recognition = recognition
+        self.network = network
+        self.training = training
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def _training(self) -> Training:
+        return self.training or self.DEFAULT_TRAINING
+
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        one_of("latent", self.latent, ("static", "dynamic"))
+        if self.image_shape is not None:
+            check_image_shape(self.image_shape, X.shape[1], len(self._network.hidden))
+
+    def _networks(self, rescale: Rescale) -> Networks:
+        dynamic = self.latent == "dynamic"
+        return Networks(rescale, self.n_clusters, self._network, self.image_shape, dynamic=dynamic)
+
+    def _rescale(self, X: Array) -> Rescale:
+        """Of images, the data's range to [-1, 1]."""
+        if self.image_shape is None:
+            return make_rescale(X, self._network.scaling)
+        low, high = float(X.min()), float(X.max())
+        ones = torch.ones(X.shape[1])
+        return Rescale((low + high) / 2 * ones, max((high - low) / 2, 1e-6) * ones)
+
+    def _fit(self, X: Array, rng: RandomState) -> None:
+        generator, source = generator_from(rng), Source(X, self._training.torch_device())
+        self.module_ = net = self._built(self._rescale(X), generator)
+        net.maker.latent.start(self.separation, self.scale, generator)
+        discriminator = build(lambda: Discriminator(X.shape[1], self._network, self.image_shape), generator)
+        game = Game(net, discriminator.to(source.device), self._training, self.penalty, self.information, generator)
+        self.history_ = maximise(
+            game, net, source, self._training, generator, stage="game", on_epoch=self._report, betas=BETAS
+        )
+        self.history_ += self._recognise(source, generator)
+        net.eval()
+        self._number_by_size(X)
+
+    def _recognise(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+        """Teach the recogniser which Gaussian and which z made a row, on rows drawn anew at every step."""
+        net, training = self.module_, self.recognition or self._training.shortened(0.25)
+
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            net.maker.eval()  # a callback may have set it to train
+            with torch.no_grad():
+                y, z, made = net.maker.draw(len(x), generator)
+            log_q_y, m = net.recogniser(made)
+            terms = recognition_terms(log_q_y, m, y, z, self.scale)
+            return Objective(torch.stack(list(terms.values())).sum(0), terms, log_q_y)
+
+        return maximise(
+            objective, net.recogniser, source, training, generator, stage="recognition", on_epoch=self._report
+        )
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        return self.module_.recognised(x)[0]
+
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        return self.module_.recognised(x)[1]
+
+    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
+        maker = self.module_.maker
+        return self.module_.rescale.inverse(maker.decoder(maker.latent.draw(y, generator)))
