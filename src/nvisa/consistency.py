@@ -9,6 +9,7 @@ ICML 2017 (arXiv:1702.08720), sec. 3; which also names augmentation by random af
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -105,6 +106,23 @@ class Augment:
                 "Augment(image_shape=(height, width)) or (height, width, channels); for other data use VAT."
             )
         return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
+
+
+def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
+    """One of "vat", "augment", None or a settings object, or a sequence of them, as a tuple of settings.
+
+    Raises
+    ------
+    ValueError
+        On anything else.
+    """
+    named: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
+    given: list[Any] = list(consistency) if isinstance(consistency, (tuple, list)) else [consistency]
+    found = tuple(named[item] if item in ("vat", "augment") else item for item in given if item is not None)
+    for item in found:
+        if not isinstance(item, (VAT, Augment)):
+            raise ValueError(f"consistency must be 'vat', 'augment', VAT(...), Augment(...) or None, got {item!r}.")
+    return found
 
 
 def marginal_entropy(log_q_y: LogClusters) -> Scalar:

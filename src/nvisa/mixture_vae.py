@@ -8,6 +8,7 @@ The graph of the slides ("Our approach NVISA"); how it is trained is the method'
 K clusters, D features, H hidden, Z latent.
 """
 
+import math
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -17,10 +18,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.distributions import log_normal, noise_like
-from nvisa.nets import LIKELIHOODS, Decoder, GaussianHead, MixturePrior, Network, Rescale, mlp, moments, whiten
+from nvisa.nets import (
+    LIKELIHOODS,
+    Decoder,
+    GaussianHead,
+    MixturePrior,
+    Network,
+    Rescale,
+    mlp,
+    moments,
+    whiten,
+)
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerSample, Tensor
 
-__all__ = ["Densities", "Drawn", "draw", "log_weights"]
+__all__ = ["Densities", "Drawn", "NestedMixturePrior", "draw", "log_weights"]
 
 Array = NDArray[np.floating]
 
@@ -32,6 +43,55 @@ class Drawn(NamedTuple):
     z: Latent
     log_q_y: PerSample
     log_q_z: PerSample
+
+
+class NestedMixturePrior(MixturePrior):
+    """``p(y) = 1/K`` and ``p(z|y) = sum_c w_yc N(mu_yc, diag sigma_yc^2)``, ``w_y = softmax(logits_y)``, C components.
+
+    A cluster may then be curved or have parts, which one Gaussian with axes along the latent ones cannot: a more
+    powerful prior, as the slides' conclusion proposes, whose density stays exact. ``loc`` and ``log_scale``
+    are [K C Z].
+    """
+
+    def __init__(self, n_clusters: int, latent_dim: int, n_components: int) -> None:
+        super().__init__(n_clusters, latent_dim)
+        self.loc = nn.Parameter(torch.zeros(n_clusters, n_components, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(n_clusters, n_components, latent_dim))
+        self.logits = nn.Parameter(torch.zeros(n_clusters, n_components))
+
+    @property
+    def scale(self) -> Float[Tensor, "K C Z"]:
+        """``sigma_yc``."""
+        return self.log_scale.exp()
+
+    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """``log p(z|y)`` of the paired z and y."""
+        tables = (self.logits.log_softmax(-1), self.loc.flatten(1), self.log_scale.flatten(1))
+        log_w, loc, log_scale = (F.embedding(y, table) for table in tables)
+        parts = (log_w.shape[-1], z.shape[-1])
+        log_p = log_normal(z[..., None, :], loc.unflatten(-1, parts), log_scale.unflatten(-1, parts).exp())
+        return (log_w + log_p).logsumexp(-1)
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``c ~ w_y`` and ``z ~ N(mu_yc, diag sigma_yc^2)`` for each y."""
+        weights = self.logits.softmax(-1).to(generator.device)[y.to(generator.device)]
+        c = torch.multinomial(weights, 1, generator=generator).squeeze(1).to(self.loc.device)
+        loc, scale = self.loc[y, c], self.scale[y, c]
+        return loc + scale * noise_like(loc, generator)
+
+    @torch.no_grad()
+    def set_moments(self, loc: Array, variance: Array) -> None:
+        """Give every ``p(z|y)`` this mean and this variance, its components a quarter of the variance apart.
+
+        The components keep the directions in which they lie now (random ones, in a new prior): centred and brought
+        to deviation one, they become ``mu_y + sigma_y e_yc / 2``, each with variance ``3/4 sigma_y^2``.
+        """
+        mean, deviation = (torch.from_numpy(a).to(self.loc)[:, None] for a in (loc, np.sqrt(variance)))
+        e = self.loc - self.loc.mean(1, keepdim=True)
+        e /= e.square().mean(1, keepdim=True).sqrt()
+        self.loc.copy_(mean + 0.5 * deviation * e)
+        self.log_scale.copy_((math.sqrt(0.75) * deviation).log().expand_as(self.loc))
+        self.logits.zero_()
 
 
 class Densities(nn.Module):
@@ -60,7 +120,9 @@ class Densities(nn.Module):
         self.z_base = nn.Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
-        self.prior = MixturePrior(n_clusters, self.latent_dim)
+        n_parts = network.prior_components
+        table = (n_clusters, self.latent_dim)
+        self.prior = MixturePrior(*table) if n_parts == 1 else NestedMixturePrior(*table, n_parts)
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
@@ -109,13 +171,12 @@ class Densities(nn.Module):
     def set_prior(self, codes: Array, proba: Array) -> None:
         """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
         loc, variance = moments(codes, proba)
-        self.prior.loc.copy_(torch.from_numpy(loc))
-        self.prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
+        self.prior.set_moments(loc, variance)
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        tables = [self.y_logits.weight, self.y_logits.bias, self.prior.loc, self.prior.log_scale]
+        tables = [self.y_logits.weight, self.y_logits.bias, *self.prior.parameters()]
         for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
             table.copy_(table[order])
 

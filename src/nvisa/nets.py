@@ -61,12 +61,15 @@ class Network:
         ``"columns"``: divide each column by its own standard deviation (tables with mixed units).
         ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
         is more than 10 times the median one, so that a few columns would drown the others; else "global".
+    prior_components
+        C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's.
     """
 
     hidden: tuple[int, ...] = (500, 500)
     latent_dim: int = 10
     batch_norm: bool = True
     scaling: str = "auto"
+    prior_components: int = 1
 
 
 class Decoder(nn.Sequential):
@@ -191,6 +194,17 @@ class MixturePrior(nn.Module):
     def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """``log p(z|y)`` of the paired z and y."""
         return log_normal(z, F.embedding(y, self.loc), F.embedding(y, self.log_scale).exp())
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z ~ p(z|y)`` for each y."""
+        loc, scale = self.loc[y], self.scale[y]
+        return loc + scale * noise_like(loc, generator)
+
+    @torch.no_grad()
+    def set_moments(self, loc: Array, variance: Array) -> None:
+        """Give every ``p(z|y)`` this mean and this variance [K Z]."""
+        self.loc.copy_(torch.from_numpy(loc))
+        self.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
 
 
 class GaussianHead(nn.Module):

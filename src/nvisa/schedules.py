@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-__all__ = ["Constant", "Cosine", "Geometric", "Halving", "Schedule"]
+__all__ = ["Constant", "Cosine", "Geometric", "Halving", "Schedule", "StdFloor"]
 
 
 class Schedule(ABC):
@@ -71,3 +71,24 @@ class Cosine(Schedule):
     def __call__(self, fraction: float) -> float:
         """Return the point on the curve."""
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+@dataclass(frozen=True)
+class StdFloor:
+    """The annealed epsilons of p(x|z) and q(z|y,x).
+
+    Parameters
+    ----------
+    x
+        Schedule of epsilon_x.
+    z
+        Schedule of epsilon_z, in latent units.
+    relative
+        True: ``x`` counts in the data's largest principal standard deviation, the temperature at which
+        the first clusters split (a large sigma_x is a high temperature: Rose, "Deterministic annealing",
+        Proc. IEEE 1998). False: in the networks' units, as in the paper.
+    """
+
+    x: Schedule = Constant(0.0)
+    z: Schedule = Constant(0.0)
+    relative: bool = True

@@ -14,22 +14,26 @@ paper, with its reason and our numbers, is listed in docs/methods/nvisa.md.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
+from sklearn.utils import check_random_state
 
 from nvisa.bounds import RunningMoments, add_gradient, enum_y, importance_sampled, nvil, vimco
-from nvisa.consistency import VAT, Augment, augmented, information, vat
-from nvisa.distributions import kl_categorical, noise_like
+from nvisa.checkpoint import checkpointing
+from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
+from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
-from nvisa.initialisation import Start, distil, find_start, subset
+from nvisa.initialisation import distil, find_start, subset
 from nvisa.mapped import take
 from nvisa.methods.base import (
     Array,
     GenerativeClusterer,
+    Rows,
     at_least,
     check_likelihood,
     generator_from,
@@ -39,32 +43,11 @@ from nvisa.methods.base import (
 from nvisa.mixture_vae import Densities, draw, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
 from nvisa.scaling import Rescaled, make_rescale, top_deviation
-from nvisa.schedules import Constant, Geometric, Halving, Schedule
+from nvisa.schedules import Constant, Geometric, Halving, StdFloor
 from nvisa.shapes import Data, Float, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["NVISA", "StdFloor"]
-
-
-@dataclass(frozen=True)
-class StdFloor:
-    """The annealed epsilons of p(x|z) and q(z|y,x).
-
-    Parameters
-    ----------
-    x
-        Schedule of epsilon_x.
-    z
-        Schedule of epsilon_z, in latent units.
-    relative
-        True: ``x`` counts in the data's largest principal standard deviation, the temperature at which
-        the first clusters split (a large sigma_x is a high temperature: Rose, "Deterministic annealing",
-        Proc. IEEE 1998). False: in the networks' units, as in the paper.
-    """
-
-    x: Schedule = Constant(0.0)
-    z: Schedule = Constant(0.0)
-    relative: bool = True
 
 
 HOT = StdFloor(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
@@ -221,6 +204,8 @@ class NVISA(GenerativeClusterer):
     ----------
     neighbour_information_ : float
         Label-free score of the fit, in nats; at most log K.
+    neighbour_distance_ : float
+        With VAT: median distance of a row to its 10th neighbour, in the networks' units.
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
     restarts_ : list of dict
@@ -274,22 +259,14 @@ class NVISA(GenerativeClusterer):
         one_of("posterior", self.posterior, ("joint", "mean_field"))
         if isinstance(self.init, str):
             one_of("init", self.init, ("umap", "gmm", "random"))
-        for settings in self._consistency():
+        for settings in as_settings(self.consistency):
             if isinstance(settings, Augment):
                 settings.shape_of(X.shape[1])
         if self.inference is None and self.consistency is None:
             raise ValueError("inference=None leaves only consistency to train with, got consistency=None: try 'vat'.")
         at_least("n_init", self.n_init, 1)
+        at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
-
-    def _consistency(self) -> tuple[VAT | Augment, ...]:
-        """The setting ``consistency`` as a tuple."""
-        given: Any = self.consistency if isinstance(self.consistency, (tuple, list)) else (self.consistency,)
-        for item in given:
-            if not isinstance(item, (VAT, Augment)):
-                one_of("consistency", item, ("vat", "augment", None))
-        named: dict[Any, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
-        return tuple(named.get(item, item) for item in given if item is not None)
 
     def _networks(self, rescale: Rescale) -> Densities:
         return Densities(
@@ -328,7 +305,7 @@ class NVISA(GenerativeClusterer):
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
 
-    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> Start:
+    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
         share = PRETRAINING.get(self.init, 0.3) if isinstance(self.init, str) else 0.3
         training = self._training.shortened(share)
@@ -338,7 +315,6 @@ class NVISA(GenerativeClusterer):
         self.module_.set_prior(codes, start.proba)
         distil(self._log_q_y, self.module_, source, start, self._training.shortened(0.08), generator, self._report)
         self.start_score_ = start.score
-        return start
 
     def _ascent(self, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
         """What is maximised, with the floors in the networks' units and the radius of every row."""
@@ -347,14 +323,53 @@ class NVISA(GenerativeClusterer):
         hot = isinstance(self.init, str) and self.init == "random"
         floor = self.std_floor if self.std_floor is not None else (HOT if hot else WARM)
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
-        consistency, distance = self._consistency(), None
+        consistency, distance = as_settings(self.consistency), None
         if any(isinstance(settings, VAT) for settings in consistency):
             distance = torch.from_numpy(neighbour_radius(rescaled, rng).astype(np.float32))
+            self.neighbour_distance_ = float(distance.median())
             distance = distance.to(next(module.parameters()).device)
         return Ascent(
             module, self.inference, self.n_samples, self.reparameterise or self.inference == "enum_y",
             lambda t: unit * floor.x(t), floor.z, consistency, distance, generator, RunningMoments(),
         )  # fmt: skip
+
+    def partial_fit(self, X: Rows, y: object = None) -> "NVISA":
+        """Go on training with one pass over new rows [N D]; the clusters keep their numbers. Before any fit: ``fit``.
+
+        The std floors and the batch norm stay as the fit has left them, the learning rate is a tenth of its first,
+        balance is not rewarded (a chunk of rows tells nothing about the sizes of clusters), and ``q(y|x)`` is held to
+        what it was before the call by ``-KL( q_before(y|x) || q(y|x) )``. ``labels_`` becomes that of X. A ValueError
+        says what is wrong with X, such as another number of features than the fit had.
+        """
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X)
+        checked, net = self._checked(X), self.module_
+        check_likelihood(self.likelihood, checked)
+        generator = generator_from(check_random_state(self.random_state))
+        generator.manual_seed(generator.initial_seed() + self.n_iter_)  # other draws for every chunk
+        source, before = Source(checked, next(net.parameters()).device), deepcopy(net)
+        ascent = Ascent(
+            net, self.inference, self.n_samples, self.reparameterise or self.inference == "enum_y",
+            lambda t: self.std_floor_x_, lambda t: self.std_floor_z_,
+            tuple(replace(settings, information=0.0) for settings in as_settings(self.consistency)),
+            torch.full((len(checked),), getattr(self, "neighbour_distance_", 0.0), device=source.device),
+            generator, RunningMoments(),
+        )  # fmt: skip
+
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            net.trunk.eval()  # a chunk's mean and deviation are not the data's
+            step = ascent(x, rows, fraction)
+            assert step.log_q_y is not None
+            drift = kl_categorical(before.log_posterior(before.rescale(x)).detach(), step.log_q_y)
+            return Objective(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
+
+        once = replace(self._training, epochs=1, learning_rate=Constant(0.1 * self._training.rate(0.0)))
+        run: dict[str, Any] = {"stage": "partial_fit", "on_epoch": self._report}
+        with checkpointing(None, {}, RandomState()):
+            self.history_ += maximise(objective, net, source, once, generator, **run)
+        self.n_iter_ = len(self.history_)
+        self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
+        return self
 
     def _log_p_x(self, x: Data) -> PerExample:
         """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
@@ -374,8 +389,7 @@ class NVISA(GenerativeClusterer):
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         net = self.module_
-        loc, scale = net.prior.loc[y], net.prior.scale[y]
-        h = net.decoder(loc + scale * noise_like(loc, generator))
+        h = net.decoder(net.prior.draw(y, generator))
         x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
         return net.rescale.inverse(x)
 

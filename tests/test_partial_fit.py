@@ -1,0 +1,101 @@
+"""New rows after a fit: the density follows them, the clusters keep their numbers."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+
+import nvisa
+from nvisa import NVISA, VAT, Cosine, Network, Training
+
+CENTRES = np.array([[0.0] * 5, [6.0] * 5, [-6.0, 6.0] * 2 + [0.0]])
+
+
+def blobs(n, seed, shift=0.0):
+    X, y = make_blobs(n, centers=CENTRES + shift, random_state=seed)
+    return X.astype(np.float32), y
+
+
+def make(**settings):
+    network, training = (
+        Network(hidden=(16,), latent_dim=2),
+        Training(epochs=60, batch_size=64, learning_rate=Cosine(1e-2)),
+    )
+    return NVISA(3, **{"init": "gmm", "network": network, "training": training, "random_state": 0, **settings})
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fitted") / "m"
+    make().fit(blobs(300, 0)[0]).save(folder)
+    return folder
+
+
+@pytest.fixture
+def fitted(saved):
+    return nvisa.load(saved)
+
+
+def test_the_likelihood_of_new_data_rises_and_old_rows_keep_their_labels(fitted):
+    old, drifted, unseen = blobs(300, 0)[0], blobs(300, 1, shift=1.0)[0], blobs(300, 2, shift=1.0)[0]
+    labels, before = fitted.labels_.copy(), fitted.score(unseen)
+    for chunk in np.array_split(np.tile(drifted, (20, 1)), 40):
+        fitted.partial_fit(chunk)
+    assert fitted.score(unseen) > before + 0.1  # nats
+    assert (fitted.predict(old) == labels).mean() > 0.98
+
+
+def test_a_chunk_of_one_cluster_is_not_spread_over_the_others(fitted):
+    """As the balance of clusters, p(y) = 1/K and the chunk's own batch statistics would have it."""
+    X, y = blobs(300, 3)
+    chunk = X[y == 1]
+    (label,) = set(fitted.predict(chunk))
+    before = fitted.predict_proba(chunk)[:, label].mean()
+    for _ in range(20):
+        fitted.partial_fit(chunk)
+        assert set(fitted.labels_) == {label}
+    assert fitted.predict_proba(chunk)[:, label].mean() >= before - 0.01
+
+
+def test_every_call_is_one_epoch_at_the_floors_of_the_end_with_draws_of_its_own(fitted):
+    X, n, floors = blobs(64, 4)[0], fitted.n_iter_, (fitted.std_floor_x_, fitted.std_floor_z_)
+    start = {name: value.clone() for name, value in fitted.module_.state_dict().items()}
+    records = []
+    for _ in range(2):
+        fitted.module_.load_state_dict(start)
+        records.append(fitted.partial_fit(X).history_[-1])
+    assert [record["stage"] for record in records] == ["partial_fit"] * 2
+    assert fitted.n_iter_ == len(fitted.history_) == n + 2
+    assert (records[0]["std_floor_x"], records[0]["std_floor_z"]) == pytest.approx(floors)
+    assert records[0]["bound"] != records[1]["bound"]  # the same rows and weights, other draws
+    assert not fitted.module_.training
+    np.testing.assert_array_equal(fitted.labels_, fitted.predict(X))
+
+
+def test_a_saved_model_goes_on_like_the_one_in_memory(saved):
+    X = blobs(64, 5)[0]
+    memory, loaded = make().fit(blobs(300, 0)[0]).partial_fit(X), nvisa.load(saved).partial_fit(X)
+    for name, value in memory.module_.state_dict().items():
+        assert torch.equal(value, loaded.module_.state_dict()[name]), name
+
+
+def test_the_first_call_is_a_fit():
+    X, settings = blobs(60, 0)[0], {"training": Training(epochs=2), "consistency": VAT(weight=0.5)}
+    first, whole = make(**settings).partial_fit(X), make(**settings).fit(X)
+    np.testing.assert_array_equal(first.predict_proba(X), whole.predict_proba(X))
+    with pytest.raises(ValueError, match="n_clusters=3"):
+        make().partial_fit(X[:2])
+
+
+@pytest.mark.parametrize(
+    ("X", "match"),
+    [
+        (np.zeros((4, 6)), "expecting 5 features"),
+        (np.full((4, 5), np.nan), "NaN"),
+    ],
+)
+def test_bad_chunks_are_refused_and_change_nothing(fitted, X, match):
+    before = {name: value.clone() for name, value in fitted.module_.state_dict().items()}
+    with pytest.raises(ValueError, match=match):
+        fitted.partial_fit(X)
+    assert all(torch.equal(value, before[name]) for name, value in fitted.module_.state_dict().items())
