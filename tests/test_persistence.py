@@ -85,7 +85,8 @@ def test_every_settings_class_has_an_example_and_a_place_in_the_registry():
     rooms = ("methods", "nets", "training", "schedules", "consistency", "initialisation")
     names = [m.name for m in walk_packages(nvisa.__path__, "nvisa.") if m.name.split(".")[1] in rooms]
     kinds = [kind for name in names for kind in vars(import_module(name)).values() if isinstance(kind, type)]
-    frozen = {kind.__name__ for kind in kinds if is_dataclass(kind) and kind.__dataclass_params__.frozen}
+    here = [kind for kind in kinds if kind.__module__.startswith("nvisa.") and kind.__module__.split(".")[1] in rooms]
+    frozen = {kind.__name__ for kind in here if is_dataclass(kind) and kind.__dataclass_params__.frozen}
     assert frozen == set(SETTINGS) == {type(s).__name__ for s in EXAMPLES}
 
 
