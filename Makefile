@@ -20,7 +20,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format bench records table figures perf clean
+.PHONY: help demo test check lint format bench records table figures perf docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -70,7 +70,8 @@ $(PERF)/.installed: benchmarks/perf/requirements.txt  # several GB: torchvision 
 	$(PERF)/bin/python -m pip install --quiet --requirement benchmarks/perf/requirements.txt
 	@touch $@
 
-# A target for docs comes here with the program that it runs.
+docs: $(STAMP)  ## build/docs/index.html: guides, methods, API from the docstrings
+	$(PY) -m sphinx -W -q -b html docs build/docs
 
 clean:  ## remove caches and builds; not .venv, records or data
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

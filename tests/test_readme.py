@@ -25,17 +25,29 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
 
 
 def test_the_shell_lines_are_commands_that_exist(tmp_path, monkeypatch, capsys):
-    """The block on the user's own data, run on a small table; the options are the README's."""
+    """The blocks on the user's own data, run on a small table; the options are the README's."""
     monkeypatch.chdir(tmp_path)
     rows = np.random.RandomState(0).normal(size=(60, 3)) + np.repeat([[0, 0, 0], [9, 9, 9], [-9, 9, 0]], 20, axis=0)
     np.savetxt("mine.csv", rows, delimiter=",", header="a,b,c", comments="")
-    block = next(text for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "fit DATA" in text)
-    for line in block.replace("DATA", "mine.csv").replace("--n-clusters 10", "--n-clusters 3").splitlines():
-        words = shlex.split(line)[1:]
+    blocks = [text for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "fit DATA" in text]
+    lines = "".join(blocks).replace("DATA", "mine.csv").replace("--n-clusters 10", "--n-clusters 3").splitlines()
+    for line in lines:
+        program, *words = shlex.split(line)
+        if program == "pip":
+            assert words == ["install", "nvisa[all] @ ."]
+            continue
         fast = ["--epochs", "2", "--init", "random", "--quiet"] if words[0] == "fit" else []
         assert main([*words, *fast]) == 0, line
     assert len(Path("labels.csv").read_text().splitlines()) == 61
     assert np.load("samples.npy").shape == (100, 3)
+
+
+def test_from_a_clone_to_clusters_in_at_most_three_commands():
+    first = re.search(r"```sh\n(.*?)```", README, re.DOTALL)
+    assert first
+    lines = first[1].splitlines()
+    assert len(lines) <= 3
+    assert any("nvisa fit DATA" in line for line in lines)
 
 
 def test_every_file_that_the_readme_links_is_there():

@@ -82,7 +82,7 @@ def match_clusters(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> dict[object,
 def calibration_error(y_true: npt.ArrayLike, proba: npt.ArrayLike, *, n_bins: int = 15) -> float:
     """Expected calibration error of the clusters, each read as its Hungarian-matched class.
 
-    ECE = sum_b |B_b| / N * |accuracy(B_b) - confidence(B_b)|, where the confidence of an example is
+    ``ECE = sum_b |B_b| / N * |accuracy(B_b) - confidence(B_b)|``, where the confidence of an example is
     max_k q(y=k|x) and B_b holds those in the b-th of `n_bins` equal parts of [0, 1], closed above.
 
     Parameters

@@ -7,7 +7,7 @@ To write a method, subclass it, store settings in ``__init__``, and define
 * ``_log_q_y(x)``: log q(y|x) of a block [B D] of rows as the user gave them;
 * ``_encode(x)``: the latent vector of each row [B Z].
 
-In return it gets fit, fit_predict, predict, predict_proba, transform, labels_, save and the checks of bad
+In return it gets fit, fit_predict, predict, predict_proba, transform, ``labels_``, save and the checks of bad
 input. Methods that make rows subclass :class:`SamplingClusterer` and define ``_draw``; those with a density
 :class:`GenerativeClusterer`, and also define ``_log_p_x`` and ``_reconstruct``.
 """

@@ -1,0 +1,85 @@
+"""Every block of the guides and every example runs as it stands, with an epoch of training in place of a hundred.
+
+UMAP's compiler alone takes longer than all of this, so the start works on the rows themselves.
+"""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import nvisa
+from nvisa import Training, cli, initialisation
+
+pytest.importorskip("pandas")
+pytest.importorskip("PIL")
+ROOT = Path(__file__).parents[1]
+GUIDES, EXAMPLES = sorted((ROOT / "docs" / "guides").glob("*.md")), sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _short(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Training, "n_epochs", lambda *_: 1)
+    monkeypatch.setattr(initialisation, "umap_points", lambda X, _: X)
+    with warnings.catch_warnings():
+        # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
+        warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")
+        yield
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_every_block_of_a_guide_runs(guide, capsys):
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```(\S*)\n(.*?)```", guide.read_text(), re.DOTALL)
+    assert blocks
+    for kind, block in blocks:
+        if kind == "python":
+            exec(block, names)
+            continue
+        assert kind == "sh", f"a block of {kind!r} is not run by anybody"
+        for line in block.splitlines():
+            program, *words = shlex.split(line)
+            assert program == "nvisa"
+            assert cli.main(words) == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+EXPECTED = {
+    "own_array": "read back, it says the same: True",
+    "embeddings": "600 vectors of 64 numbers -> 10 numbers",
+    "compare_methods": "k-means",
+    "anomaly_scores": "area under the ROC curve",
+}
+
+
+@pytest.mark.global_rng  # nothing of ours: a script runs as a program would
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs(example, monkeypatch, capsys):
+    assert len(example.read_text().splitlines()) < 60
+    more = ["--rows", "120"] if example.stem == "compare_methods" else []
+    monkeypatch.setattr(sys, "argv", [str(example), "--epochs", "1", *more])
+    runpy.run_path(str(example), run_name="__main__")
+    assert EXPECTED[example.stem] in capsys.readouterr().out
+
+
+def test_links_of_the_guides_lead_somewhere():
+    for page in [*GUIDES, ROOT / "docs" / "index.md"]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning(tmp_path):
+    """Sphinx turns a broken reference, a badly formed docstring or a page without a place into a warning."""
+    pytest.importorskip("myst_parser")
+    argv = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(ROOT / "docs"), str(tmp_path / "html")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    api = (tmp_path / "html" / "api.html").read_text()
+    assert all(f'id="nvisa.{name}"' in api for name in nvisa.__all__)
+    assert (tmp_path / "html" / "guides" / "your-own-table.html").exists()
