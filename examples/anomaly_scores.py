@@ -11,7 +11,7 @@ from nvisa import NVISA, Training
 
 def main(epochs: int | None) -> None:
     rng = np.random.default_rng(0)
-    X = load_digits().data[:1000] / 16
+    X = load_digits().data[:500] / 16
     odd = rng.permuted(X[:20], axis=1)  # the same ink in the wrong places
     model = NVISA(n_clusters=10, training=Training(epochs=epochs), random_state=0).fit(X[20:])
     score = model.score_samples(np.concatenate([X[20:], odd]))
