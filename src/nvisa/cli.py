@@ -25,10 +25,10 @@ nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-
   nvisa choose-k FILE                                how many clusters? .csv, .parquet, .npy, .npz, folder of images
   nvisa fit FILE --n-clusters 5 --out model          cluster them; "digits" in place of FILE: a data set with a name
   nvisa predict model FILE --out labels.csv --proba  the cluster of each row, and how sure
-  nvisa evaluate model digits                        agreement with labels, where there are some
+  nvisa report model --data FILE --out report.html   one page to look at: map, clusters, anomalies
   nvisa sample model -n 100 --out made-up.csv        rows that the model makes up (.png: pictures)
-  nvisa data list                                    the data sets that have names
-  nvisa fit --help                                   every option of a command; nvisa --help: every command
+  nvisa evaluate model digits                        agreement with labels, where there are some
+  nvisa --help                                       every command; nvisa fit --help: every option of one
 """
 EXIT_CODES = "exit codes: 0 done; 1 a fault of nvisa's; 2 wrong usage or input; 3 training diverged; 130 interrupted"
 DATA_HELP = "a .csv, .parquet, .npy, .npz, a folder of images, or a data set's name (nvisa data list)"
