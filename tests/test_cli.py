@@ -27,6 +27,7 @@ COMMANDS = (
     "sample",
     "data",
     "features",
+    "report",
     "bench",
     "table",
     "completion",

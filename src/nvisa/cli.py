@@ -28,7 +28,7 @@ nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-
   nvisa report model --data FILE --out report.html   one page to look at: map, clusters, anomalies
   nvisa sample model -n 100 --out made-up.csv        rows that the model makes up (.png: pictures)
   nvisa evaluate model digits                        agreement with labels, where there are some
-  nvisa --help                                       every command; nvisa fit --help: every option of one
+  nvisa fit --help                                   every option of a command; nvisa --help: every command
 """
 EXIT_CODES = "exit codes: 0 done; 1 a fault of nvisa's; 2 wrong usage or input; 3 training diverged; 130 interrupted"
 DATA_HELP = "a .csv, .parquet, .npy, .npz, a folder of images, or a data set's name (nvisa data list)"
