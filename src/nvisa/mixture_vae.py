@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from nvisa.bounds import importance_sampled
 from nvisa.distributions import log_normal, noise_like
 from nvisa.nets import (
     LIKELIHOODS,
@@ -29,9 +30,9 @@ from nvisa.nets import (
     moments,
     whiten,
 )
-from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerSample, Tensor
+from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 
-__all__ = ["Densities", "Drawn", "NestedMixturePrior", "draw", "log_weights"]
+__all__ = ["Densities", "Drawn", "NestedMixturePrior", "draw", "log_p_x", "log_weights"]
 
 Array = NDArray[np.floating]
 
@@ -216,3 +217,17 @@ def log_weights(
         "minus_log_q_y": -drawn.log_q_y,
         "minus_log_q_z": -drawn.log_q_z,
     }
+
+
+def log_p_x(densities: Densities, x: Float[Tensor, "B D"], std_floor_x: float, std_floor_z: float) -> PerExample:
+    """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
+
+    y is enumerated; see :func:`nvisa.bounds.importance_sampled` for the S = 32 draws.
+    """
+    y = torch.arange(densities.y_logits.out_features, device=x.device)[:, None].expand(-1, len(x))
+    loc, scale = densities.q_z(densities.trunk(x), y, std_floor_z)
+
+    def log_joint(z: Latent) -> PerSample:
+        return densities.log_p_x(x, z, std_floor_x) + densities.prior.log_p_z(z, y)
+
+    return torch.logsumexp(importance_sampled(log_joint, loc, scale) + densities.prior.log_p_y(), 0)

@@ -23,7 +23,7 @@ import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
-from nvisa.bounds import RunningMoments, add_gradient, enum_y, importance_sampled, nvil, vimco
+from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, vimco
 from nvisa.checkpoint import checkpointing
 from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
 from nvisa.distributions import kl_categorical
@@ -40,11 +40,11 @@ from nvisa.methods.base import (
     one_of,
     stores,
 )
-from nvisa.mixture_vae import Densities, draw, log_weights
+from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
 from nvisa.scaling import Rescaled, make_rescale, top_deviation
 from nvisa.schedules import Constant, Geometric, Halving, StdFloor
-from nvisa.shapes import Data, Float, Latent, LogClusters, PerExample, PerSample, Tensor
+from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["NVISA", "StdFloor"]
@@ -372,20 +372,8 @@ class NVISA(GenerativeClusterer):
         return self
 
     def _log_p_x(self, x: Data) -> PerExample:
-        """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
-
-        y is enumerated; see :func:`nvisa.bounds.importance_sampled` for the S = 32 draws.
-        """
         net = self.module_
-        x = net.rescale(x)
-        y = torch.arange(self.n_clusters, device=x.device)[:, None].expand(-1, len(x))
-        loc, scale = net.q_z(net.trunk(x), y, self.std_floor_z_)
-
-        def log_joint(z: Latent) -> PerSample:
-            return net.log_p_x(x, z, self.std_floor_x_) + net.prior.log_p_z(z, y)
-
-        log_p_x_and_y = importance_sampled(log_joint, loc, scale) + net.prior.log_p_y()
-        return torch.logsumexp(log_p_x_and_y, 0) + self._jacobian()
+        return log_p_x(net, net.rescale(x), self.std_floor_x_, self.std_floor_z_) + self._jacobian()
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         net = self.module_
