@@ -117,7 +117,7 @@ RECIPES: dict[str, Recipe] = {
         | {
             "init": "gmm",
             "std_floor": StdFloor(x=Geometric(0.2, 0.05, until=0.9), z=Geometric(0.5, 0.1, until=0.9)),
-            "training": Training(steps=20_000, batch_size=128, learning_rate=Cosine(1e-3, 1e-4)),
+            "training": Training(steps=10_000, batch_size=128, learning_rate=Cosine(1e-3, 1e-4)),
         },
         curve=True,
     ),
