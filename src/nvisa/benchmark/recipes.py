@@ -93,9 +93,9 @@ LTVAE_MINUTES = {
 
 GM_GAN = {
     "image_shape": (28, 28),
-    "penalty": 1.0,
+    "penalty": 10.0,
     "network": Network(hidden=(16, 32), latent_dim=20),
-    "training": Training(steps=8000, batch_size=64, learning_rate=Constant(5e-4)),
+    "training": Training(steps=5000, batch_size=64, learning_rate=Constant(5e-4)),
     "recognition": Training(steps=800, batch_size=64, learning_rate=Cosine(2e-3)),
 }
 
