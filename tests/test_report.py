@@ -344,9 +344,9 @@ def test_what_does_not_go_together_is_refused(fitted, given, message, tmp_path):
 def test_a_prototype_is_the_sample_of_a_cluster_without_spread(kind, rows):
     clusterer = kind(2, **QUICK, **({"init": "random"} if kind is NVISA else {})).fit(rows)
     table = dict(clusterer.module_.named_parameters()) | dict(clusterer.module_.named_buffers())
-    (log_scale,) = (value for name, value in table.items() if name in ("prior.log_scale", "mixture.log_scale"))
+    (spread,) = (value for name, value in table.items() if name in ("prior.log_scale", "mixture.tril"))
     with torch.no_grad():
-        log_scale.fill_(-60.0)
+        spread.fill_(0.0 if kind is VAEGMM else -60.0)
     sampled = np.concatenate([clusterer.sample(1, cluster=k, noise=False)[0] for k in range(2)])
     np.testing.assert_allclose(clusterer.prototypes(), sampled, rtol=1e-5, atol=1e-6)
 
