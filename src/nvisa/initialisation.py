@@ -192,7 +192,7 @@ def find_start(
 ) -> Start:
     """Pretrain ``module`` as an autoencoder and cluster a subset of the rows.
 
-    ``init`` is "gmm" (mixture on the codes), "umap" (merged micro-clusters in a UMAP of the principal
+    ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
     if init not in ("gmm", "umap") and not hasattr(init, "predict_proba"):
@@ -211,7 +211,7 @@ def find_start(
         proba, score = merged_microclusters(points, graph, n_clusters, rng)
         return Start(rows, proba, codes, score)
     if isinstance(init, str):
-        proba = mixture(codes, n_clusters, rng).predict_proba(codes)
+        proba = mixture(codes, n_clusters, rng, covariance="full").predict_proba(codes)
     else:
         proba = init.predict_proba(take(source.X, rows))
     if proba.shape[1] != n_clusters:

@@ -187,7 +187,7 @@ class NVISA(GenerativeClusterer):
         ``StdFloor()`` is no annealing.
     init
         "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
-        Gaussian mixture on its codes; "random"; or a fitted clusterer with ``predict_proba``.
+        full-covariance mixture of its codes; "random"; or a fitted clusterer with ``predict_proba``.
     consistency
         A :class:`nvisa.consistency.VAT`, for images an :class:`nvisa.consistency.Augment`, or a tuple of them; "vat",
         "augment" for their defaults; None for the paper's bound alone.
