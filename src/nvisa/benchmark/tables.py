@@ -30,10 +30,7 @@ Records = Sequence[Record]
 DOCUMENTS = (
     "README.md",
     "docs/benchmark.md",
-    "docs/methods/gm_gan.md",
-    "docs/methods/gmvae.md",
-    "docs/methods/ltvae.md",
-    "docs/methods/nvisa.md",
+    *(f"docs/methods/{name}.md" for name in ("ae_gmm", "dec", "gm_gan", "gmvae", "ltvae", "nvisa", "vade", "vae_gmm")),
 )
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 NO_RECORD = "No record yet; `nvisa bench` makes them."
@@ -229,6 +226,10 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "default": _by_recipe("default", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_random": _by_recipe("bound_alone/random", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
+    "ae_gmm": _by_recipe("ae_gmm/default", _published("AE+GMM")),
+    "vae_gmm": _by_recipe("vae_gmm/bernoulli", _published("VAE+GMM")),
+    "dec": _by_recipe("dec/default", _published("DEC")),
+    "vade": _by_recipe("vade/bernoulli", _published("VaDE")),
     "gm_gan": _by_recipe("gm_gan/default", _published("GM-GAN")),
     "gm_gan_information": _by_recipe("gm_gan/information", _published("GM-GAN")),
     "gmvae": _by_recipe("gmvae/default", _published("GMVAE")),
