@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nvisa import VAT, Augment, checkpoint
 from nvisa.methods import AEGMM, DEC, GMGAN, GMVAE, LTVAE, METHODS, NVISA, VAEGMM, VaDE, load
-from nvisa.methods.base import GenerativeClusterer, SamplingClusterer
+from nvisa.methods.generative import GenerativeClusterer, SamplingClusterer
 from nvisa.metrics import accuracy
 from nvisa.nets import Network
 from nvisa.training import Training

@@ -16,6 +16,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"training", "scaling", "autoencoders", "convolutions", "mixture_vae", "tree_moves"},
     {"initialisation", "tree_search"},
     {"methods.base"},
+    {"methods.generative"},
     {"methods.*"},  # one method, one file: none imports another
     {"methods"},  # methods/__init__.py, the registry
     {""},  # nvisa/__init__.py, the names that a user imports

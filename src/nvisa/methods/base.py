@@ -8,8 +8,8 @@ To write a method, subclass it, store settings in ``__init__``, and define
 * ``_encode(x)``: the latent vector of each row [B Z].
 
 In return it gets fit, fit_predict, predict, predict_proba, transform, ``labels_``, save and the checks of bad
-input. Methods that make rows subclass :class:`SamplingClusterer` and define ``_draw``; those with a density
-:class:`GenerativeClusterer`, and also define ``_log_p_x`` and ``_reconstruct``.
+input. Methods that make rows subclass ``SamplingClusterer`` of generative.py and define ``_draw``; those with a density
+``GenerativeClusterer``, and also define ``_log_p_x`` and ``_reconstruct``.
 """
 
 import warnings
@@ -35,13 +35,11 @@ from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import LIKELIHOODS, Network, Rescale, build
 from nvisa.persistence import encode, save
 from nvisa.progress import EpochProgress
-from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
+from nvisa.shapes import Data, Float, LogClusters, Tensor
 from nvisa.training import Source, Training
 
 __all__ = [
     "DeepClusterer",
-    "GenerativeClusterer",
-    "SamplingClusterer",
     "at_least",
     "check_likelihood",
     "few_in_use",
@@ -343,93 +341,3 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         if "module_" in state:
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state
-
-
-class SamplingClusterer(DeepClusterer):
-    """sample, for methods that make rows of a given cluster."""
-
-    @abstractmethod
-    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
-        """x of the given clusters in the user's units; ``noise=False``: the mean of p(x|z)."""
-
-    def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
-        """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
-        return rng.randint(self.n_clusters, size=n)
-
-    def sample(
-        self,
-        n_samples: int = 1,
-        *,
-        cluster: int | None = None,
-        noise: bool = True,
-        random_state: object = None,
-    ) -> tuple[Array, NDArray[np.int64]]:
-        """Draw ``y ~ p(y)``, ``z ~ p(z|y)``, ``x ~ p(x|z)`` (slides, "Sample Generation").
-
-        Parameters
-        ----------
-        n_samples
-            Number of rows.
-        cluster
-            Draw from this cluster only.
-        noise
-            False returns the mean of p(x|z) in place of a draw: what pictures show.
-        random_state
-            Seed; by default the clusterer's own.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, D)
-        y : ndarray of shape (n_samples,)
-        """
-        check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
-        if cluster is not None and not 0 <= cluster < self._n_found:
-            raise ValueError(f"cluster must be in 0..{self._n_found - 1}, got {cluster}.")
-        rng = check_random_state(self.random_state if random_state is None else random_state)
-        y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
-        with torch.inference_mode():
-            x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
-        return x.cpu().numpy(), y
-
-
-class GenerativeClusterer(SamplingClusterer):
-    """score_samples, score and reconstruct, for methods with a density p(x)."""
-
-    likelihood: str
-
-    @abstractmethod
-    def _log_p_x(self, x: Data) -> PerExample:
-        """``log p(x)`` in the units of x, deterministic."""
-
-    @abstractmethod
-    def _reconstruct(self, x: Data) -> Data:
-        """The mean of p(x|z) at the latent vector of each row."""
-
-    def _prototypes(self) -> Float[Tensor, "K D"] | None:
-        """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
-        return None
-
-    def _jacobian(self) -> Tensor | float:
-        """From the networks' units to the user's; a Bernoulli pixel has none."""
-        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
-
-    def score_samples(self, X: Rows) -> Array:
-        """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
-        return self._stream(self._log_p_x, X)
-
-    def score(self, X: Rows, y: object = None) -> float:
-        """Mean of :meth:`score_samples`."""
-        return float(self.score_samples(X).mean())
-
-    def reconstruct(self, X: Rows) -> Array:
-        """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return self._stream(self._reconstruct, X)
-
-    def prototypes(self) -> Array | None:
-        """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
-        check_is_fitted(self)
-        with torch.inference_mode():
-            x = self._prototypes()
-        return None if x is None else x.cpu().numpy()

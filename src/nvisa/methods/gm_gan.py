@@ -27,7 +27,8 @@ from torch.nn import functional as F
 
 from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.distributions import noise_like
-from nvisa.methods.base import Array, SamplingClusterer, generator_from, one_of, stores
+from nvisa.methods.base import Array, generator_from, one_of, stores
+from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets import Network, Rescale, build
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Constant

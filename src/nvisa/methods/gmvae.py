@@ -29,15 +29,8 @@ from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
 from nvisa.initialisation import distil, find_start
-from nvisa.methods.base import (
-    Array,
-    GenerativeClusterer,
-    at_least,
-    check_likelihood,
-    generator_from,
-    one_of,
-    stores,
-)
+from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, moments, whiten
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Cosine

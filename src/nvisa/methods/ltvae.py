@@ -23,20 +23,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.bounds import importance_sampled
 from nvisa.distributions import HALF_LOG_2PI, noise_like
 from nvisa.initialisation import centroids, codes_of, encode, pretrain, subset
 from nvisa.latent_tree import LatentTree
-from nvisa.methods.base import (
-    Array,
-    GenerativeClusterer,
-    Rows,
-    at_least,
-    check_likelihood,
-    generator_from,
-    one_of,
-    stores,
-)
+from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.generative import CodingClusterer
 from nvisa.nets import Network, Rescale, whiten
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
@@ -116,7 +107,7 @@ class Ascent:
             tensor.copy_(state[str(i)])
 
 
-class LTVAE(GenerativeClusterer):
+class LTVAE(CodingClusterer):
     """Latent tree variational autoencoder.
 
     Parameters
@@ -312,21 +303,8 @@ class LTVAE(GenerativeClusterer):
         """``argmax p(y_j|z)`` of each row in every facet [N F]; column 0 is :meth:`predict`."""
         return self._facets(self._checked(X))
 
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
-
-    def _log_p_x(self, x: Data) -> PerExample:
-        """``log 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x)``, ``z_s ~ q(z|x)``: the y are summed exactly."""
-        net = self.module_
-        loc, scale = net.encoder.q_z(x)
-
-        def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
-            return net.log_p_x(x, z, self.std_floor) + net.tree.log_p_z(z)
-
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+    def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
+        return self.module_.tree.log_p_z(z)
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         return self.module_.tree.draw_y(n, rng)
@@ -334,6 +312,3 @@ class LTVAE(GenerativeClusterer):
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         z = self.module_.tree.draw(y, generator)
         return self.module_.draw(z, generator if noise else None, self.std_floor)
-
-    def _reconstruct(self, x: Data) -> Data:
-        return self.module_.draw(self.module_.code(x), None, self.std_floor)

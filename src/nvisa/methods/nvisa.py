@@ -30,16 +30,8 @@ from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import distil, find_start, subset
 from nvisa.mapped import take
-from nvisa.methods.base import (
-    Array,
-    GenerativeClusterer,
-    Rows,
-    at_least,
-    check_likelihood,
-    generator_from,
-    one_of,
-    stores,
-)
+from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.generative import GenerativeClusterer
 from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
 from nvisa.scaling import Rescaled, make_rescale, top_deviation

@@ -22,17 +22,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.initialisation import codes_of, mixture, pretrain
-from nvisa.methods.base import (
-    Array,
-    GenerativeClusterer,
-    at_least,
-    check_likelihood,
-    generator_from,
-    stores,
-)
+from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, stores
+from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
 from nvisa.nets import Network, Rescale, whiten
 from nvisa.scaling import make_rescale
@@ -82,7 +75,7 @@ class Networks(Autoencoder):
         self.prior.permute(order)
 
 
-class VaDE(GenerativeClusterer):
+class VaDE(CodingClusterer):
     """Variational deep embedding.
 
     Parameters
@@ -161,21 +154,8 @@ class VaDE(GenerativeClusterer):
 
         return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
 
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
-
-    def _log_p_x(self, x: Data) -> PerExample:
-        """``log 1/S sum_s p(x|z_s) sum_y p(y) p(z_s|y) / q(z_s|x)``, ``z_s ~ q(z|x)``: y is summed exactly."""
-        net = self.module_
-        loc, scale = net.encoder.q_z(x)
-
-        def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
-            return net.log_p_x(x, z, self.std_floor) + net.prior.log_p_z(z)
-
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+    def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
+        return self.module_.prior.log_p_z(z)
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         return self.module_.prior.draw_y(n, rng)
@@ -186,6 +166,3 @@ class VaDE(GenerativeClusterer):
 
     def _prototypes(self) -> Float[Tensor, "K D"]:
         return self.module_.draw(self.module_.prior.loc, None, self.std_floor)
-
-    def _reconstruct(self, x: Data) -> Data:
-        return self.module_.draw(self.module_.code(x), None, self.std_floor)

@@ -18,18 +18,10 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_normal, log_normal, noise_like
 from nvisa.initialisation import codes_of, mixture
-from nvisa.methods.base import (
-    Array,
-    GenerativeClusterer,
-    at_least,
-    check_likelihood,
-    generator_from,
-    one_of,
-    stores,
-)
+from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
 from nvisa.scaling import make_rescale
@@ -66,7 +58,7 @@ class Networks(Autoencoder):
         self.mixture.permute(order)
 
 
-class VAEGMM(GenerativeClusterer):
+class VAEGMM(CodingClusterer):
     """Variational autoencoder, then a Gaussian mixture of its posterior means.
 
     ``score_samples`` is the density of the VAE, whose prior is N(0, I); ``sample`` draws z from the mixture,
@@ -155,22 +147,8 @@ class VAEGMM(GenerativeClusterer):
 
         return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
 
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
-
-    def _log_p_x(self, x: Data) -> PerExample:
-        """``log 1/S sum_s p(x|z_s) N(z_s; 0, I) / q(z_s|x)``, ``z_s ~ q(z|x)``."""
-        net = self.module_
-        loc, scale = net.encoder.q_z(x)
-
-        def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
-            log_p_z = log_normal(z, torch.zeros_like(loc), torch.ones_like(scale))
-            return net.log_p_x(x, z, self.std_floor) + log_p_z
-
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+    def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
+        return log_normal(z, torch.zeros_like(z), torch.ones_like(z))
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         return self.module_.mixture.draw_y(n, rng)
@@ -181,6 +159,3 @@ class VAEGMM(GenerativeClusterer):
 
     def _prototypes(self) -> Float[Tensor, "K D"]:
         return self.module_.draw(self.module_.mixture.loc, None, self.std_floor)
-
-    def _reconstruct(self, x: Data) -> Data:
-        return self.module_.draw(self.module_.code(x), None, self.std_floor)

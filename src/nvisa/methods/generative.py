@@ -1,0 +1,134 @@
+"""What methods that make rows or have a density add: sample, score_samples, reconstruct, prototypes."""
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from nvisa.bounds import importance_sampled
+from nvisa.methods.base import Array, DeepClusterer, Rows, generator_from
+from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
+
+__all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
+
+
+class SamplingClusterer(DeepClusterer):
+    """sample, for methods that make rows of a given cluster."""
+
+    @abstractmethod
+    def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
+        """x of the given clusters in the user's units; ``noise=False``: the mean of p(x|z)."""
+
+    def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
+        return rng.randint(self.n_clusters, size=n)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        cluster: int | None = None,
+        noise: bool = True,
+        random_state: object = None,
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Draw ``y ~ p(y)``, ``z ~ p(z|y)``, ``x ~ p(x|z)`` (slides, "Sample Generation").
+
+        Parameters
+        ----------
+        n_samples
+            Number of rows.
+        cluster
+            Draw from this cluster only.
+        noise
+            False returns the mean of p(x|z) in place of a draw: what pictures show.
+        random_state
+            Seed; by default the clusterer's own.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, D)
+        y : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
+        if cluster is not None and not 0 <= cluster < self._n_found:
+            raise ValueError(f"cluster must be in 0..{self._n_found - 1}, got {cluster}.")
+        rng = check_random_state(self.random_state if random_state is None else random_state)
+        y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
+        with torch.inference_mode():
+            x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
+        return x.cpu().numpy(), y
+
+
+class GenerativeClusterer(SamplingClusterer):
+    """score_samples, score and reconstruct, for methods with a density p(x)."""
+
+    likelihood: str
+
+    @abstractmethod
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log p(x)`` in the units of x, deterministic."""
+
+    @abstractmethod
+    def _reconstruct(self, x: Data) -> Data:
+        """The mean of p(x|z) at the latent vector of each row."""
+
+    def _prototypes(self) -> Float[Tensor, "K D"] | None:
+        """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
+        return None
+
+    def _jacobian(self) -> Tensor | float:
+        """From the networks' units to the user's; a Bernoulli pixel has none."""
+        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+
+    def score_samples(self, X: Rows) -> Array:
+        """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
+        return self._stream(self._log_p_x, X)
+
+    def score(self, X: Rows, y: object = None) -> float:
+        """Mean of :meth:`score_samples`."""
+        return float(self.score_samples(X).mean())
+
+    def reconstruct(self, X: Rows) -> Array:
+        """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
+        return self._stream(self._reconstruct, X)
+
+    def prototypes(self) -> Array | None:
+        """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
+        check_is_fitted(self)
+        with torch.inference_mode():
+            x = self._prototypes()
+        return None if x is None else x.cpu().numpy()
+
+
+class CodingClusterer(GenerativeClusterer):
+    """Methods with one q(z|x), whatever the cluster: an ``Autoencoder`` as ``module_``, and p(z) in closed form."""
+
+    std_floor: float
+
+    @abstractmethod
+    def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
+        """``log p(z)``, the clusters summed exactly."""
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        return self.module_.log_q_y(x)
+
+    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        return self.module_.code(x)
+
+    def _reconstruct(self, x: Data) -> Data:
+        return self.module_.draw(self.module_.code(x), None, self.std_floor)
+
+    def _log_p_x(self, x: Data) -> PerExample:
+        """``log 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x)``, ``z_s ~ q(z|x)``."""
+        loc, scale = self.module_.encoder.q_z(x)
+
+        def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
+            return self.module_.log_p_x(x, z, self.std_floor) + self._log_p_z(z)
+
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
