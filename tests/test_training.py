@@ -182,6 +182,46 @@ def test_a_record_holds_the_mean_over_rows_of_every_term_and_the_assignment(rng)
     assert record["clusters_in_use"] == (counts >= 0.1 * 10 / 4).sum() < 4
 
 
+def moving_labels(rng, n_epochs, **settings):
+    """Label of row i in epoch e: ``(i + e // (1 + i % 3)) % 4``; the records, and these labels [n_epochs 10]."""
+    module = Point(0.0)
+    i, e = np.arange(10), np.arange(n_epochs)[:, None]
+    labels = (i + e // (1 + i % 3)) % 4
+
+    def objective(x, rows, fraction):
+        log_q_y = torch.eye(4)[labels[int(fraction * n_epochs + 1e-9), rows]].log_softmax(1)
+        return Objective(0 * module.at.sum() + 0 * x.sum(1), {}, log_q_y, **settings)
+
+    return maximise(objective, module, rows_source(10), training(epochs=n_epochs), rng), labels
+
+
+def test_label_change_is_the_share_of_rows_whose_most_probable_cluster_is_not_that_of_the_epoch_before(rng):
+    history, labels = moving_labels(rng, 7)
+    assert "label_change" not in history[0]  # there is nothing to compare with
+    counted = (labels[1:] != labels[:-1]).mean(1)
+    assert len(set(counted)) > 2
+    assert [record["label_change"] for record in history[1:]] == pytest.approx(counted)
+
+
+def test_rows_that_the_objective_made_have_no_label_to_change(rng):
+    history, _ = moving_labels(rng, 3, made=True)
+    assert [("label_change" in record, "clusters_in_use" in record) for record in history] == [(False, True)] * 3
+
+
+def test_an_epoch_that_ends_early_counts_the_rows_it_saw(rng):
+    module, steps = Point(0.0), []
+
+    def objective(x, rows, fraction):
+        steps.append(rows)
+        if len(steps) == 5:  # 10 rows in batches of 4, 3, 3, and one batch more
+            return None
+        y = np.where(len(steps) > 3, 1, rows % 2)  # in the second epoch, every row is in cluster 1
+        return Objective(0 * module.at.sum() + 0 * x.sum(1), {}, torch.eye(2)[y].log_softmax(1))
+
+    history = maximise(objective, module, rows_source(10), training(), rng)
+    assert history[1]["label_change"] == pytest.approx((steps[3] % 2 == 0).mean())
+
+
 def test_the_module_trains_in_training_mode_and_is_left_in_evaluation_mode(rng):
     module, modes = build(lambda: nn.Sequential(nn.Linear(2, 1)), rng).float(), []
 

@@ -232,14 +232,21 @@ class Bookmark:
     ----------
     name
         Of the stage.
-    module, optimizer, generator, objective
+    module, optimizer, generator, objective, tally
         What changes from epoch to epoch: put back here if the stage was left before, noted at ``turn``.
     """
 
     def __init__(
-        self, name: str, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, objective: Any
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        objective: Any,
+        tally: Any,
     ) -> None:
-        self.module, self.optimizer, self.generator, self.objective = module, optimizer, generator, objective
+        self.module, self.optimizer, self.generator = module, optimizer, generator
+        self.others = {"objective": objective, "tally": tally}
         self.journal = _JOURNAL.get()
         self.stage = Stage(name) if self.journal is None else self.journal.enter(name)
         if self.journal is not None and self.stage.sha256:
@@ -275,12 +282,13 @@ class Bookmark:
         for i, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
         tensors["generator"] = self.generator.get_state()
-        if hasattr(self.objective, "state_dict"):
-            tensors |= {f"objective.{name}": value for name, value in self.objective.state_dict().items()}
+        for part, other in self.others.items():
+            if hasattr(other, "state_dict"):
+                tensors |= {f"{part}.{name}": value for name, value in other.state_dict().items()}
         return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
     def _put_back(self, tensors: dict[str, Tensor]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimizer": {}, "generator": {}, "objective": {}}
+        parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("module", "optimizer", "generator", *self.others)}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
@@ -291,5 +299,6 @@ class Bookmark:
         self.module.load_state_dict(parts["module"])
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         self.generator.set_state(tensors["generator"])
-        if parts["objective"]:
-            self.objective.load_state_dict(parts["objective"])
+        for part, other in self.others.items():
+            if parts[part]:
+                other.load_state_dict(parts[part])

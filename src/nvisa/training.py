@@ -101,12 +101,14 @@ class Objective:
     """What one batch returns.
 
     ``value`` is maximised (its negative is the loss); ``terms`` are logged, and searched when the value
-    is not finite; ``log_q_y`` lets the loop count the clusters in use.
+    is not finite; ``log_q_y`` lets the loop count the clusters in use, and the rows that changed theirs unless it is
+    of rows that were ``made``, not of the batch's.
     """
 
     value: PerExample | Scalar
     terms: dict[str, Tensor]
     log_q_y: LogClusters | None = None
+    made: bool = False
 
     @classmethod
     def of_bound(cls, terms: dict[str, PerExample], n_features: int, log_q_y: LogClusters | None = None) -> "Objective":
@@ -178,13 +180,14 @@ def maximise(
     trained = list(module.parameters())
     optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), betas=betas, fused=True)
     n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
-    bookmark = Bookmark(stage, module, optimizer, generator, objective)
+    tally = _Tally(len(source))
+    bookmark = Bookmark(stage, module, optimizer, generator, objective, tally)
     history = bookmark.history
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     module.train()
     with flush_denormals():
         for epoch in range(n_epochs if bookmark.finished else len(history), n_epochs):
-            tally = _Tally()
+            tally.start()
             for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
                 fraction = (epoch + b / n_batches) / n_epochs
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
@@ -192,7 +195,7 @@ def maximise(
                 if step is None:
                     break
                 ascend(step, optimizer, trained, training.clip_norm, history)
-                tally.add(step, len(rows))
+                tally.add(step, rows)
             if tally.n == 0:  # converged before the epoch's first step
                 break
             seconds = time.perf_counter() - started
@@ -240,31 +243,64 @@ def _message(term: str, epochs_done: int) -> str:
 
 
 class _Tally:
-    """Running means of an epoch's terms, and of the assignment."""
+    """Running means of an epoch's terms and of the assignment, and the cluster of each row when it was last seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows = n_rows
+        self.labels: Tensor | None = None  # [N], -1 where not seen yet: the one thing that outlives an epoch
+        self.start()
+
+    def start(self) -> None:
+        """An epoch begins."""
         self.n = 0
         self.sums: dict[str, Tensor] = {}
         self.mass: Tensor | None = None
         self.counts: Tensor | None = None
+        self.moved: Tensor | None = None  # (rows that changed cluster, rows that had one)
 
-    def add(self, step: Objective, n: int) -> None:
-        """Fold in a batch of n rows; no number leaves the device before the epoch ends."""
+    def add(self, step: Objective, rows: np.ndarray) -> None:
+        """Fold in a batch; no number leaves the device before the epoch ends."""
+        n = len(rows)
         self.n += n
         for name, value in {"objective": step.value, **step.terms}.items():
             self.sums[name] = self.sums.get(name, torch.zeros(())) + n * value.detach().mean()
         if step.log_q_y is not None:
             log_q_y = step.log_q_y.detach()
-            counts = torch.bincount(log_q_y.argmax(1), minlength=log_q_y.shape[1])
+            labels = log_q_y.argmax(1)
+            counts = torch.bincount(labels, minlength=log_q_y.shape[1])
             mass = log_q_y.exp().sum(0)
             self.counts = counts if self.counts is None else self.counts + counts
             self.mass = mass if self.mass is None else self.mass + mass
+            if not step.made:
+                self._compare(labels.int(), torch.from_numpy(rows).to(labels.device))
+
+    def _compare(self, labels: Tensor, rows: Tensor) -> None:
+        """Count the rows whose cluster is another than an epoch ago, and note the new one."""
+        if self.labels is None:
+            self.labels = labels.new_full((self.n_rows,), -1)
+        self.labels = self.labels.to(labels.device)  # a checkpoint's come from the CPU
+        before = self.labels[rows]
+        known = before >= 0
+        moved = torch.stack([(known & (before != labels)).sum(), known.sum()])
+        self.moved = moved if self.moved is None else self.moved + moved
+        self.labels[rows] = labels
 
     def means(self) -> Record:
-        """The epoch's means, the clusters in use and the entropy of the mean assignment."""
+        """The epoch's means, the clusters in use, the entropy of the mean assignment, and the label change."""
         record: Record = {name: float(value) / self.n for name, value in self.sums.items()}
         if self.counts is not None and self.mass is not None:
             record["clusters_in_use"] = int((self.counts >= 0.1 * self.n / len(self.counts)).sum())
             share = self.mass / self.mass.sum()
             record["assignment_entropy"] = float(torch.special.entr(share).sum())
+        if self.moved is not None and self.moved[1] > 0:
+            changed, known = self.moved.tolist()
+            record["label_change"] = changed / known
         return record
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps at the end of an epoch."""
+        return {} if self.labels is None else {"labels": self.labels}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        self.labels = state["labels"]

@@ -215,7 +215,7 @@ class Game:
             return Objective(fooled, terms)
         log_q_y, _ = self.networks.recogniser(scale_gradient(made, self.information))
         terms["log_q_of_maker"] = log_q_of(log_q_y, y)
-        return Objective(fooled + terms["log_q_of_maker"], terms, log_q_y)
+        return Objective(fooled + terms["log_q_of_maker"], terms, log_q_y, made=True)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: the discriminator, and what its optimiser remembers of each parameter."""
@@ -359,7 +359,7 @@ class GMGAN(SamplingClusterer):
                 y, z, made = net.maker.draw(len(x), generator)
             log_q_y, m = net.recogniser(made)
             terms = recognition_terms(log_q_y, m, y, z, self.scale)
-            return Objective(torch.stack(list(terms.values())).sum(0), terms, log_q_y)
+            return Objective(torch.stack(list(terms.values())).sum(0), terms, log_q_y, made=True)
 
         return maximise(
             objective, net.recogniser, source, training, generator, stage="recognition", on_epoch=self._report
