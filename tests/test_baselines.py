@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.testing import assert_close
 
 from nvisa import commands
-from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.autoencoders import START_SCALE, Autoencoder, Encoder
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import record_path
 from nvisa.datasets import DataError
@@ -92,7 +92,7 @@ def sklearn_mixture(mixture):
 
 
 def ae_networks(rng):
-    net = build(lambda: ae_gmm.Networks(rescale(), K, NETWORK, covariance="diag"), rng)
+    net = build(lambda: ae_gmm.Networks(rescale(), K, NETWORK, likelihood="gaussian_unit", covariance="diag"), rng)
     random_mixture(net.mixture, rng)
     return net
 
@@ -235,7 +235,7 @@ def test_vade_starts_from_the_mixture_of_the_whitened_codes_and_reconstructs_as_
     assert_close(net.reconstruct(z), before, **TIGHT)
     assert_close(z.mean(0), torch.zeros(Z).double(), **TIGHT)
     assert_close(z.std(0, correction=0), torch.ones(Z).double(), **TIGHT)
-    assert_close(scale, torch.full_like(scale, vade.START_SCALE + 1e-4), **TIGHT)
+    assert_close(scale, torch.full_like(scale, START_SCALE + 1e-4), **TIGHT)
     z = z.detach()
     judge = GaussianMixture(K, covariance_type="diag", n_init=2, random_state=1).fit(z.numpy())
     assert float(net.prior.log_p_z(z).detach().mean()) > judge.score(z.numpy()) - 0.1

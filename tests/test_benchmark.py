@@ -289,3 +289,30 @@ def test_the_latent_space_is_drawn_with_its_accuracies(tmp_path, monkeypatch):
     assert test.get_title() == f"test digits: accuracy {accuracy(split.y_test, model.predict(split.X_test)):.2%}"
     assert len(test.collections[0].get_offsets()) == len(prior.collections[0].get_offsets()) == 90
     np.testing.assert_array_equal(test.collections[0].get_array(), model.predict(split.X_test))
+
+
+@pytest.mark.filterwarnings("ignore:.*columns are constant", "ignore:.*not stored")
+def test_a_record_holds_the_cost_of_the_model_it_starts_from(tmp_path, monkeypatch):
+    tiny = {"network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=1), "n_init": 1}
+    monkeypatch.setitem(RECIPES, "ae_gmm/default", Recipe("ae_gmm", tiny))
+    monkeypatch.setitem(RECIPES, "vade/default", Recipe("vade", tiny, start="ae_gmm/default"))
+
+    def made(seed=0):
+        record = run.run("vade/default", "digits", seed, models=tmp_path)
+        return record, record["start"]
+
+    first, start = made()
+    model = run.model_path(tmp_path, "digits", "ae_gmm/default", 0)
+    assert (first["status"], start["recipe"]) == ("ok", "ae_gmm/default")
+    assert first["seconds"] > start["seconds"] > 0
+    assert first["cpu_seconds"] > start["cpu_seconds"] > 0
+    kept = (model / "manifest.json").read_bytes()
+
+    again, same = made()
+    assert same == start, "the model is there: it is taken, and its cost with it"
+    assert (model / "manifest.json").read_bytes() == kept
+    assert (again["metrics"], again["seconds"] > start["seconds"]) == (first["metrics"], True)
+    assert made(seed=1)[1] != start, "every seed has its own"
+
+    monkeypatch.setitem(RECIPES, "ae_gmm/default", Recipe("ae_gmm", tiny | {"n_init": 2}))
+    assert made()[1] != start, "the recipe is another one: so is its model"

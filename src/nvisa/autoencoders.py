@@ -1,15 +1,21 @@
 """The encoder and the autoencoder of the methods that start from codes: x in the user's units, z, and back."""
 
 import math
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.nets import LIKELIHOODS, Decoder, Network, Rescale, mlp
+from nvisa.nets import LIKELIHOODS, BernoulliHead, Decoder, Network, Rescale, mlp, whiten
 from nvisa.shapes import Data, Float, PerSample, Tensor
 
-__all__ = ["Autoencoder", "Encoder"]
+__all__ = ["Autoencoder", "Encoder", "adopt"]
+
+Array = NDArray[np.floating]
+START_SCALE = 0.1  # of q(z|x), in standard deviations of the codes: small beside any cluster, so none is lost at once
 
 
 class Encoder(nn.Module):
@@ -74,9 +80,58 @@ class Autoencoder(nn.Module):
         """``log p(x|z)`` in the networks' units, ``x`` in the user's."""
         return self.x_head.log_prob(self.rescale(x), self.decoder(z), std_floor)
 
+    def begin(self, codes: Array) -> Array:
+        """Whiten the codes (reconstructions do not change), let q(z|x) start narrow, and return the white codes."""
+        whiten(self.encoder.z_loc, cast(nn.Linear, self.decoder[0]), codes)
+        self.encoder.fix_scale(START_SCALE)
+        return (codes - codes.mean(0)) / codes.std(0).clip(1e-6)
+
     def draw(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
         """``x ~ p(x|z)`` in the user's units; without a generator its mean."""
         h = self.decoder(z)
         return self.rescale.inverse(
             self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
         )
+
+
+def adopt(module: Encoder | Autoencoder, fitted: Any) -> None:
+    """Give ``module`` the units, the encoder and (if it has one) the decoder of a fitted clusterer's autoencoder.
+
+    What the fitted one lacks (a scale of q(z|x), a deviation of p(x|z)) stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If ``fitted`` has no autoencoder, or one of another network or likelihood.
+    """
+    given = getattr(fitted, "module_", None)
+    if not isinstance(given, Autoencoder):
+        raise ValueError(
+            "pretraining must be a Training or a fitted clusterer with an autoencoder, such as AEGMM; got "
+            f"{type(fitted).__name__} without one. Fit it first; a clone is not fitted, unless what it copies stands "
+            "in sklearn.frozen.FrozenEstimator."
+        )
+    own = _layers(module)
+    theirs = {name: layer for name, layer in _layers(given).items() if name in own}
+    for name in own:
+        expected, got = (_shapes(layers.get(name)) for layers in (own, theirs))
+        if expected != got:
+            raise ValueError(
+                f"pretraining: expected an autoencoder of the same network and likelihood, with {name} {expected}, got "
+                f"one with {got}. Give both the same network= and likelihood=."
+            )
+    for name, layer in own.items():
+        layer.load_state_dict(theirs[name].state_dict())
+
+
+def _layers(module: Encoder | Autoencoder) -> dict[str, nn.Module]:
+    """What every encoder has, and every autoencoder."""
+    if isinstance(module, Encoder):
+        return {"units": module.rescale, "trunk": module.trunk, "code": module.z_loc}
+    head = module.x_head
+    x = {"logits of x": head.logits} if isinstance(head, BernoulliHead) else {"mean of x": head.loc}
+    return _layers(module.encoder) | {"decoder": module.decoder} | x
+
+
+def _shapes(layer: nn.Module | None) -> list[tuple[int, ...]]:
+    return [] if layer is None else [tuple(tensor.shape) for tensor in layer.state_dict().values()]

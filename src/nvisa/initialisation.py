@@ -22,6 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import nn
 
+from nvisa.autoencoders import adopt
 from nvisa.graph import (
     merge_by_information,
     nearest,
@@ -64,14 +65,18 @@ class Start:
 def pretrain(
     module: Any,
     source: Source,
-    training: Training,
+    training: Any,
     generator: torch.Generator,
     on_epoch: OnEpoch | None = None,
 ) -> list[dict[str, Any]]:
     """Fit ``module`` as an autoencoder: maximise ``- ||x - x^||^2 / D`` in the networks' units.
 
-    ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^).
+    ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^). ``training`` is a schedule, or a
+    fitted clusterer whose autoencoder is taken as it is: several methods can then start from one.
     """
+    if not isinstance(training, Training):
+        adopt(module, training)
+        return []
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
         error = (module.rescale(x) - module.reconstruct(module.code(x))).square().mean(-1)
@@ -187,7 +192,7 @@ def find_start(
     n_clusters: int,
     rng: RandomState,
     generator: torch.Generator,
-    training: Training,
+    training: Any,
     on_epoch: OnEpoch | None = None,
 ) -> Start:
     """Pretrain ``module`` as an autoencoder and cluster a subset of the rows.

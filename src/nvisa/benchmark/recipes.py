@@ -21,22 +21,25 @@ class Recipe:
     ``method`` is a name of the registry or a control; recipes of other methods than NVISA are ``method/recipe``.
     ``row`` is what records and tables call it, where an argument of a method makes a row of its own.
     ``curve`` records the accuracy on test every epoch; it is looked at by people, never by the fit.
+    ``start`` is the recipe whose clusterer, fitted to the same data with the same seed, is handed over as ``pretraining``.
     """
 
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     curve: bool = False
     row: str = ""
+    start: str = ""
 
     @property
     def name(self) -> str:
         """The row of the table: ``row``, or the method."""
         return self.row or self.method
 
-    def build(self, n_clusters: int, seed: int) -> Any:
-        """The unfitted clusterer for this number of clusters and seed."""
+    def build(self, n_clusters: int, seed: int, start: Any = None) -> Any:
+        """The unfitted clusterer for this number of clusters and seed, and the fitted one that it starts from."""
         makers: dict[str, Callable[..., Any]] = {**METHODS, **CONTROLS}
-        return makers[self.method](n_clusters=n_clusters, random_state=seed, **self.settings)
+        settings = self.settings if start is None else self.settings | {"pretraining": start}
+        return makers[self.method](n_clusters=n_clusters, random_state=seed, **settings)
 
 
 # The bound alone, as in the slides: VIMCO, M = 15, std annealing, no batch norm, no consistency. The floor starts

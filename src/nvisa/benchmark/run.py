@@ -2,7 +2,9 @@
 
     python -m nvisa.benchmark.run --recipes default --datasets mnist --seeds 0
 
-A record that exists is not made again; many runs, side by side, are :mod:`nvisa.benchmark.bench`'s. The labels of a
+A record that exists is not made again; many runs, side by side, are :mod:`nvisa.benchmark.bench`'s. A recipe that
+starts from another's model takes it from the models folder, or fits it and leaves it there for the next; either way the
+record's times include that fit's, which ``start`` in the record tells apart. The labels of a
 data set are used after the fit, for the metrics, and in recipes with a curve for a number that is written down every
 epoch; the fit sees neither.
 """
@@ -25,10 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from nvisa import datasets
+from nvisa import datasets, load
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.datasets import DataError, Dataset
 from nvisa.metrics import accuracy, evaluate
+from nvisa.persistence import encode, is_model, read_manifest
 from nvisa.training import DivergedError
 
 __all__ = ["MODELS", "RECORDS", "main", "model_path", "record_path", "run", "write"]
@@ -59,7 +62,10 @@ def run(
     ``models`` is the folder that keeps the model, if it is one of ours.
     """
     recipe, data = RECIPES[recipe_name], datasets.load(dataset_name, data_home)
-    clusterer, curve = recipe.build(data.n_classes, seed), []
+    start, cost = None, {"seconds": 0.0, "cpu_seconds": 0.0}
+    if recipe.start:
+        start, cost = _start(recipe.start, data, seed, MODELS if models is None else models)
+    clusterer, curve = recipe.build(data.n_classes, seed, start), []
     if recipe.curve and hasattr(clusterer, "on_epoch"):
         clusterer.on_epoch(lambda fitted, record: curve.append(_watch(fitted, record, data)))
     record = _describe(recipe_name, data, seed, clusterer.get_params())
@@ -71,17 +77,45 @@ def run(
         record |= {"status": "diverged", "term": error.term, "history": _thinned(error.history)}
     except Exception:
         record |= {"status": "crashed", "error": traceback.format_exc()}
-    record["seconds"], record["cpu_seconds"] = time.perf_counter() - wall, time.process_time() - cpu
+    if recipe.start:
+        record["start"] = {"recipe": recipe.start, **cost}
+    record["seconds"] = cost["seconds"] + time.perf_counter() - wall
+    record["cpu_seconds"] = cost["cpu_seconds"] + time.process_time() - cpu
     record["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if record["status"] == "ok":
         record["metrics"] = _metrics(clusterer, data)
         if models is not None and hasattr(clusterer, "save"):
-            path = model_path(models, dataset_name, recipe_name, seed)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            clusterer.save(path, extra={"feature_shape": data.feature_shape})
+            _keep(clusterer, model_path(models, dataset_name, recipe_name, seed), data, record)
     if curve:
         record["curve"] = curve
     return record
+
+
+COST = ("seconds", "cpu_seconds", "commit")
+
+
+def _start(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, dict[str, Any]]:
+    """The fitted clusterer that a recipe starts from, and what its fit cost, whenever that was."""
+    path, fresh = model_path(models, data.name, recipe, seed), RECIPES[recipe].build(data.n_classes, seed)
+    if is_model(path):
+        manifest = read_manifest(path)
+        extra, params = manifest["extra"], {k: encode(v, k, {}) for k, v in fresh.get_params(deep=False).items()}
+        same = manifest["params"] == params and manifest["versions"]["nvisa"] == version("nvisa")
+        if same and extra.get("dataset_digest") == data.digest and set(COST) <= set(extra):
+            return load(path), {key: extra[key] for key in COST}
+    wall, cpu = time.perf_counter(), time.process_time()
+    fresh.fit(data.X_train)
+    times = time.perf_counter() - wall, time.process_time() - cpu
+    cost = dict(zip(COST, (*times, _commit()), strict=True))
+    _keep(fresh, path, data, cost)
+    return fresh, cost
+
+
+def _keep(clusterer: Any, path: Path, data: Dataset, cost: dict[str, Any]) -> None:
+    """Save a model with what a figure, or a recipe that starts from it, will ask for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = {"feature_shape": data.feature_shape, "dataset_digest": data.digest, **{key: cost[key] for key in COST}}
+    clusterer.save(path, extra=extra)
 
 
 def _watch(fitted: Any, record: dict[str, Any], data: Dataset) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.random import RandomState
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.initialisation import codes_of, mixture, pretrain
-from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, one_of, stores
+from nvisa.methods.base import Array, DeepClusterer, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
 from nvisa.scaling import make_rescale
@@ -28,8 +28,10 @@ __all__ = ["AEGMM", "Networks"]
 class Networks(Autoencoder):
     """The autoencoder, and the mixture of its codes."""
 
-    def __init__(self, rescale: Rescale, n_clusters: int, network: Network, *, covariance: str) -> None:
-        super().__init__(Encoder(rescale, network), network)
+    def __init__(
+        self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str, covariance: str
+    ) -> None:
+        super().__init__(Encoder(rescale, network), network, likelihood)
         self.mixture = mixture_of_codes(n_clusters, network.latent_dim, covariance)
 
     def log_q_y(self, x: Data) -> LogClusters:
@@ -48,6 +50,9 @@ class AEGMM(DeepClusterer):
     ----------
     n_clusters
         K.
+    likelihood
+        "gaussian_unit": squared error in the networks' units; "bernoulli": squared error of pixel probabilities, for x
+        in [0, 1]. A method that shall start from this autoencoder needs the same kind of x.
     covariance
         Of the mixture's clusters: "full", or "diag" as in the papers.
     n_init
@@ -73,6 +78,7 @@ class AEGMM(DeepClusterer):
         self,
         n_clusters: int = 10,
         *,
+        likelihood: str = "gaussian_unit",
         covariance: str = "full",
         n_init: int = 10,
         network: Network | None = None,
@@ -81,6 +87,7 @@ class AEGMM(DeepClusterer):
         verbose: int = 0,
     ) -> None:
         self.n_clusters = n_clusters
+        self.likelihood = likelihood
         self.covariance = covariance
         self.n_init = n_init
         self.network = network
@@ -90,15 +97,18 @@ class AEGMM(DeepClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
+        one_of("likelihood", self.likelihood, ("gaussian_unit", "bernoulli"))
+        check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
         one_of("covariance", self.covariance, ("full", "diag"))
 
     def _networks(self, rescale: Rescale) -> Networks:
-        return Networks(rescale, self.n_clusters, self._network, covariance=self.covariance)
+        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        self.module_ = self._built(make_rescale(X, self._network.scaling), generator)
+        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        self.module_ = self._built(rescale, generator)
         self.history_ = pretrain(self.module_, source, self._training, generator, self._report)
         codes = codes_of(self.module_, source, rng)
         found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)

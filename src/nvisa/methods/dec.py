@@ -132,7 +132,7 @@ class DEC(DeepClusterer):
     n_init
         k-means starts; the tightest gives the first centroids.
     pretraining
-        Schedule of the autoencoder; None: ``Training()``.
+        Schedule of the autoencoder, or a fitted clusterer whose encoder is taken; None: ``Training()``.
     network, training
         Sizes, and schedule of the refinement; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training(learning_rate=Constant(1e-3))``.
@@ -157,7 +157,7 @@ class DEC(DeepClusterer):
         update_interval: int = 140,
         tol: float = 1e-3,
         n_init: int = 20,
-        pretraining: Training | None = None,
+        pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
         random_state: Any = None,
@@ -188,9 +188,11 @@ class DEC(DeepClusterer):
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         self.module_ = net = self._built(make_rescale(X, self._network.scaling), generator)
-        autoencoder = build(lambda: Autoencoder(net, self._network), generator).to(source.device)
         pretraining = self.pretraining or Training()
-        self.history_ = pretrain(autoencoder, source, pretraining, generator, self._report)
+        learner: nn.Module = net  # all that is taken from a fitted clusterer
+        if isinstance(pretraining, Training):
+            learner = build(lambda: Autoencoder(net, self._network), generator).to(source.device)
+        self.history_ = pretrain(learner, source, pretraining, generator, self._report)
         start = centroids(codes_of(net, source, rng), self.n_clusters, rng, n_init=self.n_init)
         with torch.no_grad():
             net.centroids.copy_(torch.from_numpy(start))

@@ -17,7 +17,7 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_nor
 from nvisa.initialisation import distil, find_start
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.nets import GaussianHead, Network, Rescale, moments, whiten
+from nvisa.nets import GaussianHead, Network, Rescale, moments
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Cosine
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
@@ -40,7 +40,6 @@ from nvisa.training import Objective, Source, Training, maximise
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "unpaid"]
 
 LEAST_SCALE = 1e-4  # of q(w|x) and p(z|w,y), added to their softplus as in q(z|x)
-START_SCALE = 0.1  # of q(z|x), in standard deviations of the codes: small beside any cluster, so none is lost at once
 START_GAIN = 0.1  # of w in p(z|w,y) after a start: enough to be found, too little to blur its clusters
 
 
@@ -125,9 +124,7 @@ class Networks(Autoencoder):
 
     def start(self, codes: Array, proba: Array) -> None:
         """Whiten the codes, load their moments under the responsibilities, and let q(z|x) start narrow."""
-        whiten(self.encoder.z_loc, cast(nn.Linear, self.decoder[0]), codes)
-        self.prior.load(*moments((codes - codes.mean(0)) / codes.std(0).clip(1e-6), proba), START_GAIN)
-        self.encoder.fix_scale(START_SCALE)
+        self.prior.load(*moments(self.begin(codes), proba), START_GAIN)
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -162,7 +159,8 @@ class GMVAE(GenerativeClusterer):
         "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
         Gaussian mixture on its codes; "random", as in the paper; or a fitted clusterer with ``predict_proba``.
     pretraining
-        Schedule of the start's autoencoder; None: ``Training(steps=700)``.
+        Schedule of the start's autoencoder, or a fitted clusterer whose autoencoder is taken; None:
+        ``Training(steps=700)``.
     network, training
         Sizes, and schedule of the bound; None: ``Network(hidden=(500, 500), batch_norm=False)`` and
         ``Training(steps=1200, learning_rate=Cosine(1e-3))``.
@@ -191,7 +189,7 @@ class GMVAE(GenerativeClusterer):
         likelihood: str = "gaussian_shared",
         std_floor: float = 0.1,
         init: Any = "umap",
-        pretraining: Training | None = None,
+        pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
         random_state: Any = None,

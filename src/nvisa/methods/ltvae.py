@@ -14,13 +14,12 @@ multidimensional clustering", ICLR 2019 (arXiv:1803.05206). Every deviation from
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import HALF_LOG_2PI, noise_like
@@ -28,7 +27,7 @@ from nvisa.initialisation import centroids, codes_of, encode, pretrain, subset
 from nvisa.latent_tree import LatentTree
 from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
-from nvisa.nets import Network, Rescale, whiten
+from nvisa.nets import Network, Rescale
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -38,7 +37,6 @@ from nvisa.tree_structure import Structure
 
 __all__ = ["LTVAE", "Networks"]
 
-START_SCALE = 0.1  # of q(z|x), in standard deviations of the codes: small beside any cluster, so none is lost at once
 START_ROWS = 10_000  # that the first mixture is fitted to,
 START_STEPS = 100  # in so many EM steps at the most
 LEAST_VARIANCE = 0.01  # eigenvalue of a pouch's covariance, in variances of the first codes (the paper's floor)
@@ -134,7 +132,7 @@ class LTVAE(CodingClusterer):
     n_init
         k-means starts of the mixture of the codes; the one with the highest BIC gives the first tree.
     pretraining
-        Schedule of the autoencoder; None: ``Training()``.
+        Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training
         Sizes, and schedule of the ELBO; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
@@ -172,7 +170,7 @@ class LTVAE(CodingClusterer):
         likelihood: str = "gaussian_shared",
         std_floor: float = 0.1,
         n_init: int = 5,
-        pretraining: Training | None = None,
+        pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
         random_state: Any = None,
@@ -226,11 +224,8 @@ class LTVAE(CodingClusterer):
 
     def _start(self, source: Source, rng: RandomState) -> None:
         """Whiten the codes, load the best mixture that EM finds there, and let q(z|x) start narrow."""
-        net, codes = self.module_, codes_of(self.module_, source, rng, START_ROWS)
-        whiten(net.encoder.z_loc, cast(nn.Linear, net.decoder[0]), codes)
-        z = torch.from_numpy((codes - codes.mean(0)) / codes.std(0).clip(1e-6)).double()
-        self._plant(self._first_tree(z, rng).to(source.device, torch.float32))
-        net.encoder.fix_scale(START_SCALE)
+        white = self.module_.begin(codes_of(self.module_, source, rng, START_ROWS))
+        self._plant(self._first_tree(torch.from_numpy(white).double(), rng).to(source.device, torch.float32))
 
     def _first_tree(self, z: Float[Tensor, "N Z"], rng: RandomState) -> LatentTree:
         """The mixture with the highest BIC of several k-means starts; before a search, of both kinds."""

@@ -13,13 +13,12 @@ Source: Jiang, Zheng, Tan, Tang, Zhou, "Variational Deep Embedding: An Unsupervi
 to Clustering", IJCAI 2017 (arXiv:1611.05148). Every deviation from it is listed in docs/methods/vade.md.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
@@ -27,14 +26,13 @@ from nvisa.initialisation import codes_of, mixture, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
-from nvisa.nets import Network, Rescale, whiten
+from nvisa.nets import Network, Rescale
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["Networks", "VaDE"]
 
-START_SCALE = 0.1  # of q(z|x), in standard deviations of the codes: small beside any cluster, so none is lost at once
 LEAST_VARIANCE = 1e-3  # of a cluster at the start, in variances of the codes
 
 
@@ -64,11 +62,8 @@ class Networks(Autoencoder):
 
     def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
         """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow."""
-        whiten(self.encoder.z_loc, cast(nn.Linear, self.decoder[0]), codes)
-        white = (codes - codes.mean(0)) / codes.std(0).clip(1e-6)
-        found = mixture(white, len(self.prior.logits), rng, n_init=n_init)
+        found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init)
         self.prior.load(found.weights_, found.means_, np.maximum(found.covariances_, LEAST_VARIANCE))
-        self.encoder.fix_scale(START_SCALE)
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -90,7 +85,7 @@ class VaDE(CodingClusterer):
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
     pretraining
-        Schedule of the autoencoder; None: ``Training()``.
+        Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training
         Sizes, and schedule of the ELBO; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
@@ -110,7 +105,7 @@ class VaDE(CodingClusterer):
         likelihood: str = "gaussian_shared",
         std_floor: float = 0.1,
         n_init: int = 10,
-        pretraining: Training | None = None,
+        pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
         random_state: Any = None,

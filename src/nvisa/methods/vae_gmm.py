@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_normal, log_normal, noise_like
-from nvisa.initialisation import codes_of, mixture
+from nvisa.initialisation import codes_of, mixture, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import mixture_of_codes
@@ -77,6 +77,9 @@ class VAEGMM(CodingClusterer):
         Of the mixture's clusters: "full", or "diag" as in the papers.
     n_init
         k-means starts of the mixture; the most likely is kept.
+    pretraining
+        None: the VAE starts from random weights. Or the schedule of an autoencoder that it starts from, or a fitted
+        clusterer whose autoencoder is taken, as in LTVAE's table.
     network, training
         Sizes, and schedule of the VAE; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
@@ -102,6 +105,7 @@ class VAEGMM(CodingClusterer):
         std_floor: float = 0.1,
         covariance: str = "full",
         n_init: int = 10,
+        pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
         random_state: Any = None,
@@ -112,6 +116,7 @@ class VAEGMM(CodingClusterer):
         self.std_floor = std_floor
         self.covariance = covariance
         self.n_init = n_init
+        self.pretraining = pretraining
         self.network = network
         self.training = training
         self.random_state = random_state
@@ -130,7 +135,11 @@ class VAEGMM(CodingClusterer):
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         self.module_ = self._built(rescale, generator)
-        self.history_ = self._train(source, generator)
+        self.history_ = []
+        if self.pretraining is not None:
+            self.history_ = pretrain(self.module_, source, self.pretraining, generator, self._report)
+            self.module_.begin(codes_of(self.module_, source, rng))
+        self.history_ += self._train(source, generator)
         codes = codes_of(self.module_, source, rng)
         found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)
         self.module_.mixture.load(found.weights_, found.means_, found.covariances_)
