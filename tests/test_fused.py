@@ -43,6 +43,12 @@ def agree(mine, theirs, weight, inputs, tolerance=TIGHT):
         assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture(autouse=True)
+def every_row_counts(monkeypatch):
+    """Few rows are left out one by one."""
+    monkeypatch.setattr(fused, "MULTIPLE", 1)
+
+
 @pytest.fixture(params=[2, 5, 512])
 def chunk(request, monkeypatch):
     """Chunks that divide the 12 rows, that do not, and that hold them all."""
@@ -118,9 +124,12 @@ def test_x_has_its_gradient_in_every_head(rng, chunk):
     agree(log_bernoulli_head(x, h, loc), log_bernoulli_oracle(x, loc(h)), weight, [x])
 
 
-def test_only_rows_below_the_rounding_of_the_largest_are_left_out():
+def test_only_rows_below_the_rounding_of_the_largest_are_left_out(monkeypatch):
     eps = torch.finfo(torch.float32).eps
     weight = torch.tensor([1.0, -0.5, 2 * eps, -2 * eps, 0.5 * eps, 0.0, 0.0, 0.0, 0.0, 0.0])
     assert fused._rows(weight).tolist() == [0, 1, 2, 3]
     assert fused._rows(weight[:5]) == slice(None)  # 4 of 5: gathering would not pay
     assert fused._rows(torch.zeros(3)).tolist() == []
+    monkeypatch.setattr(fused, "MULTIPLE", 3)  # 4 rows count: the next two come along, whatever they are
+    assert len(kept := fused._rows(weight).tolist()) == 6
+    assert kept[:5] == [0, 1, 2, 3, 4]

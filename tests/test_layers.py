@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "nvisa"
 
 ORDER = [  # a room imports only from rooms on lines above its own
     {"shapes"},
-    {"distributions"},
+    {"distributions", "products"},
     {"fused"},
     {"bounds", "checkpoint", "consistency", "mixtures", "nets", "schedules", "latent_tree"},
     {"training", "scaling", "autoencoders", "convolutions", "mixture_vae", "tree_moves"},

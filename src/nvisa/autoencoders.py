@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.nets import LIKELIHOODS, BernoulliHead, Decoder, Network, Rescale, mlp, whiten
+from nvisa.products import Linear
 from nvisa.shapes import Data, Float, PerSample, Tensor
 
 __all__ = ["Autoencoder", "Encoder", "adopt"]
@@ -29,8 +30,8 @@ class Encoder(nn.Module):
         self.latent_dim = network.latent_dim
         self.rescale = rescale
         self.trunk = mlp([len(rescale.shift), *network.hidden], batch_norm=network.batch_norm)
-        self.z_loc = nn.Linear(network.hidden[-1], network.latent_dim)
-        self.z_raw_scale = nn.Linear(network.hidden[-1], network.latent_dim) if variational else None
+        self.z_loc = Linear(network.hidden[-1], network.latent_dim)
+        self.z_raw_scale = Linear(network.hidden[-1], network.latent_dim) if variational else None
 
     def code(self, x: Data) -> Float[Tensor, "B Z"]:
         """The latent vector, ``x`` in the user's units."""

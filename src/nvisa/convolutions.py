@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from nvisa.nets import LEAK, Network, mlp
+from nvisa.products import Linear
 from nvisa.shapes import Float, Tensor
 
 __all__ = ["ImageShape", "Layout", "body", "check_image_shape", "mirror"]
@@ -56,11 +57,11 @@ def mirror(n_features: int, network: Network, image_shape: ImageShape) -> nn.Seq
     hidden = network.hidden[::-1]
     if image_shape is None:
         return nn.Sequential(
-            mlp([network.latent_dim, *hidden], batch_norm=network.batch_norm), nn.Linear(hidden[-1], n_features)
+            mlp([network.latent_dim, *hidden], batch_norm=network.batch_norm), Linear(hidden[-1], n_features)
         )
     height, width, channels = (*image_shape, 1)[:3]
     corner = (hidden[0], height // 2 ** len(hidden), width // 2 ** len(hidden))
-    layers: list[nn.Module] = [nn.Linear(network.latent_dim, math.prod(corner)), nn.Unflatten(1, corner)]
+    layers: list[nn.Module] = [Linear(network.latent_dim, math.prod(corner)), nn.Unflatten(1, corner)]
     for n_in, n_out in zip(hidden, (*hidden[1:], channels), strict=True):
         layers += [nn.BatchNorm2d(n_in)] if network.batch_norm else []
         layers += [nn.ReLU(inplace=True), nn.ConvTranspose2d(n_in, n_out, 4, 2, 1)]

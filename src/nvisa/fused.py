@@ -18,11 +18,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.distributions import HALF_LOG_2PI, log_bernoulli, log_normal
+from nvisa.products import gram, linear, product
 from nvisa.shapes import Float, Tensor
 
 __all__ = ["log_bernoulli_head", "log_normal_head", "log_normal_linear", "perceptron"]
 
 CHUNK = 512  # rows: 512 x 500 float32 are 1 MB, a core's own cache
+MULTIPLE = 64  # rows kept in a backward pass: few different shapes, for each of which oneDNN writes a program once
 Rows = Tensor | slice
 
 
@@ -33,8 +35,9 @@ def _chunks(n: int) -> Iterator[slice]:
 def _rows(weight: Float[Tensor, " R"]) -> Rows:
     """The rows whose weight counts beside the largest one; all, as a slice, when gathering them would not pay."""
     size = weight.abs()
-    kept = (size > torch.finfo(weight.dtype).eps * size.max()).nonzero().squeeze(1)
-    return kept if len(kept) < 0.8 * len(weight) else slice(None)
+    n_kept = int((size > torch.finfo(weight.dtype).eps * size.max()).sum())
+    n_kept = -(-n_kept // MULTIPLE) * MULTIPLE
+    return size.topk(n_kept, sorted=False).indices.sort().values if n_kept < 0.8 * len(weight) else slice(None)
 
 
 def _scatter(values: Tensor, rows: Rows, n: int) -> Tensor:
@@ -57,7 +60,7 @@ class _Perceptron(torch.autograd.Function):
         weights, biases = parameters[::2], parameters[1::2]
         outputs = [x]
         for weight, bias in zip(weights, biases, strict=True):
-            outputs.append(F.leaky_relu_(torch.addmm(bias, outputs[-1], weight.T), leak))
+            outputs.append(product(outputs[-1], weight, bias, leak=leak))
         ctx.leak = leak
         ctx.save_for_backward(*outputs, *weights)
         return outputs[-1]
@@ -73,8 +76,8 @@ class _Perceptron(torch.autograd.Function):
         for layer in reversed(range(n_layers)):
             above, below = activations[layer + 1][rows], activations[layer][rows]
             gradient = torch.ops.aten.leaky_relu_backward(gradient, above, ctx.leak, True)  # noqa: FBT003
-            found[:0] = [gradient.T @ below, gradient.sum(0)]
-            gradient = gradient @ weights[layer] if layer or ctx.needs_input_grad[0] else gradient
+            found[:0] = [gram(gradient, below), gradient.sum(0)]
+            gradient = product(gradient, weights[layer].T) if layer or ctx.needs_input_grad[0] else gradient
         return _scatter(gradient, rows, n) if ctx.needs_input_grad[0] else None, None, *found
 
 
@@ -101,7 +104,7 @@ def log_normal_linear(
     """
     (m, n, n_hidden), n_features = h.shape, x.shape[-1]
     if 3 * m * n * n_features <= 2 * n_features * n_hidden + 3 * n_features * n + 2 * m * n * n_hidden:
-        return log_normal(x, F.linear(h, weight, bias), scale)
+        return log_normal(x, linear(h, weight, bias), scale)
     r = (x - bias) / scale
     squared = r.square().sum(-1) + _Quadratic.apply(h, weight / scale[:, None], r)
     return -0.5 * squared - scale.log().sum() - x.shape[-1] * HALF_LOG_2PI
@@ -112,8 +115,8 @@ class _Quadratic(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, r: Tensor) -> Tensor:
-        gram, c = weight.T @ weight, r @ weight
-        half_slope = (h.flatten(0, 1) @ gram).view_as(h).sub_(c)
+        c = product(r, weight.T)
+        half_slope = product(h.flatten(0, 1), gram(weight, weight)).view_as(h).sub_(c)  # G is its own transpose
         ctx.save_for_backward(h, half_slope, weight, r)
         return (half_slope - c).mul_(h).sum(-1)
 
@@ -131,8 +134,8 @@ class _Quadratic(torch.autograd.Function):
         else:
             d_c = weighted.new_zeros(n, h.shape[-1]).index_add_(0, rows % n, weighted, alpha=-2.0)
         # d G = weighted^T h is symmetric, so d W = W (d G + d G^T) is one product.
-        d_weight = torch.addmm(r.T @ d_c, weight, weighted.T @ h_rows, alpha=2.0)
-        return d_h, d_weight, d_c @ weight.T
+        d_weight = gram(r, d_c).add_(product(weight, gram(weighted, h_rows)), alpha=2.0)
+        return d_h, d_weight, product(d_c, weight)
 
 
 # ---- a parameter per feature and per z: chunks -----------------------------------------------------------------------
@@ -210,10 +213,10 @@ class _Chunked(torch.autograd.Function):
                 slope.mul_(g[part, None])
                 found[2 * i].addmm_(slope.T, h_part)
                 found[2 * i + 1].add_(slope.sum(0))
-                d_part.addmm_(slope, parameters[2 * i])
+                d_part.add_(product(slope, parameters[2 * i].T))
             d_h[part] = d_part
         return None, d_h.view_as(h), None, None, *found
 
 
 def _outputs(h: Tensor, parameters: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
-    return [torch.addmm(bias, h, weight.T) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]
+    return [product(h, weight, bias) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]

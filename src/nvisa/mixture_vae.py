@@ -30,6 +30,7 @@ from nvisa.nets import (
     moments,
     whiten,
 )
+from nvisa.products import Linear
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 
 __all__ = ["Densities", "Drawn", "NestedMixturePrior", "draw", "log_p_x", "log_weights"]
@@ -117,8 +118,8 @@ class Densities(nn.Module):
         self.rescale = rescale
         # Plain ReLU: with a leak, consistency lets whole clusters merge.
         self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
-        self.y_logits = nn.Linear(hidden[-1], n_clusters)
-        self.z_base = nn.Linear(hidden[-1], hidden[-1])
+        self.y_logits = Linear(hidden[-1], n_clusters)
+        self.z_base = Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
         n_parts = network.prior_components
@@ -127,7 +128,7 @@ class Densities(nn.Module):
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
-        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None
+        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), Linear(hidden[-1], 1)) if baseline else None
 
     def log_q_y(self, h: Float[Tensor, "B H"]) -> LogClusters:
         """``log q(y|x)``."""

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nvisa.distributions import log_normal, noise_like
 from nvisa.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
+from nvisa.products import Linear
 from nvisa.shapes import Float, Int, Tensor
 
 __all__ = [
@@ -88,7 +89,7 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -
     """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU; ``leak=0.0`` is the ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers.append(nn.Linear(n_in, n_out))
+        layers.append(Linear(n_in, n_out))
         if batch_norm:
             layers.append(nn.BatchNorm1d(n_out))
         layers.append(nn.LeakyReLU(leak, inplace=True))
@@ -212,8 +213,8 @@ class GaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.loc = nn.Linear(n_in, n_out)
-        self.raw_scale = nn.Linear(n_in, n_out)
+        self.loc = Linear(n_in, n_out)
+        self.raw_scale = Linear(n_in, n_out)
 
     def forward(
         self, h: Float[Tensor, "*B H"], std_floor: float
@@ -240,7 +241,7 @@ class SharedGaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.loc = nn.Linear(n_in, n_out)
+        self.loc = Linear(n_in, n_out)
         self.raw_scale = nn.Parameter(torch.zeros(n_out))
 
     def scale(self, std_floor: float) -> Float[Tensor, " D"]:
@@ -266,7 +267,7 @@ class UnitGaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.loc = nn.Linear(n_in, n_out)
+        self.loc = Linear(n_in, n_out)
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""
@@ -287,7 +288,7 @@ class BernoulliHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.logits = nn.Linear(n_in, n_out)
+        self.logits = Linear(n_in, n_out)
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""

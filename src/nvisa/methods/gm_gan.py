@@ -30,6 +30,7 @@ from nvisa.distributions import noise_like
 from nvisa.methods.base import Array, generator_from, one_of, stores
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets import Network, Rescale, build
+from nvisa.products import Linear
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Constant
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
@@ -122,7 +123,7 @@ class Discriminator(nn.Module):
     def __init__(self, n_features: int, network: Network, image_shape: ImageShape) -> None:
         super().__init__()
         self.trunk, n_hidden = body(n_features, network, image_shape)
-        self.logit = nn.Linear(n_hidden, 1)
+        self.logit = Linear(n_hidden, 1)
 
     def forward(self, x: Data) -> PerExample:
         """Return the logits."""
@@ -152,8 +153,8 @@ class Recogniser(nn.Module):
     def __init__(self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape) -> None:
         super().__init__()
         self.trunk, n_hidden = body(n_features, network, image_shape)
-        self.y_logits = nn.Linear(n_hidden, n_clusters)
-        self.z_loc = nn.Linear(n_hidden, network.latent_dim)
+        self.y_logits = Linear(n_hidden, n_clusters)
+        self.z_loc = Linear(n_hidden, network.latent_dim)
 
     def forward(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
         """Return ``log q(y|x)`` and ``m(x)``."""

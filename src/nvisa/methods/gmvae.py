@@ -32,6 +32,7 @@ from nvisa.initialisation import distil, find_start
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, moments
+from nvisa.products import Linear
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Cosine
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
@@ -49,7 +50,7 @@ class ConditionalPrior(nn.Module):
     def __init__(self, n_clusters: int, latent_dim: int, noise_dim: int, n_hidden: int) -> None:
         super().__init__()
         self.shape = (n_clusters, latent_dim)
-        self.trunk = nn.Sequential(nn.Linear(noise_dim, n_hidden), nn.Tanh())
+        self.trunk = nn.Sequential(Linear(noise_dim, n_hidden), nn.Tanh())
         self.head = GaussianHead(n_hidden, n_clusters * latent_dim)
 
     def forward(self, w: Float[Tensor, "*B W"]) -> tuple[Float[Tensor, "*B K Z"], Float[Tensor, "*B K Z"]]:
