@@ -21,7 +21,7 @@ class Recipe:
     ``method`` is a name of the registry or a control; recipes of other methods than NVISA are ``method/recipe``.
     ``row`` is what records and tables call it, where an argument of a method makes a row of its own.
     ``curve`` records the accuracy on test every epoch; it is looked at by people, never by the fit.
-    ``start`` is the recipe whose clusterer, fitted to the same data with the same seed, is handed over as ``pretraining``.
+    ``start`` is the recipe whose clusterer, fitted to the same data and seed, is handed over as ``pretraining``.
     """
 
     method: str
