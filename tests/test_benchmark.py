@@ -133,7 +133,7 @@ def test_an_experiments_jobs():
     assert len(set(jobs)) == len(jobs)
     assert Job("vade/default", "cifar10_effnet_lite2", 0) in EXPERIMENTS["features"].jobs(["vade"])
     assert {job.recipe for job in table1.jobs(["nvisa"], ["mnist"], [7])} == {
-        "default", "bound_alone/random", "bound_alone/gmm"}  # fmt: skip
+        "default", "pulled", "bound_alone/random", "bound_alone/gmm"}  # fmt: skip
     with pytest.raises(ValueError, match="no such"):
         table1.jobs(["no such"])
 

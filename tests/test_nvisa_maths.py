@@ -373,7 +373,7 @@ def test_nvil_s_baseline_climbs_minus_its_squared_error_about_the_running_mean(r
 def test_consistency_is_subtracted_at_each_row_s_own_radius_and_information_added(rng):
     """And the bound is then estimated on every second row of the batch."""
     net, x = networks(rng), some_x(rng)
-    settings = VAT(weight=0.7, radius=0.5, information=0.3, balance=2.0, probe=1.1)
+    settings = VAT(weight=0.7, radius=0.5, information=0.3, balance=2.0, probe=1.1, pull=1.0)
     distance, rows = torch.linspace(0.5, 4, 9).double(), np.array([8, 0, 3, 5, 1])
     step = ascent(net, consistency=(settings,), neighbour_distance=distance)(x, rows, 0.5)
 
@@ -389,12 +389,30 @@ def test_consistency_is_subtracted_at_each_row_s_own_radius_and_information_adde
         assert_close(mine, theirs, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("inference", ["vimco", "enum_y"])
+def test_pull_is_the_share_of_the_bound_s_gradient_that_reaches_q_of_y(rng, inference):
+    """With the consistency weighted by zero only the bound is left: at pull 0 it moves all but the head of q(y|x)."""
+    net, x = networks(rng), some_x(rng)
+
+    def slope(pull):
+        settings = VAT(weight=0.0, pull=pull)
+        step = ascent(net, inference=inference, consistency=(settings,), neighbour_distance=torch.ones(B).double())
+        return gradients(step(x, ROWS, 0.5).value, list(net.parameters()))
+
+    none, some, whole = slope(0.0), slope(0.3), slope(1.0)
+    alone = gradients(ascent(net, inference=inference)(x[::2], ROWS[::2], 0.5).value.mean(), list(net.parameters()))
+    for name, a, b, c, d in zip(dict(net.named_parameters()), none, some, whole, alone, strict=True):
+        assert_close(c, d, rtol=1e-8, atol=1e-9)
+        assert_close(b, a + 0.3 * (c - a), rtol=1e-8, atol=1e-9)
+        assert bool((a == 0).all()) == name.startswith("y_logits"), name
+
+
 def test_augmentations_are_drawn_in_the_user_s_units_and_their_divergence_is_subtracted(rng):
     """Two kinds of consistency add up. The networks' units differ by pixel: there, a moved image is another image."""
     net = networks(rng, rescale=Rescale(normal(rng, D), normal(rng, D).exp()))
     x, rows, distance = some_x(rng), np.array([8, 0, 3, 5, 1]), torch.linspace(0.5, 4, 9).double()
-    moving = Augment(shift=0.3, scale=0.5, rotation=40.0, weight=0.6, information=0.2, balance=3.0)
-    step = ascent(net, consistency=(VAT(information=0.0), moving), neighbour_distance=distance)(x, rows, 0.5)
+    moving = Augment(shift=0.3, scale=0.5, rotation=40.0, weight=0.6, information=0.2, balance=3.0, pull=1.0)
+    step = ascent(net, consistency=(VAT(information=0.0, pull=1.0), moving), neighbour_distance=distance)(x, rows, 0.5)
     scaled = net.rescale(x)
 
     generator = torch.Generator().manual_seed(5)

@@ -53,6 +53,10 @@ class VAT:
     probe
         Length of the probe of the power iteration that finds the direction, in the same unit. A long
         one (IMSAT's xi = 10 is about 1.8 on MNIST) sees where q changes at all, not only its slope.
+    pull
+        Share of the bound's gradient that reaches log q(y|x): 0 leaves q(y|x) to consistency while the bound trains
+        everything else, the trunk below q(y|x) included; 1 is the gradient of the sum. A mixture of ten latent
+        dimensions need not cut where the neighbours do, and then the bound pulls rows across (docs/methods/nvisa.md).
     """
 
     weight: float = 1.0
@@ -60,6 +64,7 @@ class VAT:
     information: float = 0.1
     balance: float = 4.0
     probe: float = 1.8
+    pull: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Augment:
         Largest zoom: sizes are multiplied by a factor within [1 / (1 + scale), 1 + scale].
     rotation
         Largest rotation, in degrees.
-    weight, information, balance
+    weight, information, balance, pull
         As in :class:`VAT`.
     """
 
@@ -89,6 +94,7 @@ class Augment:
     weight: float = 1.0
     information: float = 0.1
     balance: float = 4.0
+    pull: float = 0.0
 
     def shape_of(self, n_features: int) -> tuple[int, int, int]:
         """(H, W, C) of a row with this many pixels.

@@ -109,6 +109,7 @@ ROWS = (
     Row("NVISA, bound alone, AE+GMM start", "bound_alone/gmm", paper="NVISA(avg±std)"),
     Row("consistency alone", "vat/default"),
     Row("NVISA with consistency", "default", n_seeds=5),
+    Row("NVISA with consistency, the bound pulls", "pulled", n_seeds=1),
 )
 
 

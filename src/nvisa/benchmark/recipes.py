@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nvisa.benchmark.controls import CONTROLS
+from nvisa.consistency import VAT
 from nvisa.methods import METHODS
 from nvisa.methods.nvisa import StdFloor
 from nvisa.nets import Network
@@ -124,6 +125,8 @@ RECIPES: dict[str, Recipe] = {
         },
         curve=True,
     ),
+    # The gradient of the sum: the bound moves q(y|x) too.
+    "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
     # For the study of the label-free score: short fits that differ only in luck.
     "selection": Recipe("nvisa", {"init": "random", "training": Training(steps=300)}),
     "no_annealing": Recipe("nvisa", {"std_floor": StdFloor(Constant(0.0), Constant(0.0))}),

@@ -86,7 +86,11 @@ class Ascent:
             return Objective(bound / x.shape[1], terms, log_q_y)
         # Consistency learns from the number of steps, the bound from the number of rows: with both, the bound is
         # estimated on every second row of the shuffled batch, which leaves its gradient unbiased at half the cost.
-        bound, terms = self.bound(x[::2], h[::2], log_q_y[::2], fraction)
+        pull = min(settings.pull for settings in self.consistency)
+        pulled = (
+            pull * log_q_y + (1.0 - pull) * log_q_y.detach()
+        )  # the value of log_q_y, with that share of its gradient
+        bound, terms = self.bound(x[::2], h[::2], pulled[::2], fraction)
         value = bound.mean() / x.shape[1]
         for settings in self.consistency:
             if isinstance(settings, VAT):
