@@ -9,10 +9,11 @@ from torch.testing import assert_close
 
 import nvisa
 from nvisa.autoencoders import Autoencoder, adopt
+from nvisa.initialisation import hidden_in_part, pretrain
 from nvisa.methods import METHODS
 from nvisa.methods.ae_gmm import AEGMM
-from nvisa.nets import Network, build
-from nvisa.training import Training
+from nvisa.nets import Network, Rescale, build
+from nvisa.training import Source, Training
 
 NETWORK = Network(hidden=(6, 5), latent_dim=2, batch_norm=False)
 STILL = Training(epochs=1, learning_rate=0.0)  # an epoch that moves nothing
@@ -99,3 +100,44 @@ def test_the_contract_holds_with_a_fitted_clusterer_as_a_setting(X, fitted, tmp_
     stopped = take("vade", fitted, training=Training(epochs=3))
     whole = take("vade", fitted, training=Training(epochs=3)).fit(X)
     assert np.array_equal(stopped.fit(X, checkpoint=tmp_path / "checkpoint").labels_, whole.labels_)
+
+
+def test_a_masked_number_stands_at_its_shift_and_the_others_where_they_were():
+    x, shift = torch.arange(1.0, 40_001).reshape(200, 200), -torch.arange(200.0)
+    seen = hidden_in_part(x, shift, 0.3, torch.Generator().manual_seed(0))
+    gone = seen != x
+    assert torch.equal(seen[gone], shift.expand_as(x)[gone])
+    assert abs(gone.float().mean() - 0.3) < 4 * (0.3 * 0.7 / gone.numel()) ** 0.5
+    assert torch.equal(hidden_in_part(x, shift, 0.0, torch.Generator()), x)
+
+
+class Watched(torch.nn.Module):
+    """An autoencoder that is the identity times a weight, and keeps what its encoder is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.ones(())), []
+        self.rescale = Rescale(torch.full((5,), 7.0), torch.ones(5))
+
+    def code(self, x):
+        self.seen.append(x)
+        return self.weight * x
+
+    def reconstruct(self, z):
+        return self.rescale(z)
+
+
+def test_the_encoder_sees_the_masked_row_and_is_judged_by_the_whole_one():
+    X, net = np.random.RandomState(0).rand(500, 5), Watched()
+    training, generator = Training(epochs=1, batch_size=500, learning_rate=0.0), torch.Generator().manual_seed(0)
+    (record,) = pretrain(net, Source(X, torch.device("cpu")), training, generator, masked=0.3)
+    (seen,) = net.seen
+    gone = seen == 7.0
+    assert 0.25 < gone.float().mean() < 0.35
+    # what was seen comes back as it was: the error is that of the numbers that were not, which come back as 7
+    assert record["reconstruction_error"] == pytest.approx(float(((7 - X) ** 2).mean() * 0.3), rel=0.1)
+
+
+def test_the_masked_share_is_checked(X):
+    with pytest.raises(ValueError, match=r"masked must be in \[0, 1\), got 1.0"):
+        AEGMM(2, masked=1.0, **SETTINGS).fit(X)

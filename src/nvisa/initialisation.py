@@ -31,7 +31,7 @@ from nvisa.graph import (
     refine_by_information,
 )
 from nvisa.mapped import take
-from nvisa.shapes import Data, LogClusters, Tensor
+from nvisa.shapes import Data, Float, LogClusters, Tensor
 from nvisa.training import Objective, OnEpoch, Source, Training, maximise
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "distil",
     "encode",
     "find_start",
+    "hidden_in_part",
     "merged_microclusters",
     "mixture",
     "pretrain",
@@ -68,21 +69,32 @@ def pretrain(
     training: Any,
     generator: torch.Generator,
     on_epoch: OnEpoch | None = None,
+    *,
+    masked: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Fit ``module`` as an autoencoder: maximise ``- ||x - x^||^2 / D`` in the networks' units.
 
     ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^). ``training`` is a schedule, or a
-    fitted clusterer whose autoencoder is taken as it is: several methods can then start from one.
+    fitted clusterer whose autoencoder is taken as it is: several methods can then start from one. ``masked`` is the
+    share of the numbers that the encoder does not see, drawn anew at every step (a denoising autoencoder: Vincent et
+    al., JMLR 2010): they stand at their column's shift, zero in the networks' units.
     """
     if not isinstance(training, Training):
         adopt(module, training)
         return []
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
-        error = (module.rescale(x) - module.reconstruct(module.code(x))).square().mean(-1)
+        seen = hidden_in_part(x, module.rescale.shift, masked, generator) if masked else x
+        error = (module.rescale(x) - module.reconstruct(module.code(seen))).square().mean(-1)
         return Objective(-error, {"reconstruction_error": error})
 
     return maximise(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
+
+
+def hidden_in_part(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
+    """``x`` with about this share of its numbers replaced by ``shift``."""
+    uniform = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
+    return torch.where(uniform < share, shift, x)
 
 
 @torch.inference_mode()

@@ -97,7 +97,7 @@ FEATURES = (
 ROWS = (
     Row("k-means", "kmeans/default"),
     Row("GMM", "gmm/default"),
-    Row("AE+GMM", "ae_gmm/default", paper="AE+GMM"),
+    Row("AE+GMM", "ae_gmm/bernoulli", "ae_gmm/default", paper="AE+GMM"),
     Row("VAE+GMM", "vae_gmm/bernoulli", "vae_gmm/default", paper="VAE+GMM"),
     Row("DEC", "dec/default", paper="DEC"),
     Row("GM-GAN", "gm_gan/default", "gm_gan/vectors", paper="GM-GAN"),

@@ -226,7 +226,7 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "default": _by_recipe("default", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_random": _by_recipe("bound_alone/random", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
-    "ae_gmm": _by_recipe("ae_gmm/default", _published("AE+GMM")),
+    "ae_gmm": _by_recipe("ae_gmm/bernoulli", _published("AE+GMM")),
     "vae_gmm": _by_recipe("vae_gmm/bernoulli", _published("VAE+GMM")),
     "dec": _by_recipe("dec/default", _published("DEC")),
     "vade": _by_recipe("vade/bernoulli", _published("VaDE")),

@@ -1,6 +1,6 @@
 """AE+GMM: an autoencoder, then a Gaussian mixture of its codes.
 
-    z = code(x),  x^ = reconstruct(z)        minimise ||x - x^||^2
+    z = code(x),  x^ = reconstruct(z)        minimise ||x - x^||^2; the encoder may see x with parts masked
     p(z) = sum_k pi_k N(z; mu_k, Sigma_k)          EM, the most likely of several k-means starts
     q(y|x) = p(y|z) at z = code(x)
     cluster of x = argmax_y q(y|x)
@@ -55,6 +55,8 @@ class AEGMM(DeepClusterer):
         in [0, 1]. A method that shall start from this autoencoder needs the same kind of x.
     covariance
         Of the mixture's clusters: "full", or "diag" as in the papers.
+    masked
+        Share of a row's numbers that the encoder does not see while it learns: a denoising autoencoder.
     n_init
         k-means starts of the mixture; the most likely is kept.
     network, training
@@ -80,6 +82,7 @@ class AEGMM(DeepClusterer):
         *,
         likelihood: str = "gaussian_unit",
         covariance: str = "full",
+        masked: float = 0.0,
         n_init: int = 10,
         network: Network | None = None,
         training: Training | None = None,
@@ -89,6 +92,7 @@ class AEGMM(DeepClusterer):
         self.n_clusters = n_clusters
         self.likelihood = likelihood
         self.covariance = covariance
+        self.masked = masked
         self.n_init = n_init
         self.network = network
         self.training = training
@@ -101,6 +105,8 @@ class AEGMM(DeepClusterer):
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
         one_of("covariance", self.covariance, ("full", "diag"))
+        if not 0 <= self.masked < 1:
+            raise ValueError(f"masked must be in [0, 1), got {self.masked!r}: 0.3 hides a third.")
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
@@ -109,7 +115,7 @@ class AEGMM(DeepClusterer):
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         self.module_ = self._built(rescale, generator)
-        self.history_ = pretrain(self.module_, source, self._training, generator, self._report)
+        self.history_ = pretrain(self.module_, source, self._training, generator, self._report, masked=self.masked)
         codes = codes_of(self.module_, source, rng)
         found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)
         self.module_.mixture.load(found.weights_, found.means_, found.covariances_)

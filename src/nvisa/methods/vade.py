@@ -61,9 +61,13 @@ class Networks(Autoencoder):
         return terms, log_gamma
 
     def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
-        """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow."""
-        found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init)
-        self.prior.load(found.weights_, found.means_, np.maximum(found.covariances_, LEAST_VARIANCE))
+        """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow.
+
+        EM has full covariances, for a cluster's codes are correlated at first; the prior takes their diagonals.
+        """
+        found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init, covariance="full")
+        variances = np.diagonal(found.covariances_, axis1=1, axis2=2)
+        self.prior.load(found.weights_, found.means_, np.maximum(variances, LEAST_VARIANCE))
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
