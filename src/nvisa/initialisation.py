@@ -31,7 +31,7 @@ from nvisa.graph import (
     refine_by_information,
 )
 from nvisa.mapped import take
-from nvisa.shapes import Data, Float, LogClusters, Tensor
+from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.training import Objective, OnEpoch, Source, Training, maximise
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "merged_microclusters",
     "mixture",
     "pretrain",
+    "reconstruction_error",
     "subset",
     "umap_points",
 ]
@@ -85,7 +86,7 @@ def pretrain(
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
         seen = hidden_in_part(x, module.rescale.shift, masked, generator) if masked else x
-        error = (module.rescale(x) - module.reconstruct(module.code(seen))).square().mean(-1)
+        error = reconstruction_error(module, x, seen)
         return Objective(-error, {"reconstruction_error": error})
 
     return maximise(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
@@ -95,6 +96,12 @@ def hidden_in_part(x: Data, shift: Float[Tensor, " D"], share: float, generator:
     """``x`` with about this share of its numbers replaced by ``shift``."""
     uniform = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
     return torch.where(uniform < share, shift, x)
+
+
+def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
+    """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it."""
+    code = module.code(x if seen is None else seen)
+    return (module.rescale(x) - module.reconstruct(code)).square().mean(-1)
 
 
 @torch.inference_mode()
@@ -206,6 +213,8 @@ def find_start(
     generator: torch.Generator,
     training: Any,
     on_epoch: OnEpoch | None = None,
+    *,
+    masked: float = 0.0,
 ) -> Start:
     """Pretrain ``module`` as an autoencoder and cluster a subset of the rows.
 
@@ -216,7 +225,7 @@ def find_start(
         raise ValueError(
             f"init must be 'random', 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}."
         )
-    pretrain(module, source, training, generator, on_epoch)
+    pretrain(module, source, training, generator, on_epoch, masked=masked)
     rows = subset(len(source), rng)
     codes = encode(module.code, source, rows)
     x = encode(module.rescale, source, rows)
@@ -245,14 +254,20 @@ def distil(
     training: Training,
     generator: torch.Generator,
     on_epoch: OnEpoch | None = None,
+    *,
+    autoencoding: bool = False,
 ) -> list[dict[str, Any]]:
-    """Teach q(y|x) the first assignment: maximise ``sum_k r_k log q(k|x)`` over its rows."""
+    """Teach q(y|x) the first assignment: maximise ``sum_k r_k log q(k|x)`` over its rows.
+
+    ``autoencoding`` subtracts ``||x - x^||^2 / D``, without which the trunk that q(y|x) shares forgets the codes.
+    """
     target = torch.from_numpy(start.proba).to(source.device)
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
         log_q_y = log_posterior(x)
         agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
-        return Objective(agreement, {"log_q_of_start": agreement}, log_q_y)
+        kept = reconstruction_error(module, x) if autoencoding else torch.zeros_like(agreement)
+        return Objective(agreement - kept, {"log_q_of_start": agreement}, log_q_y)
 
     labelled = Source(take(source.X, start.rows), source.device)
     return maximise(objective, module, labelled, training, generator, stage="distillation", on_epoch=on_epoch)

@@ -26,6 +26,7 @@ from nvisa.nets import (
     MixturePrior,
     Network,
     Rescale,
+    SharedGaussianHead,
     mlp,
     moments,
     whiten,
@@ -174,6 +175,37 @@ class Densities(nn.Module):
         """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
         loc, variance = moments(codes, proba)
         self.prior.set_moments(loc, variance)
+
+    def load_codes(self, codes: Array, proba: Array) -> None:
+        """Whiten the codes, then load ``p(z|y)`` with their moments."""
+        self.whiten_codes(codes)
+        self.set_prior((codes - codes.mean(0)) / codes.std(0).clip(1e-6), proba)
+
+    @torch.no_grad()
+    def settle(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
+        """Let the deviations begin where the bound has its maximum in them, seen from the autoencoder of a start.
+
+        With ``s_d^2 = E (x_d - x^_d)^2``, z around the code of x and the decoder linear there, one round of ascent::
+
+            1 / sigma_z,j^2  =  E sum_d (d x^_d / d z_j)^2 / s_d^2  +  E_y 1 / sigma_y,j^2
+            sigma_x,d^2      =  s_d^2  +  E sum_j (d x^_d / d z_j)^2 sigma_z,j^2
+
+        No deviation can lie below its floor. The derivative is a difference over a twentieth of a code's deviation.
+        From ``softplus(0)`` instead, the noise on z is as wide as a cluster of codes, and wipes the start out.
+        """
+        z = self.code(x)
+        mean = self.reconstruct(z)
+        variance = (self.rescale(x) - mean).square().mean(0).clamp_min(max(std_floor_x, 1e-2) ** 2)
+        step = 0.05 * z.std(0)
+        slopes = [((self.reconstruct(z + dz) - mean) / dz.sum()).square().mean(0) for dz in step.diag()]
+        precision = torch.stack([(slope / variance).sum() for slope in slopes])
+        precision += self.prior.scale.square().reciprocal().flatten(0, -2).mean(0)
+        variance += torch.stack(slopes).T @ precision.reciprocal()
+        self.z_head.begin(precision.rsqrt(), std_floor_z)
+        if isinstance(self.x_head, (GaussianHead, SharedGaussianHead)):  # the others have no deviation
+            self.x_head.begin(variance.sqrt(), std_floor_x)
+        if self.y_embedding is not None:
+            self.y_embedding.weight.zero_()  # the codes know no cluster yet
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:

@@ -208,6 +208,12 @@ class MixturePrior(nn.Module):
         self.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
 
 
+def _raw(scale: Tensor, std_floor: float) -> Tensor:
+    """The argument of ``softplus(raw) + std_floor = scale``; softplus is at least 0.01."""
+    above = (scale - std_floor).clamp_min(1e-2)
+    return above + torch.log(-torch.expm1(-above))
+
+
 class GaussianHead(nn.Module):
     """``N(mu(h), diag sigma'(h)^2)`` with ``sigma' = softplus(sigma(h)) + epsilon`` (slides, "Std Annealing")."""
 
@@ -221,6 +227,12 @@ class GaussianHead(nn.Module):
     ) -> tuple[Float[Tensor, "*B D"], Float[Tensor, "*B D"]]:
         """Return loc and scale."""
         return self.loc(h), F.softplus(self.raw_scale(h)) + std_floor
+
+    @torch.no_grad()
+    def begin(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
+        """Give every z this deviation, or the least that the floor leaves."""
+        self.raw_scale.weight.zero_()
+        self.raw_scale.bias.copy_(_raw(scale, std_floor))
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)`` with a deviation per feature and per z."""
@@ -247,6 +259,11 @@ class SharedGaussianHead(nn.Module):
     def scale(self, std_floor: float) -> Float[Tensor, " D"]:
         """``sigma' = softplus(sigma) + epsilon``."""
         return F.softplus(self.raw_scale) + std_floor
+
+    @torch.no_grad()
+    def begin(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
+        """Start at this deviation, or at the least that the floor leaves."""
+        self.raw_scale.copy_(_raw(scale, std_floor))
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)`` without a tensor of size M x B x D."""

@@ -28,7 +28,7 @@ from nvisa.checkpoint import checkpointing
 from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
 from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
-from nvisa.initialisation import distil, find_start, subset
+from nvisa.initialisation import distil, encode, find_start, subset
 from nvisa.mapped import take
 from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
@@ -298,6 +298,8 @@ class NVISA(GenerativeClusterer):
         if not (isinstance(self.init, str) and self.init == "random"):
             self._start(source, rng, generator)
         ascent = self._ascent(X, rng, generator)
+        if self._floors.settled:
+            module.settle(source[subset(len(X), rng, 4096)], ascent.floor_x(0.0), ascent.floor_z(0.0))
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
 
@@ -306,18 +308,25 @@ class NVISA(GenerativeClusterer):
         share = PRETRAINING.get(self.init, 0.3) if isinstance(self.init, str) else 0.3
         training = self._training.shortened(share)
         start = find_start(self.module_, source, self.init, self.n_clusters, rng, generator, training, self._report)
-        self.module_.whiten_codes(start.codes)
-        codes = (start.codes - start.codes.mean(0)) / start.codes.std(0).clip(1e-6)
-        self.module_.set_prior(codes, start.proba)
-        distil(self._log_q_y, self.module_, source, start, self._training.shortened(0.08), generator, self._report)
+        if not (settled := self._floors.settled):
+            self.module_.load_codes(start.codes, start.proba)
+        run = self._training.shortened(0.08), generator, self._report
+        distil(self._log_q_y, self.module_, source, start, *run, autoencoding=settled)
+        if settled:  # the codes have moved a little
+            self.module_.load_codes(encode(self.module_.code, source, start.rows), start.proba)
         self.start_score_ = start.score
+
+    @property
+    def _floors(self) -> StdFloor:
+        if isinstance(self.init, str) and self.init == "random":  # there is no start to settle in
+            return replace(self.std_floor or HOT, settled=False)
+        return self.std_floor or WARM
 
     def _ascent(self, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
         """What is maximised, with the floors in the networks' units and the radius of every row."""
         module = self.module_
         rescaled = Rescaled(X, module.rescale)
-        hot = isinstance(self.init, str) and self.init == "random"
-        floor = self.std_floor if self.std_floor is not None else (HOT if hot else WARM)
+        floor = self._floors
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
         consistency, distance = as_settings(self.consistency), None
         if any(isinstance(settings, VAT) for settings in consistency):

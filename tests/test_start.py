@@ -1,0 +1,91 @@
+"""What a start hands over to training: its codes, its assignment, and the deviations at which the bound is largest."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from nvisa.initialisation import Start, distil, pretrain, reconstruction_error
+from nvisa.mixture_vae import Densities
+from nvisa.nets import Network, Rescale
+from nvisa.training import Source, Training
+from oracles import TIGHT, build, gradients, normal
+
+D, Z, K = 4, 2, 3
+
+
+def networks(rng, likelihood="gaussian_shared", hidden=7):
+    """Densities with random weights; the rescaling is the identity."""
+    network = Network(hidden=(hidden, hidden), latent_dim=Z, batch_norm=False)
+    rescale = Rescale(torch.zeros(D), torch.ones(D))
+    return build(lambda: Densities(rescale, K, network, likelihood=likelihood, posterior="joint"), rng, spread=0.5)
+
+
+def linear_decoder(net):
+    """The decoder where no unit's sign changes: x^ = z A^T + c."""
+    with torch.no_grad():
+        for layer in net.decoder:
+            if isinstance(layer, nn.Linear):
+                layer.bias.fill_(40.0)
+    at = torch.eye(Z + 1, Z).double()
+    x = net.reconstruct(at).detach()
+    return (x[:Z] - x[Z]).T
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_shared"])
+def test_settled_deviations_are_where_the_bound_is_largest(rng, likelihood):
+    net, x = networks(rng, likelihood), normal(rng, 200, D)
+    A = linear_decoder(net)
+    with torch.no_grad():
+        net.x_head.loc.bias -= net.reconstruct(net.code(x)).mean(0) - x.mean(0)
+        z, error = net.code(x), x - net.reconstruct(net.code(x))
+        net.prior.log_scale.fill_(-1.0)
+    s = error.square().mean(0).sqrt()
+    net.settle(x, 0.0, 0.0)
+    y = torch.zeros(1, len(x), dtype=torch.long)
+    with torch.no_grad():
+        loc, scale_z = net.q_z(net.trunk(x), y, 0.0)
+        h = net.decoder(z)
+        scale_x = net.x_head(h, 0.0)[1] if likelihood == "gaussian" else net.x_head.scale(0.0).expand_as(x)
+    assert_close(loc[0], z, **TIGHT)  # every cluster begins at the code
+    assert_close(scale_z, scale_z[:, :1].expand_as(scale_z), **TIGHT)
+
+    def bound(log_z, log_x):
+        """E log p(x|z) + log p(z|y) - log q(z|y,x), the decoder linear, up to a constant."""
+        squared = error.square().mean(0) + A.square() @ (2 * log_z).exp()
+        expected = -0.5 * (squared / (2 * log_x).exp()).sum() - log_x.sum()
+        return expected - 0.5 * ((2 * log_z).exp() * net.prior.scale[0].detach() ** -2).sum() + log_z.sum()
+
+    log_z = scale_z[0, 0].log().requires_grad_()
+    log_x = scale_x[0].log().requires_grad_()
+    (slope_z,) = gradients(bound(log_z, s.log()), [log_z])
+    (slope_x,) = gradients(bound(log_z.detach(), log_x), [log_x])
+    assert_close(slope_z, torch.zeros_like(slope_z), rtol=0, atol=1e-6)
+    assert_close(slope_x, torch.zeros_like(slope_x), rtol=0, atol=1e-6)
+
+
+def test_no_settled_deviation_lies_below_its_floor(rng):
+    net, x = networks(rng), normal(rng, 50, D)
+    net.settle(x, 50.0, 60.0)
+    scale_x, scale_z = net.x_head.scale(50.0), net.q_z(net.trunk(x), torch.zeros(1, 50).long(), 60.0)[1]
+    for scale, floor in ((scale_x, 50.0), (scale_z, 60.0)):
+        assert (scale > floor).all()
+        assert (scale < floor + 0.02).all()
+
+
+def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
+    x = normal(rng, 100, D).float()
+    source = Source(x.numpy(), torch.device("cpu"))
+    start = Start(np.arange(100), normal(rng, 100, K).mul(9).softmax(1).float().numpy(), np.zeros((100, Z)), 0.0)
+    errors = {}
+    for kept in (True, False):
+        net = networks(torch.Generator().manual_seed(3), hidden=32).float()
+        pretrain(net, source, Training(epochs=200, batch_size=50, learning_rate=5e-3), rng)
+        before = float(reconstruction_error(net, x).detach().mean())
+        training = Training(epochs=200, batch_size=50, learning_rate=5e-3)
+        history = distil(net.log_posterior, net, source, start, training, rng, autoencoding=kept)
+        assert history[-1]["log_q_of_start"] > -0.6  # of -1.1: it has learnt the assignment
+        errors[kept] = float(reconstruction_error(net, x).detach().mean()) / before
+    assert errors[True] < 1.2
+    assert errors[False] > 2.0
