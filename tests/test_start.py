@@ -1,14 +1,21 @@
 """What a start hands over to training: its codes, its assignment, and the deviations at which the bound is largest."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import make_blobs
 from torch import nn
 from torch.testing import assert_close
 
+from nvisa import NVISA
+from nvisa.bounds import RunningMoments
 from nvisa.initialisation import Start, distil, pretrain, reconstruction_error
+from nvisa.methods.nvisa import Ascent, StdFloor
 from nvisa.mixture_vae import Densities
 from nvisa.nets import Network, Rescale
+from nvisa.schedules import Constant
 from nvisa.training import Source, Training
 from oracles import TIGHT, build, gradients, normal
 
@@ -84,8 +91,38 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
         pretrain(net, source, Training(epochs=200, batch_size=50, learning_rate=5e-3), rng)
         before = float(reconstruction_error(net, x).detach().mean())
         training = Training(epochs=200, batch_size=50, learning_rate=5e-3)
-        history = distil(net.log_posterior, net, source, start, training, rng, autoencoding=kept)
+        also = partial(lambda net, x: -reconstruction_error(net, x), net) if kept else None
+        history = distil(net.log_posterior, net, source, start, training, rng, also=also)
         assert history[-1]["log_q_of_start"] > -0.6  # of -1.1: it has learnt the assignment
         errors[kept] = float(reconstruction_error(net, x).detach().mean()) / before
     assert errors[True] < 1.2
     assert errors[False] > 2.0
+
+
+def test_a_held_bound_is_the_bound_and_moves_everything_but_q_y(rng):
+    net, x = networks(rng), normal(rng, 6, D)
+    values = []
+    for held in (True, False):
+        generator = torch.Generator().manual_seed(5)
+        floors = Constant(0.5), Constant(0.3)
+        ascent = Ascent(net, "vimco", 4, False, *floors, (), None, generator, RunningMoments())
+        value = ascent.held(x) if held else ascent(x, np.arange(6), 0.0).value
+        net.zero_grad()
+        value.sum().backward()
+        values.append(value.detach())
+        assert (net.y_logits.weight.grad is None) == held
+        assert net.z_head.loc.weight.grad.abs().max() > 0
+        assert net.trunk[0].weight.grad.abs().max() > 0
+    assert_close(*values)
+
+
+def test_training_begins_higher_from_a_settled_start():
+    X, _ = make_blobs(400, centers=4, n_features=8, cluster_std=0.7, random_state=0)
+    bounds = {}
+    for settled in (True, False):
+        floor = StdFloor(Constant(0.02), Constant(0.02), settled=settled)
+        network = Network(hidden=(24,), latent_dim=2, batch_norm=False)
+        settings = {"network": network, "training": Training(epochs=20, batch_size=50), "std_floor": floor}
+        model = NVISA(4, init="gmm", consistency=None, n_samples=5, random_state=0, **settings).fit(X)
+        bounds[settled] = next(record["bound"] for record in model.history_ if record["stage"] == "training")
+    assert bounds[True] > bounds[False] + 1.0

@@ -42,6 +42,7 @@ __all__ = [
     "encode",
     "find_start",
     "hidden_in_part",
+    "keep",
     "merged_microclusters",
     "mixture",
     "pretrain",
@@ -210,13 +211,9 @@ def find_start(
     init: Any,
     n_clusters: int,
     rng: RandomState,
-    generator: torch.Generator,
-    training: Any,
-    on_epoch: OnEpoch | None = None,
-    *,
-    masked: float = 0.0,
+    pretrained: Callable[[], Any],
 ) -> Start:
-    """Pretrain ``module`` as an autoencoder and cluster a subset of the rows.
+    """Cluster a subset of the rows by ``module``, which ``pretrained`` makes an autoencoder (:func:`pretrain`).
 
     ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
@@ -225,7 +222,7 @@ def find_start(
         raise ValueError(
             f"init must be 'random', 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}."
         )
-    pretrain(module, source, training, generator, on_epoch, masked=masked)
+    pretrained()
     rows = subset(len(source), rng)
     codes = encode(module.code, source, rows)
     x = encode(module.rescale, source, rows)
@@ -254,20 +251,43 @@ def distil(
     training: Training,
     generator: torch.Generator,
     on_epoch: OnEpoch | None = None,
-    *,
-    autoencoding: bool = False,
+    also: Callable[[Data], PerExample] | None = None,
 ) -> list[dict[str, Any]]:
     """Teach q(y|x) the first assignment: maximise ``sum_k r_k log q(k|x)`` over its rows.
 
-    ``autoencoding`` subtracts ``||x - x^||^2 / D``, without which the trunk that q(y|x) shares forgets the codes.
+    ``also`` is added to it: what the trunk that q(y|x) shares shall not forget, or shall learn meanwhile.
     """
     target = torch.from_numpy(start.proba).to(source.device)
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
         log_q_y = log_posterior(x)
         agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
-        kept = reconstruction_error(module, x) if autoencoding else torch.zeros_like(agreement)
-        return Objective(agreement - kept, {"log_q_of_start": agreement}, log_q_y)
+        value = agreement if also is None else agreement + also(x)
+        return Objective(value, {"log_q_of_start": agreement}, log_q_y)
 
     labelled = Source(take(source.X, start.rows), source.device)
     return maximise(objective, module, labelled, training, generator, stage="distillation", on_epoch=on_epoch)
+
+
+def keep(
+    module: Any,
+    source: Source,
+    start: Start,
+    teach: Callable[..., Any],
+    training: Training,
+    ascent: Callable[[], Any],
+) -> None:
+    """Load a start so that training goes on from it: with :func:`distil` alone it would be wiped out.
+
+    1. ``teach`` q(y|x) the assignment while the autoencoder goes on, for 8 % of the run.
+    2. Load p(z|y) with the moments of the codes, and let the deviations settle at the first floors.
+    3. A quarter of the run with the bound added, whose gradient does not reach q(y|x): a cluster of codes is no
+       Gaussian with axes along the latent ones, and becomes one here instead of being cut into such.
+
+    ``ascent`` makes what has the first floors and the bound so held.
+    """
+    teach(training.shortened(0.08), also=lambda x: -reconstruction_error(module, x))
+    module.load_codes(encode(module.code, source, start.rows), start.proba)
+    made = ascent()
+    module.settle(source[start.rows[:4096]], made.floor_x(0.0), made.floor_z(0.0))
+    teach(training.shortened(0.25), also=made.held)

@@ -88,8 +88,8 @@ class StdFloor:
         the first clusters split (a large sigma_x is a high temperature: Rose, "Deterministic annealing",
         Proc. IEEE 1998). False: in the networks' units, as in the paper.
     settled
-        True: after a start, ``softplus(sigma)`` begins where the start has its optimum, as
-        :meth:`nvisa.mixture_vae.Densities.settle` finds it; False: at ``softplus(0) = 0.69``, hotter than any start.
+        True: a start is kept (:func:`nvisa.initialisation.keep`), and ``softplus(sigma)`` begins at its optimum
+        (:meth:`nvisa.mixture_vae.Densities.settle`). False: at ``softplus(0) = 0.69``, hotter than any start.
     """
 
     x: Schedule = Constant(0.0)

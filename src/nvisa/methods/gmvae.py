@@ -17,6 +17,7 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
-from nvisa.initialisation import distil, find_start
+from nvisa.initialisation import distil, find_start, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, moments
@@ -233,7 +234,8 @@ class GMVAE(GenerativeClusterer):
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, load it into p(z|w,y), and teach it to p(y|z,w)."""
         net, training = self.module_, self.pretraining or Training(steps=700)
-        start = find_start(net, source, self.init, self.n_clusters, rng, generator, training, self._report)
+        pretrained = partial(pretrain, net, source, training, generator, self._report)
+        start = find_start(net, source, self.init, self.n_clusters, rng, pretrained)
         net.start(start.codes, start.proba)
         distil(net.log_q_y, net, source, start, self._training.shortened(0.08), generator, self._report)
         self.start_score_ = start.score

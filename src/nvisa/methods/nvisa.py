@@ -16,6 +16,7 @@ paper, with its reason and our numbers, is listed in docs/methods/nvisa.md.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from nvisa.checkpoint import checkpointing
 from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
 from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
-from nvisa.initialisation import distil, encode, find_start, subset
+from nvisa.initialisation import distil, find_start, keep, pretrain, subset
 from nvisa.mapped import take
 from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
@@ -40,7 +41,6 @@ from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["NVISA", "StdFloor"]
-
 
 HOT = StdFloor(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
 WARM = StdFloor(x=Geometric(0.43, 0.022, until=0.7), z=Geometric(0.5, 0.05, until=0.7))
@@ -58,6 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": Training(epochs=3000, batch_size=128, learning_rate=Halving(1e-3, 1 / 10, 0.0)),
     }
 }
+MASKED = 0.3  # of a start that is kept, what its autoencoder does not see (docs/methods/ae_gmm.md)
 PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
 
 
@@ -87,9 +88,7 @@ class Ascent:
         # Consistency learns from the number of steps, the bound from the number of rows: with both, the bound is
         # estimated on every second row of the shuffled batch, which leaves its gradient unbiased at half the cost.
         pull = min(settings.pull for settings in self.consistency)
-        pulled = (
-            pull * log_q_y + (1.0 - pull) * log_q_y.detach()
-        )  # the value of log_q_y, with that share of its gradient
+        pulled = pull * log_q_y + (1.0 - pull) * log_q_y.detach()  # its value, with that share of its gradient
         bound, terms = self.bound(x[::2], h[::2], pulled[::2], fraction)
         value = bound.mean() / x.shape[1]
         for settings in self.consistency:
@@ -126,6 +125,11 @@ class Ascent:
             bound = self._nvil(log_w, log_q, h)
         floors = {"std_floor_x": torch.tensor(floor_x), "std_floor_z": torch.tensor(floor_z)}
         return bound, {"bound": bound, **terms, **floors}
+
+    def held(self, x: Data) -> PerExample:
+        """The bound per feature at the first floors, whose gradient does not reach q(y|x): p and q(z|y,x) learn it."""
+        h = self.densities.trunk(x := self.densities.rescale(x))
+        return self.bound(x, h, self.densities.log_q_y(h).detach(), 0.0)[0] / x.shape[1]
 
     def _nvil(self, log_w: PerSample, log_q: PerSample, h: Float[Tensor, "B H"]) -> PerExample:
         """NVIL with its input-dependent baseline, fitted by least squares, and its running moments."""
@@ -298,35 +302,28 @@ class NVISA(GenerativeClusterer):
         if not (isinstance(self.init, str) and self.init == "random"):
             self._start(source, rng, generator)
         ascent = self._ascent(X, rng, generator)
-        if self._floors.settled:
-            module.settle(source[subset(len(X), rng, 4096)], ascent.floor_x(0.0), ascent.floor_z(0.0))
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
 
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
-        share = PRETRAINING.get(self.init, 0.3) if isinstance(self.init, str) else 0.3
-        training = self._training.shortened(share)
-        start = find_start(self.module_, source, self.init, self.n_clusters, rng, generator, training, self._report)
-        if not (settled := self._floors.settled):
-            self.module_.load_codes(start.codes, start.proba)
-        run = self._training.shortened(0.08), generator, self._report
-        distil(self._log_q_y, self.module_, source, start, *run, autoencoding=settled)
-        if settled:  # the codes have moved a little
-            self.module_.load_codes(encode(self.module_.code, source, start.rows), start.proba)
+        module, kept = self.module_, self.std_floor is not None and self.std_floor.settled
+        training = self._training.shortened(PRETRAINING.get(self.init, 0.3) if isinstance(self.init, str) else 0.3)
+        pretrained = partial(pretrain, module, source, training, generator, self._report, masked=MASKED * kept)
+        start = find_start(module, source, self.init, self.n_clusters, rng, pretrained)
         self.start_score_ = start.score
-
-    @property
-    def _floors(self) -> StdFloor:
-        if isinstance(self.init, str) and self.init == "random":  # there is no start to settle in
-            return replace(self.std_floor or HOT, settled=False)
-        return self.std_floor or WARM
+        teach = partial(distil, self._log_q_y, module, source, start, generator=generator, on_epoch=self._report)
+        if kept:
+            keep(module, source, start, teach, self._training, lambda: self._ascent(source.X, rng, generator))
+        else:
+            module.load_codes(start.codes, start.proba)
+            teach(self._training.shortened(0.08))
 
     def _ascent(self, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
         """What is maximised, with the floors in the networks' units and the radius of every row."""
         module = self.module_
         rescaled = Rescaled(X, module.rescale)
-        floor = self._floors
+        floor = self.std_floor or (HOT if isinstance(self.init, str) and self.init == "random" else WARM)
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
         consistency, distance = as_settings(self.consistency), None
         if any(isinstance(settings, VAT) for settings in consistency):
@@ -369,9 +366,10 @@ class NVISA(GenerativeClusterer):
             return Objective(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
 
         once = replace(self._training, epochs=1, learning_rate=Constant(0.1 * self._training.rate(0.0)))
-        run: dict[str, Any] = {"stage": "partial_fit", "on_epoch": self._report}
         with checkpointing(None, {}, RandomState()):
-            self.history_ += maximise(objective, net, source, once, generator, **run)
+            self.history_ += maximise(
+                objective, net, source, once, generator, stage="partial_fit", on_epoch=self._report
+            )
         self.n_iter_ = len(self.history_)
         self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
         return self
@@ -395,9 +393,7 @@ class NVISA(GenerativeClusterer):
     def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
         """The mean of ``q(z|y,x)`` at the most probable y."""
         h = self.module_.trunk(self.module_.rescale(x))
-        y = self.module_.log_q_y(h).argmax(-1)
-        loc, _ = self.module_.q_z(h, y[None], self.std_floor_z_)
-        return loc[0]
+        return self.module_.q_z(h, self.module_.log_q_y(h).argmax(-1)[None], self.std_floor_z_)[0][0]
 
     def _reconstruct(self, x: Data) -> Data:
         return self.module_.rescale.inverse(self.module_.reconstruct(self._encode(x)))
