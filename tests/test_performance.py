@@ -108,3 +108,14 @@ def test_sizes_of_one_section_share_a_table_in_their_order():
     assert text.index("| 1,000 |") < text.index("| 10,000 |")
     assert text.endswith("N. 1 thread, processor time, torch 2.")
     assert table("step", records) == "No record yet; `make perf` makes them."
+
+
+def test_sections_of_several_seeds_end_with_their_median():
+    machine = {"threads": 2, "clock": "perf_counter", "cpu": "C"}
+    records = [
+        {"section": f"time_to_{seed}", "rows": [{"seed": seed, "s": 10.0 * seed, "goal": goal}], "note": "N.",
+         "machine": machine, "versions": {"torch": "2"}, "median": True} for seed, goal in enumerate([3.0, "-", 5.0])
+    ]  # fmt: skip
+    lines = table("time_to", records).splitlines()
+    assert [line for line in lines if "median" in line] == ["| median | 10 |  |"]
+    assert "median" not in table("time_to", [{**record, "median": False} for record in records])

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,18 @@ def ascent(
     )  # fmt: skip
 
 
-def steps(objective: Ascent, X: np.ndarray, batch_size: int = 256) -> Callable[[], None]:
-    """A function that trains one epoch over X with the library's own loop: divide by its number of steps."""
+def steps(objective: Ascent, X: np.ndarray, batch_size: int = 256, *, again: bool = False) -> Callable[[], None]:
+    """A function that trains one epoch over X with the library's own loop: divide by its number of steps.
+
+    ``again``: from the same weights and the same draws every time, so that it is the same epoch.
+    """
+    first = deepcopy(objective.densities.state_dict())
     source, training = Source(X, torch.device("cpu")), Training(epochs=1, batch_size=batch_size, learning_rate=1e-4)
 
     def epoch() -> None:
+        if again:
+            objective.densities.load_state_dict(first)
+            objective.generator.manual_seed(1)
         maximise(objective, objective.densities, source, training, objective.generator)
 
     return epoch
@@ -103,7 +111,7 @@ def _version(package: str) -> str:
         return "-"
 
 
-def write(section: str, rows: list[dict[str, Any]], note: str) -> None:
+def write(section: str, rows: list[dict[str, Any]], note: str, *, clock_of: str = clock.__name__, **more: Any) -> None:
     """The section's record: rows of a table, numbers or lists of numbers over repeats."""
     record = {
         "kind": "performance",
@@ -116,9 +124,10 @@ def write(section: str, rows: list[dict[str, Any]], note: str) -> None:
         "machine": {
             "cpu": _cpu(),
             "threads": torch.get_num_threads(),
-            "clock": clock.__name__,
+            "clock": clock_of,
             "load": Path("/proc/loadavg").read_text()[:14],
         },
+        **more,
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{section}.json").write_text(json.dumps(record, indent=1) + "\n")

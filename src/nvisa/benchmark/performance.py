@@ -42,12 +42,20 @@ def size(record: Record) -> int:
     return int(re.sub(r"\D", "", record["section"]) or 0)
 
 
+def middle(rows: list[Record]) -> Record:
+    """The median of every column that has numbers only, under the word "median"."""
+    name, *others = rows[0]
+    whole = [column for column in others if all(isinstance(row.get(column), (int, float)) for row in rows)]
+    return {name: "median", **{column: median(row[column] for row in rows) for column in whole}}
+
+
 def table(section: str, records: list[Record]) -> str:
     """The table of a section; sections that differ in ``_<number>`` share one. Below it, how it was made."""
     mine = sorted((r for r in records if r["section"].rstrip("0123456789") in (section, f"{section}_")), key=size)
     if not mine:
         return NO_RECORD
     rows = [row for record in mine for row in record["rows"]]
+    rows += [middle(rows)] if len(rows) > 1 and mine[0].get("median") else []
     head = tuple(dict.fromkeys(name for row in rows for name in row))
     grid = Grid(head, tuple(tuple(cell(row.get(name, "")) for name in head) for row in rows))
     machine = mine[0]["machine"]
