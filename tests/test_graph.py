@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nvisa.graph import (
+    _distances,
     _merge_gains,
     intrinsic_dimension,
     merge_by_information,
@@ -80,6 +81,16 @@ def test_the_dimension_that_counts_is_the_data_s_not_the_number_of_columns(rando
     X = random.randn(1600, 2) @ np.linalg.qr(random.randn(20, 2))[0].T
     ratio = neighbour_radius(X, random, k=10, n_reference=400) / sorted_distances(X)[:, 9]
     assert np.median(ratio) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-6), (np.float32, 1e-3)])
+def test_distances_to_a_sample_are_those_of_the_definition_far_from_the_origin_too(random, dtype, tolerance):
+    x, reference = (3.0 + random.normal(size=(n, 20)) for n in (7, 30))
+    exact = np.sort(np.linalg.norm(x[:, None] - reference, axis=2), 1)[:, :4]
+    found = _distances(x.astype(dtype), reference.astype(dtype), 4)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, exact, rtol=tolerance)
+    assert _distances(x, x, 2)[:, 0] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_radius_scales_with_the_data(random):

@@ -290,8 +290,8 @@ def time_to(seed: int, goal: float = 0.98) -> None:
         "s of the fit": total, "accuracy on test at the end, %": 100 * final,
     }  # fmt: skip
     note = (
-        "NVISA() on the 60,000 rows of MNIST, from nothing: the import of UMAP and its compilation count, computing the "
-        "accuracy does not."
+        "NVISA() on the 60,000 rows of MNIST, from nothing: importing and compiling UMAP count, computing the accuracy "
+        "does not."
     )
     write(f"time_to_{seed}", [row], note, curve=curve, clock_of="perf_counter", median=True)
 

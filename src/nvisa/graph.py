@@ -52,6 +52,19 @@ def intrinsic_dimension(distances: Array) -> float:
     return float(1.0 / max(inverse, 1e-3))
 
 
+def _distances(x: Array, reference: Array, k: int) -> Array:
+    """From each row to its k nearest reference rows, sorted [n k]: ``||x||^2 - 2 x . r + ||r||^2``, in x's precision.
+
+    The cancellation costs float32 about 1e-6 of the squared norms, which no radius feels; scikit-learn's own search
+    multiplies in float64, at half the speed.
+    """
+    squared = x @ (-2.0 * reference.T)
+    squared += np.einsum("nd,nd->n", reference, reference)
+    squared.partition(k - 1, axis=1)
+    squared = np.sort(squared[:, :k], axis=1) + np.einsum("nd,nd->n", x, x)[:, None]
+    return np.sqrt(np.maximum(squared, 0.0))
+
+
 def neighbour_radius(X: Any, rng: np.random.RandomState, *, k: int = 10, n_reference: int = 4000) -> Array:
     """Distance from every row to its k-th nearest other row [N], in O(N).
 
@@ -64,10 +77,10 @@ def neighbour_radius(X: Any, rng: np.random.RandomState, *, k: int = 10, n_refer
     n = len(X)
     chosen = np.sort(rng.permutation(n)[:n_reference])
     k = min(k, len(chosen) - 1)
-    index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X[chosen])
+    reference = X[chosen]
     if len(chosen) == n:
-        return index.kneighbors()[0][:, -1]
-    distances = np.concatenate([index.kneighbors(X[s : s + 4096], k + 1)[0] for s in range(0, n, 4096)])
+        return nearest(reference, k)[1][:, -1]
+    distances = np.concatenate([_distances(X[s : s + 4096], reference, k + 1) for s in range(0, n, 4096)])
     # A row of R finds itself first, at distance zero; the others drop their last neighbour.
     own = np.isin(np.arange(n), chosen, assume_unique=True)
     distances = np.where(own[:, None], distances[:, 1:], distances[:, :-1])
