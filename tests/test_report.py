@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nvisa import AEGMM, NVISA, VAEGMM, Network, Training, VaDE, cli
-from nvisa.report import curves, facts, maps, pack, records, write_records_report, write_report
+from nvisa.report import curves, facts, library, maps, pack, records, write_records_report, write_report
 
 pytest.importorskip("plotly")
 Image = pytest.importorskip("PIL.Image")
@@ -390,6 +390,72 @@ def test_what_is_no_record_is_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"kind": "performance"}')
     with pytest.raises(ValueError, match="expected records of runs, got none"):
         records.read_records([tmp_path])
+
+
+# ---- the library -----------------------------------------------------------------------------------------------
+
+
+def bundle():
+    """A bundle as esbuild makes it: a core, a registered module for every kind of trace, and one that registers."""
+    kinds = ("bar", "heatmap", *"abcdefg", "scattergl")
+    text = "/* licence */ var common=(e,t)=>()=>(t||e((t={exports:{}}).exports,t),t.exports),"
+    text += "lazy=(e,t)=>()=>(e&&(t=e(e=0)),t);var core=common(e=>{e.draw=1});"
+    text += 'var alone=common(e=>{});function help(){}var tail=lazy(()=>{"tail"});var shared=common(e=>{e.s=tail()});'
+    for kind in kinds:
+        uses = "shared();only_bar()" if kind == "bar" else "shared()"
+        text += f'var of_{kind}=common((e,t)=>{{{uses};t.exports={{moduleType:"trace",name:"{kind}"}}}});'
+        text += f"var lib_{kind}=common((e,t)=>{{t.exports=of_{kind}()}});"
+    text += 'var only_bar=common(e=>{e.bar="only for bars"});'
+    last = ",".join(f"lib_{kind}()" for kind in kinds)
+    text += f"var all=common((e,t)=>{{var c=core();c.register([{last}]);t.exports=c}});"
+    return f"{text}return all();}})();/* notes */"
+
+
+def test_a_bundle_keeps_what_the_wanted_kinds_call_and_nothing_else():
+    whole = bundle()
+    short = library.trimmed(whole)
+    for kept in (
+        "/* licence */",
+        "var core=",
+        "var shared=",
+        "var tail=",
+        "var of_heatmap=",
+        "var of_scattergl=",
+        "/* notes */",
+    ):
+        assert kept in short
+    for left in ("var of_bar=", "var lib_a=", "only for bars", "lib_bar()"):
+        assert left not in short
+    assert "register([lib_heatmap(),lib_scattergl()])" in short
+    assert library.trimmed(short) == short  # there is no long list any more
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        bundle().replace("scattergl", "dots"),
+        bundle().replace("{exports:{}}", "{}"),
+        bundle().replace("register([", "add(["),
+        "window.Plotly = {};",
+        "",
+    ],
+    ids=["another kind", "another wrapper", "another list", "no bundle", "empty"],
+)
+def test_a_bundle_of_another_making_stays_as_it_is(other):
+    assert library.trimmed(other) == other
+
+
+def test_the_installed_library_is_a_third_and_calls_nothing_that_was_left_out():
+    from plotly.offline import get_plotlyjs
+
+    whole, short = get_plotlyjs(), library.plotly_js()
+    assert len(short) < 0.4 * len(whole)
+    assert "Licensed under the MIT license" in short
+    common = library.COMMON.search(whole)[1]
+    modules = set(re.findall(rf"var ([\w$]+)={re.escape(common)}\(", whole))
+    left_out = modules - set(re.findall(rf"var ([\w$]+)={re.escape(common)}\(", short))
+    assert len(left_out) > 300
+    assert left_out.isdisjoint(library.CALL.findall(short))
 
 
 # ---- the command ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ A machine without the browser skips these; CI sets NVISA_REQUIRE_BROWSER=1 and f
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ pytest.importorskip("PIL")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*columns are constant")  # corners that no pen reaches
 
+REAL_HOME = Path(os.environ.get("NVISA_DATA_HOME") or Path(__file__).parents[2] / "shared" / "data")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -81,8 +83,7 @@ def place(page, i):
     return page.evaluate(
         """(i) => {
             const plot = document.getElementById("plot"), box = plot.getBoundingClientRect(), full = plot._fullLayout;
-            const { x, y } = plot.data[0];
-            const { xaxis, yaxis } = full;
+            const { x, y } = payload.maps[map.plane], { xaxis, yaxis } = full;
             return [box.left + xaxis._offset + xaxis.d2p(x[i]), box.top + yaxis._offset + yaxis.d2p(y[i])];
         }""",
         i,
@@ -109,6 +110,7 @@ def test_the_map_draws_and_answers(visit, digits_page, tmp_path, monkeypatch):
     page = visit(path)
     page.locator("#map").scroll_into_view_if_needed()
     assert colours(page) > 10
+    assert page.evaluate("Object.keys(Plotly.PlotSchema.get().traces).sort()") == ["heatmap", "scatter", "scattergl"]
 
     # Hovering shows the row under the mouse: its image, its name, its cluster.
     page.evaluate("scrollTo({top: document.getElementById('map').offsetTop - 60, behavior: 'instant'})")
@@ -230,25 +232,42 @@ def test_the_page_of_records(visit, tmp_path):
     assert "<script>" in page.locator("#data-1").inner_text()
 
 
-@pytest.mark.slow
-def test_seventy_thousand_images(visit, tmp_path, monkeypatch):
-    """A page of MNIST's size: within 8 MB, the map draws, and the image of the row under the mouse is there."""
-    monkeypatch.chdir(tmp_path)
+def seventy_thousand():
+    """MNIST where it is; else handwritten digits of 8 x 8, three times as large, on 28 x 28."""
     random = np.random.RandomState(0)
-    digits = datasets.load("digits").X_train.reshape(-1, 8, 8)
+    try:
+        mnist = datasets.load("mnist", data_home=REAL_HOME)
+        return np.concatenate([mnist.X_train, mnist.X_test]), np.concatenate([mnist.y_train, mnist.y_test])
+    except datasets.DataError:
+        digits = datasets.load("digits").X_train.reshape(-1, 8, 8)
     stamps = np.pad(np.kron(digits, np.ones((3, 3))), ((0, 0), (2, 2), (2, 2))).reshape(-1, 784).astype(np.float32)
     X = stamps[random.randint(len(stamps), size=70_000)]
     X += 0.1 * random.rand(*X.shape).astype(np.float32)
-    model = NVISA(10, **QUICK, network=Network(hidden=(8,), latent_dim=4), training=Training(epochs=2)).fit(X[:1000])
-    path = model.report(
-        X, random.randint(0, 10, 70_000), out=tmp_path / "r.html", feature_shape=(28, 28), maps=("pca",)
-    )
+    return X, random.randint(0, 10, 70_000)
+
+
+@pytest.mark.slow
+def test_seventy_thousand_images(visit, tmp_path, monkeypatch):
+    """A page of MNIST's size: within 8 MB, the map draws, and the image of the row under the mouse is there.
+
+    How long it takes to open is a record (docs/report.md), not a condition here: CI's machine is shared.
+    """
+    monkeypatch.chdir(tmp_path)
+    X, y = seventy_thousand()
+    model = NVISA(10, **QUICK, network=Network(hidden=(32,), latent_dim=4), training=Training(epochs=3)).fit(X[:4000])
+    path = model.report(X, y, out=tmp_path / "r.html", feature_shape=(28, 28), maps=("pca",))
     assert path.stat().st_size < 8_000_000
     page = visit(path)
-    assert page.evaluate("document.getElementById('plot').data[0].x.length") == 70_000
+    parts = page.evaluate("document.getElementById('plot').data.map((part) => part.x.length)")
+    assert sum(parts) == 70_000
+    labels = model.predict(X)
+    assert parts == [n for n in np.bincount(labels, minlength=10).tolist() if n]  # a part for each of ten colours
     page.evaluate("scrollTo({top: document.getElementById('map').offsetTop - 60, behavior: 'instant'})")
     assert colours(page) > 10
     page.mouse.move(*place(page, 69_999))
     page.wait_for_selector("#card canvas[data-row]")
     page.locator('#legend button[data-g="0"]').click()
-    assert len(selected(page)) == (model.predict(X) == 0).sum()
+    assert selected(page) == np.flatnonzero(labels == 0).tolist()
+    page.locator("#colour").select_option("confidence")
+    assert page.evaluate("document.getElementById('plot').data.length") == 1
+    assert colours(page) > 10

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvisa.pictures import as_images
 
-__all__ = ["Sheets", "levels", "packed", "packed_json", "plotly_js", "script_hash", "sheet", "sheets", "tidy"]
+__all__ = ["Sheets", "compressed", "levels", "packed", "packed_json", "script_hash", "sheet", "sheets", "tidy"]
 
 Array = NDArray[np.floating[Any]]
 Packed = dict[str, Any]
@@ -35,7 +35,8 @@ def tidy(value: object, limit: int = MAX_TEXT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _base64_gzip(raw: bytes) -> str:
+def compressed(raw: bytes) -> str:
+    """Gzip in base64, for the page's ``gunzip``."""
     return b64encode(gzip.compress(raw, 6, mtime=0)).decode()  # no time of making: equal pages are equal files
 
 
@@ -43,7 +44,7 @@ def packed(values: NDArray[Any]) -> Packed:
     """An array for the page's ``unpack``: little-endian, gzip, base64."""
     values = np.ascontiguousarray(values)
     kind = {"u1": "Uint8", "u2": "Uint16", "u4": "Uint32", "f4": "Float32"}[values.dtype.str[1:]]
-    return {"kind": kind, "data": _base64_gzip(values.astype(values.dtype.newbyteorder("<")).tobytes())}
+    return {"kind": kind, "data": compressed(values.astype(values.dtype.newbyteorder("<")).tobytes())}
 
 
 def levels(values: Array) -> Packed:
@@ -57,21 +58,7 @@ def levels(values: Array) -> Packed:
 
 def packed_json(value: object) -> Packed:
     """Anything that JSON knows, compressed."""
-    return {"kind": "json", "data": _base64_gzip(json.dumps(value).encode())}
-
-
-def plotly_js() -> tuple[str, str]:
-    """(plotly.js of the ``plotly`` package, compressed; its hash for the page's policy).
-
-    Raises
-    ------
-    ImportError
-        If the extra "report" is not installed.
-    """
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415  of the extra
-
-    source = get_plotlyjs()
-    return _base64_gzip(source.encode()), script_hash(source)
+    return {"kind": "json", "data": compressed(json.dumps(value).encode())}
 
 
 def script_hash(source: str) -> str:

@@ -3,7 +3,8 @@
 from importlib.resources import files
 from typing import Any
 
-from nvisa.report.pack import plotly_js, script_hash
+from nvisa.report.library import plotly_js
+from nvisa.report.pack import compressed, script_hash
 
 __all__ = ["MISSING", "render"]
 
@@ -21,7 +22,7 @@ def render(template: str, payload: dict[str, Any], **context: Any) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  of the extra
 
-        library, library_hash = plotly_js()
+        library = plotly_js()
     except ImportError as error:
         raise ImportError(f"{MISSING} ({error})") from error
     loader = PackageLoader("nvisa.report", "templates")
@@ -30,7 +31,7 @@ def render(template: str, payload: dict[str, Any], **context: Any) -> str:
     )
     folder = files("nvisa.report") / "templates"
     script, style = ((folder / name).read_text("utf-8") for name in ("page.js", "page.css"))
-    allowed = f"{script_hash(script)} {library_hash}"
+    allowed = f"{script_hash(script)} {script_hash(library)}"
     return environment.get_template(template).render(
-        **context, payload=payload, library=library, script=script, style=style, allowed=allowed
+        **context, payload=payload, library=compressed(library.encode()), script=script, style=style, allowed=allowed
     )

@@ -9,7 +9,7 @@ const $ = (id) => document.getElementById(id);
 const all = (query) => Array.from(document.querySelectorAll(query));
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const colour = (k) => COLOURS[k % COLOURS.length];
-const count = (n) => n.toLocaleString("en");
+const count = new Intl.NumberFormat("en").format; // the formatter itself is slow to make
 const redraws = []; // what follows a change of light and dark
 
 // ---- unpacking -----------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ function drawCharts() {
 
 // ---- the map -------------------------------------------------------------------------------------------------------
 
-const map = { plane: 0, colour: "cluster", selected: null, pinned: null, drag: "lasso" };
+const map = { plane: 0, colour: "cluster", parts: [], selected: null, pinned: null, drag: "lasso" };
 
 async function loadMap() {
   const names = ["cluster", "second", "confidence", "score", "label", "rows", "names", "values", "place"];
@@ -156,30 +156,28 @@ function pointOf(row) {
   return map.rows[low] === row ? low : -1;
 }
 
-// Steps of one colour each, for whole numbers 0 .. n-1.
-function steps(n) {
-  return Array.from({ length: n }, (_, k) => [[k / n, colour(k)], [(k + 1) / n, colour(k)]]).flat();
-}
-
 function groups() {
   return map.colour === "label" ? { of: map.label, n: payload.classes.length, name: (c) => payload.classes[c] }
     : { of: map.cluster, n: payload.n_clusters, name: String };
 }
 
-function marker() {
-  const size = payload.n > 30000 ? 3 : payload.n > 5000 ? 4 : 6;
-  const shared = { size, opacity: payload.n > 30000 ? 0.7 : 0.85 };
-  if (map.colour === "cluster" || map.colour === "label") {
-    const { of, n } = groups();
-    return { ...shared, color: of, cmin: -0.5, cmax: n - 0.5, colorscale: steps(n), showscale: false };
-  }
+// The points in parts of one colour each, as the groups share ten: plotly draws these many times faster than points
+// with a colour of their own. On a scale (confidence, score) all points are one part.
+function split() {
+  const { x, y } = payload.maps[map.plane], lists = [];
+  const of = map.colour === "cluster" || map.colour === "label" ? groups().of : null;
+  for (let i = 0; i < payload.n; i++) (lists[of ? of[i] % COLOURS.length : 0] ??= []).push(i);
+  map.parts = lists.map((points, k) => ({ points, marker: of ? { color: colour(k) } : scale(), x: Float32Array.from(points, (i) => x[i]), y: Float32Array.from(points, (i) => y[i]) })).filter(Boolean);
+}
+
+function scale() {
   const values = map[map.colour], known = values.filter((v) => !Number.isNaN(v)).sort();
   const at = (share) => known[Math.min(known.length - 1, Math.floor(share * known.length))] ?? 0;
   const low = map.colour === "score" ? at(0.01) : 0, high = map.colour === "score" ? at(0.99) : 1;
   const width = Math.max(high - low, 1e-6), floor = low - 0.02 * width; // below the scale: rows without a value, in grey
-  const scale = [[0, css("--void")], [0.01, css("--void")], ...["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"].map((c, i) => [0.0196 + 0.9804 * i / 5, c])];
+  const steps = ["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"].map((c, i) => [0.0196 + 0.9804 * i / 5, c]);
   const title = map.colour === "score" ? "log p(x)" : "max q(y|x)";
-  return { ...shared, color: values.map((v) => (Number.isNaN(v) ? floor : Math.max(v, low))), cmin: floor, cmax: high, colorscale: scale, showscale: true, colorbar: { thickness: 10, len: 0.6, title: { text: title, side: "right" } } };
+  return { color: values.map((v) => (Number.isNaN(v) ? floor : Math.max(v, low))), cmin: floor, cmax: high, colorscale: [[0, css("--void")], [0.01, css("--void")], ...steps], showscale: true, colorbar: { thickness: 10, len: 0.6, title: { text: title, side: "right" } } };
 }
 
 function median(values) {
@@ -198,17 +196,30 @@ function numbers() {
   }));
 }
 
+// A ring around the pinned point.
+function ring() {
+  if (map.pinned === null) return [];
+  const { x, y } = payload.maps[map.plane];
+  return [{ type: "circle", xref: "x", yref: "y", xsizemode: "pixel", ysizemode: "pixel", xanchor: x[map.pinned], yanchor: y[map.pinned], x0: -9, x1: 9, y0: -9, y1: 9, line: { color: css("--ink"), width: 3 } }];
+}
+
 function mapFigure() {
-  const { x, y, name } = payload.maps[map.plane], layout = look();
+  const { n } = payload, { name } = payload.maps[map.plane], layout = look();
   const bare = { visible: false, fixedrange: false };
-  Object.assign(layout, { margin: { l: 4, r: 4, t: 4, b: 4 }, showlegend: false, hovermode: "closest", dragmode: map.drag, uirevision: name, annotations: numbers(), xaxis: bare, yaxis: { ...bare, scaleanchor: name === "PCA" ? undefined : "x" }, selectionrevision: name });
-  const points = { type: "scattergl", mode: "markers", x, y, marker: marker(), hoverinfo: "none", selectedpoints: map.selected, unselected: { marker: { opacity: payload.n > 5000 ? 0.05 : 0.12 } } };
-  const pinned = map.pinned === null ? [] : [map.pinned];
-  const ring = { type: "scattergl", mode: "markers", x: pinned.map((i) => x[i]), y: pinned.map((i) => y[i]), hoverinfo: "skip", marker: { size: 18, symbol: "circle-open", color: css("--ink"), line: { width: 3 } } };
-  return [[points, ring], layout, { ...CONFIG, scrollZoom: true }];
+  Object.assign(layout, { margin: { l: 4, r: 4, t: 4, b: 4 }, showlegend: false, hovermode: "closest", dragmode: map.drag, uirevision: name, annotations: numbers(), shapes: ring(), xaxis: bare, yaxis: { ...bare, scaleanchor: name === "PCA" ? undefined : "x" }, selectionrevision: name });
+  const shared = { size: n > 30000 ? 3 : n > 5000 ? 4 : 6, opacity: n > 30000 ? 0.7 : 0.85 };
+  const chosen = map.selected && new Uint8Array(n);
+  if (chosen) for (const i of map.selected) chosen[i] = 1;
+  const traces = map.parts.map(({ points, marker, x, y }) => ({
+    type: "scattergl", mode: "markers", x, y, marker: { ...shared, ...marker }, hoverinfo: "none", unselected: { marker: { opacity: n > 5000 ? 0.05 : 0.12 } },
+    selectedpoints: chosen ? Array.from(points.keys()).filter((at) => chosen[points[at]]) : undefined,
+  }));
+  return [traces, layout, { ...CONFIG, scrollZoom: true }];
 }
 
 const drawMap = () => Plotly.react("plot", ...mapFigure());
+const recolour = () => { split(); return drawMap(); };
+const pointAt = (event) => map.parts[event.curveNumber].points[event.pointNumber];
 
 // ---- one row -------------------------------------------------------------------------------------------------------
 
@@ -265,7 +276,7 @@ function pin(row) {
   map.pinned = i;
   $("row").value = row;
   showRow(i);
-  drawMap();
+  Plotly.relayout("plot", { shapes: ring() });
 }
 
 // ---- the selection -------------------------------------------------------------------------------------------------
@@ -330,7 +341,7 @@ function drawLegend() {
 function setDrag(mode) {
   map.drag = mode;
   for (const name of ["lasso", "pan"]) $(name).setAttribute("aria-pressed", String(name === mode));
-  drawMap();
+  Plotly.relayout("plot", { dragmode: mode });
 }
 
 function toMap() {
@@ -339,18 +350,18 @@ function toMap() {
 
 function bind() {
   const plot = $("plot");
-  plot.on("plotly_hover", (event) => event.points[0].curveNumber === 0 && showRow(event.points[0].pointNumber));
-  plot.on("plotly_click", (event) => event.points[0].curveNumber === 0 && pin(rowOf(event.points[0].pointNumber)));
-  plot.on("plotly_selected", (event) => event && select(event.points.filter((p) => p.curveNumber === 0).map((p) => p.pointNumber), "lasso"));
+  plot.on("plotly_hover", (event) => showRow(pointAt(event.points[0])));
+  plot.on("plotly_click", (event) => pin(rowOf(pointAt(event.points[0]))));
+  plot.on("plotly_selected", (event) => event && select(event.points.map(pointAt).sort((a, b) => a - b), "lasso"));
   plot.on("plotly_deselect", () => select(null));
-  $("plane").onchange = (event) => { map.plane = +event.target.value; drawMap(); };
-  $("colour").onchange = (event) => { map.colour = event.target.value; select(null); drawLegend(); };
+  $("plane").onchange = (event) => { map.plane = +event.target.value; recolour(); };
+  $("colour").onchange = (event) => { map.colour = event.target.value; split(); select(null); drawLegend(); };
   $("lasso").onclick = () => setDrag("lasso");
   $("pan").onclick = () => setDrag("pan");
   $("reset").onclick = () => Plotly.relayout("plot", { "xaxis.autorange": true, "yaxis.autorange": true });
   $("find").onsubmit = (event) => { event.preventDefault(); if ($("row").value !== "") pin(+$("row").value); };
   all(".pick").forEach((button) => { button.onclick = () => { pin(+button.dataset.row); toMap(); }; });
-  const alone = (condition, from) => { $("colour").value = map.colour = "cluster"; drawLegend(); select(where(condition), from); toMap(); };
+  const alone = (condition, from) => { $("colour").value = map.colour = "cluster"; split(); drawLegend(); select(where(condition), from); toMap(); };
   all(".choose").forEach((button) => { const k = +button.dataset.k; button.onclick = () => alone((i) => map.cluster[i] === k, `cluster ${k}`); });
   all(".cell").forEach((button) => { const k = +button.dataset.k, c = +button.dataset.class; button.onclick = () => alone((i) => map.cluster[i] === k && map.label[i] === c, "cell"); });
 }
@@ -369,9 +380,9 @@ async function startMap() {
   drawLegend();
   if (matchMedia("(pointer: coarse)").matches) { map.drag = "pan"; $("lasso").setAttribute("aria-pressed", "false"); $("pan").setAttribute("aria-pressed", "true"); }
   $("plot").replaceChildren();
-  await drawMap();
+  await recolour();
   bind();
-  redraws.push(drawMap);
+  redraws.push(recolour); // a scale's grey follows the theme
 }
 
 async function start() {
