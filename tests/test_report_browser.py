@@ -12,6 +12,7 @@ import pytest
 
 from nvisa import NVISA, Network, Training, datasets
 from nvisa.report import write_records_report
+from nvisa.report.pack import tidy
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("plotly")
@@ -152,6 +153,7 @@ def test_the_map_draws_and_answers(visit, digits_page, tmp_path, monkeypatch):
     table = pandas.read_csv(download.value.path())
     assert table["row"].tolist() == selected(page)
     assert table["cluster"].tolist() == labels[table["row"]].tolist()
+    assert table["name"].tolist() == [f"digit-{row}.png" for row in table["row"]]
 
     # Colours, themes, rows by number, cells of the table of confusions.
     for way in ("confidence", "score", "label", "cluster"):
@@ -208,6 +210,16 @@ def test_hostile_data_neither_break_the_page_nor_run(visit, tmp_path):
     page.locator("#colour").select_option("label")
     for row in range(0, 9):
         page.evaluate("(row) => pin(row)", row)
+    shown = page.locator("#anomalies .name").first.inner_text()
+    assert shown in [tidy(name) for name in np.array(HOSTILE)]
+    exported = page.evaluate("""["=1+1", '-a"b', "-1.5", "@x", "plain, 7"].map(cell)""")
+    assert exported == [
+        '"\'=1+1"',
+        '"\'-a""b"',
+        '"-1.5"',
+        '"\'@x"',
+        '"plain, 7"',
+    ]  # no spreadsheet takes one for a formula
     assert page.evaluate("window.hacked") is None
     assert page.locator("main script, main img, main svg[onload], main a[href^=javascript]").count() == 0
     assert "<script>window" in page.locator(".apart").first.inner_text()

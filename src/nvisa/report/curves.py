@@ -9,9 +9,9 @@ __all__ = ["chart", "charts_of_history", "running"]
 Chart = dict[str, Any]
 Record = dict[str, Any]
 
-# (title, what the axis counts, {key of the history: name}, logarithmic)
-CHARTS: tuple[tuple[str, str, dict[str, str], bool], ...] = (
-    ("Bound on log p(x)", "nats a row", {"bound": "bound"}, False),
+# (title, what the axis counts, {key of the history: name}, scale: "linear", "log", or "zero" for one that begins there)
+CHARTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
+    ("Bound on log p(x)", "nats a row", {"bound": "bound"}, "linear"),
     (
         "What the bound is made of",
         "nats a row",
@@ -24,29 +24,29 @@ CHARTS: tuple[tuple[str, str, dict[str, str], bool], ...] = (
             "minus_kl_z": "- KL of z",
             "minus_kl_y": "- KL of y",
         },
-        False,
+        "linear",
     ),
-    ("Std floors", "epsilon", {"std_floor_x": "of x", "std_floor_z": "of z"}, True),
-    ("Clusters in use", "clusters", {"clusters_in_use": "at least a tenth of an equal share"}, False),
-    ("Entropy of the mean assignment", "nats", {"assignment_entropy": "entropy"}, False),
-    ("Rows that changed their cluster", "share of rows", {"label_change": "since the epoch before"}, False),
-    ("Consistency of q(y|x)", "nats", {"vat": "divergence from neighbours", "information": "information"}, False),
-    ("What was maximised", "objective", {"objective": "objective"}, False),
+    ("Std floors", "epsilon", {"std_floor_x": "of x", "std_floor_z": "of z"}, "log"),
+    ("Clusters in use", "clusters", {"clusters_in_use": "at least a tenth of an equal share"}, "zero"),
+    ("Entropy of the mean assignment", "nats", {"assignment_entropy": "entropy"}, "zero"),
+    ("Rows that changed their cluster", "share of rows", {"label_change": "since the epoch before"}, "zero"),
+    ("Consistency of q(y|x)", "nats", {"vat": "divergence from neighbours", "information": "information"}, "zero"),
+    ("What was maximised", "objective", {"objective": "objective"}, "linear"),
 )
 
 
-def chart(title: str, y_title: str, series: Sequence[Chart], *, x_title: str = "epoch", log: bool = False) -> Chart:
+def chart(title: str, y_title: str, series: Sequence[Chart], *, x_title: str = "epoch", scale: str = "linear") -> Chart:
     """A line chart; a series is {"name", "x", "y"}."""
-    return {"title": title, "x_title": x_title, "y_title": y_title, "series": list(series), "log": log, "marks": []}
+    return {"title": title, "x_title": x_title, "y_title": y_title, "series": list(series), "scale": scale, "marks": []}
 
 
 def charts_of_history(history: Sequence[Record]) -> list[Chart]:
     """One chart for every quantity that the history holds; stages follow each other along the epochs."""
     drawn = []
-    for title, y_title, keys, log in CHARTS:
+    for title, y_title, keys, scale in CHARTS:
         series = [_series(history, key, name) for key, name in keys.items() if any(key in r for r in history)]
         if series:
-            drawn.append(chart(title, y_title, series, log=log) | {"marks": _stages(history)})
+            drawn.append(chart(title, y_title, series, scale=scale) | {"marks": _stages(history)})
     return drawn
 
 

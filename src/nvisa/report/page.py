@@ -193,7 +193,9 @@ def _pairs(subject: Subject, gallery: Gallery) -> list[Part]:
     pairs = []
     for a, b in facts.confused_pairs(joint, N_PAIRS):
         rows = facts.between(q, a, b, PER_PAIR)
-        rows = rows[: max(4, int((q[rows][:, [a, b]].min(1) >= 0.005).sum()))]  # others would show 0.00
+        rows = rows[q[rows][:, [a, b]].min(1) >= 0.005]  # others would show 0.00
+        if len(rows) == 0:
+            continue
         pairs.append({"a": a, "b": b, "share": facts.confusion_rate(joint, a, b), "members": gallery.of_rows(rows),
                       "q": [(float(q[i, a]), float(q[i, b])) for i in rows]})  # fmt: skip
     return pairs
@@ -211,7 +213,8 @@ def _anomalies(subject: Subject, gallery: Gallery) -> Part | None:
         n = member["row"]
         member |= {"score": float(score[n]), "cluster": int(subject.labels[n])}
         most = np.argsort(-np.abs(deviation), kind="stable")[:4]
-        member["far"] = [(subject.columns[d], float(x[d]), float(deviation[d])) for d in most]
+        far_out = [d for d in most if d == most[0] or abs(deviation[d]) >= 1]
+        member["far"] = [(subject.columns[d], float(x[d]), float(deviation[d])) for d in far_out]
     return {"members": members, "n_scored": n_scored, "n_rows": len(score)}
 
 

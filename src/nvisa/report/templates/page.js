@@ -73,11 +73,13 @@ function look() {
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 const CONFIG = { responsive: true, displayModeBar: false };
 
+const SCALES = { linear: {}, log: { type: "log", dtick: "D2", tickformat: "~g" }, zero: { rangemode: "tozero" } };
+
 function line(chart) {
   const layout = look();
   layout.title = { text: text(chart.title, 60), font: { size: 13 }, x: 0.01, xanchor: "left" };
-  Object.assign(layout.xaxis, { title: { text: text(chart.x_title) } });
-  Object.assign(layout.yaxis, { title: { text: text(chart.y_title) }, type: chart.log ? "log" : "linear" });
+  Object.assign(layout.xaxis, { title: { text: text(chart.x_title), font: { size: 12 } } });
+  Object.assign(layout.yaxis, { title: { text: text(chart.y_title), font: { size: 12 } }, ...SCALES[chart.scale] });
   if (chart.range) layout.yaxis.range = chart.range;
   layout.showlegend = chart.series.length > 1;
   layout.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size: 11 } };
@@ -98,9 +100,8 @@ const DIVERGING = [[0, "#b3420a"], [0.5, "#f2f2f2"], [1, "#1f62c4"]];
 
 function heat() {
   const { x, z } = payload.heat, layout = look(), most = Math.max(1e-9, ...z.flat().map(Math.abs));
-  layout.title = { text: "Mean of each cluster, in deviations from the other rows", font: { size: 13 }, x: 0.01, xanchor: "left" };
-  layout.height = 160 + 22 * z.length;
-  layout.margin.b = 90;
+  layout.height = 120 + 22 * z.length;
+  Object.assign(layout.margin, { t: 8, b: 90 });
   // Categories by number: two columns may be cut to one text.
   Object.assign(layout.xaxis, { tickvals: x.map((_, i) => i), ticktext: x.map((name) => text(name, 16)), tickangle: -40, showgrid: false });
   Object.assign(layout.yaxis, { tickvals: z.map((_, k) => k), ticktext: z.map((_, k) => String(k)), autorange: "reversed", showgrid: false });
@@ -109,11 +110,11 @@ function heat() {
 
 function overlap() {
   const layout = look(), z = payload.overlap.map((line, a) => line.map((v, b) => (a === b || v <= 0 ? null : Math.log10(v))));
-  layout.title = { text: "Overlap of two clusters, log\u2081\u2080", font: { size: 13 }, x: 0.01, xanchor: "left" };
-  layout.height = Math.max(260, 110 + 22 * z.length);
-  Object.assign(layout.xaxis, { dtick: z.length > 20 ? 5 : 1, showgrid: false, title: { text: "cluster" } });
+  layout.height = Math.max(220, 70 + 22 * z.length);
+  layout.margin.t = 8;
+  Object.assign(layout.xaxis, { dtick: z.length > 20 ? 5 : 1, showgrid: false, title: { text: "cluster", font: { size: 12 } } });
   Object.assign(layout.yaxis, { dtick: z.length > 20 ? 5 : 1, showgrid: false, autorange: "reversed" });
-  return [[{ type: "heatmap", z, colorscale: "Cividis", colorbar: { thickness: 10 }, hovertemplate: "%{y} and %{x}: 10<sup>%{z:.1f}</sup><extra></extra>", xgap: 1, ygap: 1 }], layout];
+  return [[{ type: "heatmap", z, zmin: -6, zmax: -1, colorscale: "Cividis", colorbar: { thickness: 10, title: { text: "log\u2081\u2080", font: { size: 12 } } }, hovertemplate: "%{y} and %{x}: 10<sup>%{z:.1f}</sup><extra></extra>", xgap: 1, ygap: 1 }], layout];
 }
 
 // Charts are drawn when they come near the window, so that the map never waits for them.
@@ -306,9 +307,12 @@ function tellSelection() {
   $("selection").replaceChildren(element("strong", { textContent: `${count(map.selected.length)} rows selected` }), note, element("div", { className: "group" }, save, clear));
 }
 
+// A name as a cell that no spreadsheet takes for a formula.
+const cell = (name) => `"${/^[=+@-]/.test(name) && Number.isNaN(+name) ? "'" : ""}${name.replaceAll('"', '""')}"`;
+
 function exportRows() {
-  const lines = map.selected.map((i) => `${rowOf(i)},${map.cluster[i]},${map.confidence[i].toFixed(4)}`);
-  const url = URL.createObjectURL(new Blob([["row,cluster,confidence", ...lines, ""].join("\n")], { type: "text/csv" }));
+  const lines = map.selected.map((i) => `${rowOf(i)},${map.cluster[i]},${map.confidence[i].toFixed(4)}${map.names ? `,${cell(map.names[i])}` : ""}`);
+  const url = URL.createObjectURL(new Blob([[`row,cluster,confidence${map.names ? ",name" : ""}`, ...lines, ""].join("\n")], { type: "text/csv" }));
   element("a", { href: url, download: "rows.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
