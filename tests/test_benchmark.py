@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -199,6 +200,28 @@ def test_the_controls_find_separate_blobs():
         assert accuracy(y, RECIPES[f"{name}/default"].build(3, 0).fit(X).predict(X)) == 1.0
     control = RECIPES["vat/default"].build(3, 0)
     assert (control.inference, control.init, control.consistency) == (None, "random", "vat")
+
+
+def test_the_clock_of_a_curve_stands_still_while_people_look(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(run.time, "process_time", lambda: 0.5 * now[0])
+
+    def slow(y, labels):
+        now[0] += 50.0
+        return float((y == labels).mean())
+
+    monkeypatch.setattr(run, "accuracy", slow)
+    y = np.array([0, 1, 1, 1])
+    watch = run._Watch(datasets.Dataset("four", np.eye(4, dtype="f4"), y, None, None, (4,), ("a", "b"), ""))
+    fitted = SimpleNamespace(_log_q_y=None, _blocks=lambda function, X: X)  # row i is of cluster i
+    for _ in range(2):
+        now[0] += 3.0
+        watch(fitted, {"stage": "training", "epoch": 1, "noise": 2.0})
+    now[0] += 1.0
+    assert [point["elapsed"] for point in watch.curve] == [3.0, 6.0]
+    assert list(watch.elapsed()) == [7.0, 3.5]
+    assert watch.curve[0] == {"stage": "training", "epoch": 1, "elapsed": 3.0, "accuracy": 0.5}
 
 
 @pytest.mark.filterwarnings("ignore:.*columns are constant")

@@ -115,7 +115,7 @@ GM_GAN = {
 }
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe("nvisa"),
+    "default": Recipe("nvisa", curve=True),
     "bound_alone/random": Recipe(
         "nvisa",
         BOUND_ALONE

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nvisa import datasets, load
 from nvisa.benchmark.recipes import RECIPES
@@ -65,11 +66,11 @@ def run(
     start, cost = None, {"seconds": 0.0, "cpu_seconds": 0.0}
     if recipe.start:
         start, cost = _start(recipe.start, data, seed, MODELS if models is None else models)
-    clusterer, curve = recipe.build(data.n_classes, seed, start), []
+    clusterer, watch = recipe.build(data.n_classes, seed, start), _Watch(data)
     if recipe.curve and hasattr(clusterer, "on_epoch"):
-        clusterer.on_epoch(lambda fitted, record: curve.append(_watch(fitted, record, data)))
+        clusterer.on_epoch(watch)
     record = _describe(recipe_name, data, seed, clusterer.get_params())
-    wall, cpu = time.perf_counter(), time.process_time()
+    watch.start()
     try:
         clusterer.fit(data.X_train)
         record |= {"status": "ok", "history": _thinned(getattr(clusterer, "history_", [])), **_label_free(clusterer)}
@@ -79,15 +80,15 @@ def run(
         record |= {"status": "crashed", "error": traceback.format_exc()}
     if recipe.start:
         record["start"] = {"recipe": recipe.start, **cost}
-    record["seconds"] = cost["seconds"] + time.perf_counter() - wall
-    record["cpu_seconds"] = cost["cpu_seconds"] + time.process_time() - cpu
+    seconds, cpu_seconds = watch.elapsed()
+    record["seconds"], record["cpu_seconds"] = cost["seconds"] + seconds, cost["cpu_seconds"] + cpu_seconds
     record["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if record["status"] == "ok":
         record["metrics"] = _metrics(clusterer, data)
         if models is not None and hasattr(clusterer, "save"):
             _keep(clusterer, model_path(models, dataset_name, recipe_name, seed), data, record)
-    if curve:
-        record["curve"] = curve
+    if watch.curve:
+        record["curve"] = watch.curve
     return record
 
 
@@ -118,13 +119,32 @@ def _keep(clusterer: Any, path: Path, data: Dataset, cost: dict[str, Any]) -> No
     clusterer.save(path, extra=extra)
 
 
-def _watch(fitted: Any, record: dict[str, Any], data: Dataset) -> dict[str, Any]:
-    """The accuracy of this epoch, for the curve only."""
-    tested = data.X_test is not None and data.y_test is not None
-    X, y = (data.X_test, data.y_test) if tested else (data.X_train, data.y_train)
-    keys = ("stage", "epoch", "seconds", "bound", "std_floor_x", "std_floor_z", "clusters_in_use")
-    labels = fitted._blocks(fitted._log_q_y, X).argmax(1)
-    return {key: record[key] for key in keys if key in record} | {"accuracy": accuracy(np.asarray(y), labels)}
+class _Watch:
+    """The accuracy after every epoch, for the curve only, and a clock that stands still while it is computed."""
+
+    KEYS = ("stage", "epoch", "seconds", "bound", "std_floor_x", "std_floor_z", "clusters_in_use")
+
+    def __init__(self, data: Dataset) -> None:
+        tested = data.X_test is not None and data.y_test is not None
+        self.X, self.y = (data.X_test, data.y_test) if tested else (data.X_train, data.y_train)
+        self.curve: list[dict[str, Any]] = []
+        self.start()
+
+    def start(self) -> None:
+        """Set the clock to zero."""
+        self.zero = np.array([time.perf_counter(), time.process_time()])
+
+    def elapsed(self) -> NDArray[np.float64]:
+        """Seconds of the wall and of the processor since the start, without those of looking."""
+        return np.array([time.perf_counter(), time.process_time()]) - self.zero
+
+    def __call__(self, fitted: Any, record: dict[str, Any]) -> None:
+        """Note an epoch."""
+        elapsed = self.elapsed()
+        labels = fitted._blocks(fitted._log_q_y, self.X).argmax(1)
+        point = {key: record[key] for key in self.KEYS if key in record}
+        self.curve.append(point | {"elapsed": elapsed[0], "accuracy": accuracy(np.asarray(self.y), labels)})
+        self.zero += self.elapsed() - elapsed
 
 
 def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> dict[str, Any]:
