@@ -86,8 +86,9 @@ def test_the_products_of_a_linear_layer_forward_and_backward_are_counted(rng):
     assert sorted(sorted(shape) for shape, _, _ in found) == [[3, 5, 7]] * 3
 
 
-def test_the_document_holds_what_the_records_say():
-    text = (FOLDER.parents[1] / performance.DOCUMENT).read_text()
+@pytest.mark.parametrize("document", performance.DOCUMENTS, ids=str)
+def test_the_document_holds_what_the_records_say(document):
+    text = (FOLDER.parents[1] / document).read_text()
     records = performance.load_records(FOLDER.parents[1] / "benchmarks/records/performance")
     assert performance.rewrite(text, records) == text, "run `make table`"
 

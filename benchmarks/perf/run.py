@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import FOLDER, ascent, clock, mnist, noise, paired, peak_memory, ratios, steps, write
+from page import page
 from plain import Plain
 from products import alone, fastest, flops, listen
 
@@ -294,6 +295,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "step": step,
     "plain": plain,
     "predict": predict,
+    "page": page,
     "features": partial(growth, "features", "D", (64, 256, 784, 4096), lambda d: (noise(2 * BATCH, d), {})),
     "clusters": partial(
         growth, "clusters", "K", (2, 10, 100, 500), lambda k: (noise(2 * BATCH, 784), {"n_clusters": k})

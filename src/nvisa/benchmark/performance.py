@@ -1,6 +1,6 @@
 """Tables of the performance records, which benchmarks/perf/run.py writes: a row of a record is a row of its table.
 
-python -m nvisa.benchmark.performance     writes them into docs/performance.md
+python -m nvisa.benchmark.performance     writes them into docs/performance.md and docs/report.md
 """
 
 import json
@@ -13,10 +13,10 @@ from nvisa.benchmark.grid import Grid, markdown
 from nvisa.benchmark.run import RECORDS
 from nvisa.benchmark.tables import PLACE
 
-__all__ = ["DOCUMENT", "load_records", "main", "rewrite", "table"]
+__all__ = ["DOCUMENTS", "load_records", "main", "rewrite", "table"]
 
 Record = dict[str, Any]
-DOCUMENT = Path("docs/performance.md")
+DOCUMENTS = (Path("docs/performance.md"), Path("docs/report.md"))
 NO_RECORD = "No record yet; `make perf` makes them."
 
 
@@ -71,7 +71,8 @@ def rewrite(text: str, records: list[Record]) -> str:
 
 def main() -> None:
     """Command line."""
-    DOCUMENT.write_text(rewrite(DOCUMENT.read_text(), load_records()))
+    for document in DOCUMENTS:
+        document.write_text(rewrite(document.read_text(), load_records()))
 
 
 if __name__ == "__main__":
