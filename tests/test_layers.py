@@ -13,7 +13,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"distributions", "products"},
     {"fused"},
     {"bounds", "checkpoint", "consistency", "mixtures", "nets", "schedules", "latent_tree"},
-    {"training", "scaling", "autoencoders", "convolutions", "mixture_vae", "tree_moves"},
+    {"training", "scaling", "machine", "autoencoders", "convolutions", "mixture_vae", "tree_moves"},
     {"initialisation", "tree_search"},
     {"methods.base"},
     {"methods.generative"},

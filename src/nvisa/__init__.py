@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nvisa.consistency import VAT, Augment
+    from nvisa.machine import config
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
@@ -44,12 +45,14 @@ __all__ = [
     "StdFloor",
     "Training",
     "VaDE",
+    "config",
     "load",
 ]
 
 # Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
 _HOMES = {
     "consistency": ("VAT", "Augment"),
+    "machine": ("config",),
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),

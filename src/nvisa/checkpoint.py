@@ -14,6 +14,7 @@ Every file is written beside its name and renamed, the manifest last; at most ev
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from nvisa.mapped import blocks
 from nvisa.persistence import ModelError, write_file
 
-__all__ = ["Bookmark", "Stage", "checkpointing", "data_digest", "where"]
+__all__ = ["Bookmark", "Stage", "branch", "checkpointing", "data_digest", "where"]
 
 MANIFEST = "checkpoint.json"
 FORMAT, SCHEMA = "nvisa checkpoint", 1
@@ -113,6 +114,8 @@ class Journal:
         """The fit is done: nothing is left to resume."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self._remove(keep=set())
+        for part in self.folder.glob("part-*"):
+            shutil.rmtree(part)
         with suppress(OSError):  # the user's own files are in it
             self.folder.rmdir()
 
@@ -122,7 +125,9 @@ _JOURNAL: ContextVar[Journal | None] = ContextVar("journal", default=None)  # of
 
 
 @contextmanager
-def checkpointing(path: str | Path | None, run: Record, rng: RandomState) -> Iterator[RandomState]:
+def checkpointing(
+    path: str | Path | None, run: Record, rng: RandomState, *, keep: bool = False
+) -> Iterator[RandomState]:
     """Keep a journal of the fit inside, in the folder ``path``; gives the generator that the fit shall use.
 
     Parameters
@@ -134,6 +139,8 @@ def checkpointing(path: str | Path | None, run: Record, rng: RandomState) -> Ite
         The fit's settings and data as JSON: what a checkpoint must agree with.
     rng
         NumPy's generator of the fit; a fit that goes on takes the one it was started with.
+    keep
+        Leave the files, with every stage: of a :func:`branch`, which the journal that it belongs to removes.
 
     Raises
     ------
@@ -147,7 +154,13 @@ def checkpointing(path: str | Path | None, run: Record, rng: RandomState) -> Ite
     finally:
         _JOURNAL.reset(token)
     if journal is not None:
-        journal.close()
+        journal.write() if keep else journal.close()
+
+
+def branch(number: int) -> tuple[Path, Record] | None:
+    """Folder and run of a part of the running fit that has a process of its own; None if no journal is kept."""
+    journal = _JOURNAL.get()
+    return None if journal is None else (journal.folder / f"part-{number}", journal.run)
 
 
 def _open(folder: Path, run: Record, rng: RandomState) -> Journal:

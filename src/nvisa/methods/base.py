@@ -244,6 +244,15 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             callback(self, record)
             self.module_.train()
 
+    def _told(self, found: dict[str, Any], *, elsewhere: bool) -> dict[str, Any]:
+        """What a restart found, its epochs reported if another process made them, which had no callback."""
+        if elsewhere:
+            self.module_ = found["module_"]
+            for record in found["history_"]:
+                self._report(record)
+            self.module_.eval()
+        return found
+
     @contextmanager
     def _showing(self) -> Iterator[None]:
         """Show progress inside, if the method has a setting ``verbose`` and it is not 0."""

@@ -30,6 +30,7 @@ from nvisa.consistency import VAT, Augment, as_settings, augmented, information,
 from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import distil, find_start, keep, pretrain, subset
+from nvisa.machine import side_by_side
 from nvisa.mapped import take
 from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
@@ -59,6 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     }
 }
 MASKED = 0.3  # of a start that is kept, what its autoencoder does not see (docs/methods/ae_gmm.md)
+FITTED = ("module_", "history_", "start_score_", "std_floor_x_", "std_floor_z_", "neighbour_distance_")  # of a restart
 PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
 
 
@@ -192,7 +194,8 @@ class NVISA(GenerativeClusterer):
         A :class:`nvisa.consistency.VAT`, for images an :class:`nvisa.consistency.Augment`, or a tuple of them; "vat",
         "augment" for their defaults; None for the paper's bound alone.
     n_init
-        Restarts; the one with the largest neighbour information is kept. No label is used.
+        Restarts, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbour information is
+        kept. No label is used.
     network, training
         Sizes, and schedule of the optimisation; None: ``Network()`` and ``Training()``.
     random_state
@@ -278,22 +281,17 @@ class NVISA(GenerativeClusterer):
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         rows = subset(len(X), rng, 10_000)
         graph = neighbours(Rescaled(X, rescale)[rows], 10)
-        self.restarts_: list[dict[str, float]] = []
-        best: dict[str, Any] = {}
-        for _ in range(self.n_init):
-            seed = int(rng.randint(2**31 - 1))
-            self._fit_once(X, RandomState(seed), rescale)
-            score = neighbour_information(np.exp(self._blocks(self._log_q_y, take(X, rows))), graph)
-            self.restarts_.append({"seed": seed, "neighbour_information": score})
-            if not best or score > best["neighbour_information_"]:
-                fitted = ("module_", "history_", "start_score_", "std_floor_x_", "std_floor_z_")
-                best = {"neighbour_information_": score, **{name: getattr(self, name) for name in fitted}}
-        for name, value in best.items():
-            setattr(self, name, value)
+        seeds = [int(rng.randint(2**31 - 1)) for _ in range(self.n_init)]
+        calls = [(X, seed, rescale, rows, graph) for seed in seeds]
+        fits = [self._told(found, elsewhere=there) for found, there in side_by_side(self._fit_once, calls)]
+        scores = [found["neighbour_information_"] for found in fits]
+        self.restarts_ = [{"seed": s, "neighbour_information": i} for s, i in zip(seeds, scores, strict=True)]
+        self.__dict__.update(fits[int(np.argmax(scores))])
         self._number_by_size(X)
 
-    def _fit_once(self, X: Array, rng: RandomState, rescale: Rescale) -> None:
-        """One restart: networks, start, joint training."""
+    def _fit_once(self, X: Array, seed: int, rescale: Rescale, rows: Rows, graph: Rows) -> dict[str, Any]:
+        """One restart: networks, start, joint training; what it found, and how well it keeps neighbours together."""
+        rng = RandomState(seed)
         generator = generator_from(rng)
         self.module_ = module = self._built(rescale, generator)
         source = Source(X, self._training.torch_device())
@@ -304,6 +302,8 @@ class NVISA(GenerativeClusterer):
         ascent = self._ascent(X, rng, generator)
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
+        score = neighbour_information(np.exp(self._blocks(self._log_q_y, take(X, rows))), graph)
+        return {name: getattr(self, name) for name in FITTED if hasattr(self, name)} | {"neighbour_information_": score}
 
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
