@@ -22,7 +22,8 @@ class Recipe:
     ``method`` is a name of the registry or a control; recipes of other methods than NVISA are ``method/recipe``.
     ``row`` is what records and tables call it, where an argument of a method makes a row of its own.
     ``curve`` records the accuracy on test every epoch; it is looked at by people, never by the fit.
-    ``start`` is the recipe whose clusterer, fitted to the same data and seed, is handed over as ``pretraining``.
+    ``start`` is the recipe whose clusterer, fitted to the same data and seed, is handed over as ``pretraining``; to
+    NVISA, which takes clusters and not an autoencoder, as ``init``.
     """
 
     method: str
@@ -39,7 +40,8 @@ class Recipe:
     def build(self, n_clusters: int, seed: int, start: Any = None) -> Any:
         """The unfitted clusterer for this number of clusters and seed, and the fitted one that it starts from."""
         makers: dict[str, Callable[..., Any]] = {**METHODS, **CONTROLS}
-        settings = self.settings if start is None else self.settings | {"pretraining": start}
+        argument = "init" if self.method == "nvisa" else "pretraining"
+        settings = self.settings if start is None else self.settings | {argument: start}
         return makers[self.method](n_clusters=n_clusters, random_state=seed, **settings)
 
 
@@ -124,7 +126,7 @@ RECIPES: dict[str, Recipe] = {
             "init": "random",
             "likelihood": "gaussian",
             "std_floor": StdFloor(x=Geometric(1.0, 0.05, until=0.9), z=Geometric(0.75, 0.04, until=0.9)),
-            "training": Training(steps=18_000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
+            "training": Training(steps=14_000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
         },
         curve=True,
     ),
@@ -132,13 +134,12 @@ RECIPES: dict[str, Recipe] = {
         "nvisa",
         BOUND_ALONE
         | {
-            "init": "gmm",
             "likelihood": "gaussian",
-            "network": Network(hidden=(256, 500), batch_norm=False),
             "std_floor": StdFloor(x=Geometric(0.2, 0.06, until=0.9), z=Constant(0.03), settled=True),
-            "training": Training(steps=10_000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
+            "training": Training(steps=6_000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
         },
         curve=True,
+        start="ae_gmm/bernoulli",
     ),
     # The gradient of the sum: the bound moves q(y|x) too.
     "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
