@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nvisa import AEGMM, NVISA, VAEGMM, Network, Training, VaDE, cli
+from nvisa.pictures import brightness
 from nvisa.report import curves, facts, library, maps, pack, records, write_records_report, write_report
 
 pytest.importorskip("plotly")
@@ -380,6 +381,23 @@ def test_a_page_of_records_stands_beside_the_slides(tmp_path):
     assert time["series"][0] == {"name": "ablation/enum_y, seed 0", "x": [1.0, 1.5], "y": [20.0, 40.0]}
     assert time["series"][1]["y"] == [50.0, 70.0]
     assert bound["series"][0]["y"] == [-2.0]
+
+
+def test_models_beside_the_records_give_their_samples(fitted, tmp_path):
+    write_json(tmp_path, record())
+    fitted.save(tmp_path / "models" / "of <images>", extra={"feature_shape": (4, 4)})
+    fitted.save(tmp_path / "models" / "of a table")
+    text = write_records_report([tmp_path], out=tmp_path / "r.html").read_text()
+    (url,) = re.findall(r'<img src="data:image/webp;base64,([^"]+)"', text)
+    assert "samples of of &lt;images&gt;" in text
+    with Image.open(io.BytesIO(base64.b64decode(url))) as image:
+        assert image.size == (8 * 6, 2 * 6)  # eight samples across, a line a cluster, a dark line around each
+        pixels = np.asarray(image.convert("L"), dtype=float) / 255
+    rows = np.concatenate([fitted.sample(8, cluster=k, noise=False, random_state=k)[0] for k in range(2)])
+    low, high = brightness(rows)
+    framed = np.pad(((rows - low) / (high - low)).clip(0, 1).reshape(2, 8, 4, 4), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = framed.transpose(0, 2, 1, 3).reshape(12, 48)
+    np.testing.assert_allclose(pixels, expected, atol=1 / 255)
 
 
 def test_what_is_no_record_is_refused(tmp_path):

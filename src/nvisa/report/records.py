@@ -1,4 +1,4 @@
-"""The records of a benchmark as a page: tables beside the slides', curves of accuracy against time, the ablation."""
+"""The records of a benchmark as a page: tables beside the slides', curves against time, the ablation, samples."""
 
 import json
 from collections.abc import Sequence
@@ -7,10 +7,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
+
 from nvisa.benchmark import paper
 from nvisa.benchmark.tables import ABLATION_ROWS, accuracy_cell, cell, values
+from nvisa.methods import load
+from nvisa.persistence import read_manifest
+from nvisa.pictures import brightness
 from nvisa.report.curves import chart, charts_of_history, running
-from nvisa.report.pack import tidy
+from nvisa.report.pack import Sheets, sheet, tidy
 from nvisa.report.render import render
 
 __all__ = ["read_records", "write_records_report"]
@@ -21,6 +26,7 @@ ROWS = {  # the slides' row of a recipe
     "ltvae_gmm": "LTVAE-GMM", "ltvae_full": "LTVAE-full", "nvisa": "NVISA(avg±std)",
 }  # fmt: skip
 ABLATION = "ablation"
+PER_CLUSTER, MAX_CLUSTERS, MAX_GRIDS = 8, 20, 24  # of the samples
 
 
 def read_records(paths: Sequence[str | Path]) -> list[Record]:
@@ -57,7 +63,7 @@ def write_records_report(paths: Sequence[str | Path], *, out: str | Path = "repo
     Parameters
     ----------
     paths
-        Records, or folders of records.
+        Records, or folders of records; models of images beside them or below give their samples.
     out
         The file.
     """
@@ -65,10 +71,31 @@ def write_records_report(paths: Sequence[str | Path], *, out: str | Path = "repo
     datasets = [_data_set(name, list(mine)) for name, mine in groupby(records, lambda record: record["dataset"])]
     charts = [made for data in datasets for made in data.pop("charts")]
     payload = {"charts": charts, "n_clusters": 0}
-    context = {"datasets": datasets, "records": records, "tidy": tidy}
+    context = {"datasets": datasets, "records": records, "tidy": tidy, "grids": _grids(paths)}
     path = Path(out).expanduser()
     path.write_text(render("records.html", payload, **context), encoding="utf-8")
     return path
+
+
+def _grids(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Samples of the models below the folders, a line a cluster, where their rows are images."""
+    found = sorted({file.parent for path in map(Path, paths) for file in path.rglob("manifest.json")})
+    return [grid for folder in found[:MAX_GRIDS] if (grid := _grid(folder)) is not None]
+
+
+def _grid(folder: Path) -> dict[str, Any] | None:
+    """Means of p(x|z) for z drawn from every cluster."""
+    shape, model = read_manifest(folder)["extra"].get("feature_shape") or (), load(folder)
+    if len(shape) < 2 or not hasattr(model, "sample"):
+        return None
+    drawn = [model.sample(PER_CLUSTER, cluster=k, noise=False, random_state=k)[0]
+             for k in range(min(model.n_clusters, MAX_CLUSTERS))]  # fmt: skip
+    X = np.concatenate(drawn)
+    low, high = brightness(X)
+    edges = ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (len(shape) - 2))  # a dark line around each image
+    framed = np.pad(X.reshape(-1, *shape), edges, constant_values=low)
+    draw = Sheets(framed.shape[1:], (low, high))
+    return {"name": tidy(folder.name), "sheet": sheet(framed.reshape(len(X), -1), draw, columns=PER_CLUSTER)}
 
 
 def _data_set(name: str, records: list[Record]) -> dict[str, Any]:

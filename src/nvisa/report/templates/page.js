@@ -73,6 +73,7 @@ function look() {
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 const CONFIG = { responsive: true, displayModeBar: false };
 
+const isWide = (chart) => chart.series.length > 6; // then its legend stands beside it
 const SCALES = { linear: {}, log: { type: "log", dtick: "D2", tickformat: "~g" }, zero: { rangemode: "tozero" } };
 
 function line(chart) {
@@ -81,9 +82,11 @@ function line(chart) {
   Object.assign(layout.xaxis, { title: { text: text(chart.x_title), font: { size: 12 } } });
   Object.assign(layout.yaxis, { title: { text: text(chart.y_title), font: { size: 12 } }, ...SCALES[chart.scale] });
   if (chart.range) layout.yaxis.range = chart.range;
-  layout.showlegend = chart.series.length > 1;
+  const n = chart.series.length, long = chart.series.some((s) => s.name.length > 24);
+  layout.showlegend = n > 1;
   layout.legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", font: { size: 11 } };
-  layout.margin.t = 40 + 18 * Math.ceil((chart.series.length > 1 ? chart.series.length : 0) / 2);
+  if (isWide(chart)) layout.legend = innerWidth > 860 ? { font: { size: 11 } } : { orientation: "h", x: 0, y: -0.45, yanchor: "top", font: { size: 10 } };
+  layout.margin.t = 40 + (n > 1 && !isWide(chart) ? 19 * Math.ceil(long ? n : n / 2) : 0);
   layout.title.y = 1;
   layout.title.yanchor = "top";
   layout.title.pad = { t: 8 };
@@ -130,7 +133,7 @@ function draw(div, figure) {
 
 function drawCharts() {
   for (const chart of payload.charts) {
-    const div = element("div", { className: "chart", role: "img", ariaLabel: chart.title });
+    const div = element("div", { className: isWide(chart) ? "chart wide" : "chart", role: "img", ariaLabel: chart.title });
     $("charts").append(div);
     draw(div, () => line(chart));
   }
