@@ -42,6 +42,11 @@ def ms(seconds: list[float], n_steps: int) -> list[float]:
     return [1e3 * s / n_steps for s in seconds]
 
 
+def gigaflops(program: Callable[[], Any], n_steps: int) -> float:
+    """Of the matrix products of a step."""
+    return flops(listen(program)) / n_steps / 1e9
+
+
 def step() -> None:
     """(a) A training step beside the matrix products that it makes; every epoch starts from the same weights."""
     X, n_steps, rows = mnist(BATCH * 4), 4, []
@@ -121,8 +126,9 @@ def plain() -> None:
         with flush_denormals():
             seconds = paired(programs, 3)
         rows += [
-            {"epsilon_x": floor, "program": name, "ms a step": ms(s, n_steps),
-             "s an epoch": [PER_EPOCH * t / n_steps for t in s], "times as long as nvisa": ratios(s, seconds["nvisa"])}
+            {"epsilon_x": floor, "program": name, "GFLOP": gigaflops(programs[name], n_steps),
+             "ms a step": ms(s, n_steps), "s an epoch": [PER_EPOCH * t / n_steps for t in s],
+             "times as long as nvisa": ratios(s, seconds["nvisa"])}
             for name, s in seconds.items()
         ]  # fmt: skip
     write("plain", rows, "VIMCO, M = 15, MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows (an epoch has 60,000).")
@@ -140,11 +146,15 @@ def pyro() -> None:
         model = Model(784, 10, (500, 500), 10)
     train = pyro_step(model, 0.5, 0.2)
     with flush_denormals():
-        seconds = paired({
+        programs: dict[str, Callable[[], Any]] = {
             "nvisa, EnumY": steps(enumerated, X), "nvisa, VIMCO, M = 15": steps(sampled, X),
             "Pyro, TraceEnum_ELBO": lambda: [train(x) for x in rescaled.split(BATCH)],
-        }, 5)  # fmt: skip
-    rows = [{"program": name, "ms a step": ms(s, n_steps)} for name, s in seconds.items()]
+        }  # fmt: skip
+        seconds = paired(programs, 5)
+    rows = [
+        {"program": name, "GFLOP": gigaflops(programs[name], n_steps), "ms a step": ms(s, n_steps)}
+        for name, s in seconds.items()
+    ]
     for row, name in zip(rows, seconds, strict=True):
         row["Pyro takes times as long"] = ratios(seconds["Pyro, TraceEnum_ELBO"], seconds[name])
     write("pyro", rows, "MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows.")
