@@ -41,7 +41,9 @@ def log_normal(x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[
 
     ``- sum_d [ (x_d - loc_d)^2 / (2 scale_d^2) + log scale_d + log(2 pi) / 2 ]``
     """
-    return -(0.5 * ((x - loc) / scale).square() + scale.log() + HALF_LOG_2PI).sum(-1)
+    error = (x - loc) / scale  # the one tensor of full size; a scale that others share is summed once
+    n = error.shape[-1]
+    return -0.5 * error.square().sum(-1) - scale.log().expand(*scale.shape[:-1], n).sum(-1) - n * HALF_LOG_2PI
 
 
 def log_normal_tril(
