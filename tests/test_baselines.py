@@ -184,26 +184,6 @@ def test_vade_s_terms_add_up_to_the_equation_of_the_paper(rng, likelihood):
     assert_close(log_gamma, prior.log_q_y(z))
 
 
-def test_a_held_gamma_is_the_elbo_of_that_assignment(rng):
-    net, x, noise = vade_networks(rng), some_x(rng), normal(rng, B, Z)
-    free, log_gamma = net.elbo(x, noise, FLOOR)
-    held, _ = net.elbo(x, noise, FLOOR, log_gamma)
-    assert_close(held, free)
-    y = torch.arange(B) % K
-    tiny = torch.finfo(torch.float64).tiny
-    certain, returned = net.elbo(x, noise, FLOOR, torch.eye(K).double()[y].clamp_min(tiny).log())
-    loc, scale = net.encoder.q_z(x)
-    kl = torch.distributions.kl_divergence(Normal(loc, scale), Normal(net.prior.loc[y], net.prior.scale[y])).sum(-1)
-    expected = free["log_p_x_given_z"] - kl + net.prior.log_weights[y]
-    assert_close(sum(certain.values()), expected, **TIGHT)
-    assert torch.equal(returned.argmax(1), y)
-
-
-def test_the_held_share_is_checked():
-    with pytest.raises(ValueError, match=r"held must be in \[0, 1\], got 1.5"):
-        vade.VaDE(2, held=1.5).fit(np.eye(4))
-
-
 @each_likelihood
 def test_the_vae_s_terms_add_up_to_its_bound(rng, likelihood):
     net, x, noise = vae_networks(rng, likelihood), some_x(rng, likelihood), normal(rng, B, Z)

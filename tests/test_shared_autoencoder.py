@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
 import nvisa
@@ -141,3 +142,13 @@ def test_the_encoder_sees_the_masked_row_and_is_judged_by_the_whole_one():
 def test_the_masked_share_is_checked(X):
     with pytest.raises(ValueError, match=r"masked must be in \[0, 1\), got 1.0"):
         AEGMM(2, masked=1.0, **SETTINGS).fit(X)
+
+
+def test_dec_may_start_from_the_means_of_a_mixture(X, fitted):
+    model = take("dec", fitted, init="mixture", n_init=20, tol=1.0).fit(X)  # whatever changed, it has converged at once
+    codes = fitted.module_.code(torch.from_numpy(X).float()).detach().numpy()
+    judge = GaussianMixture(3, n_init=20, random_state=1).fit(codes)
+    mine, its = model.module_.centroids.detach(), torch.from_numpy(judge.means_).float()
+    assert_close(mine[mine[:, 0].argsort()], its[its[:, 0].argsort()], rtol=1e-2, atol=1e-2)
+    with pytest.raises(ValueError, match="init must be one of 'kmeans', 'mixture', got 'umap'"):
+        take("dec", fitted, init="umap").fit(X)

@@ -22,8 +22,8 @@ from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical
-from nvisa.initialisation import centroids, codes_of, pretrain
-from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, stores
+from nvisa.initialisation import centroids, codes_of, mixture, pretrain
+from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, one_of, stores
 from nvisa.nets import Network, Rescale, build
 from nvisa.scaling import make_rescale
 from nvisa.schedules import Constant
@@ -129,8 +129,11 @@ class DEC(DeepClusterer):
         Steps between refreshes of the target distribution.
     tol
         Stop when at most this share of the rows changed label between two refreshes.
+    init
+        The first centroids: "kmeans", as in the paper; or "mixture", the means of a Gaussian mixture with full
+        covariances, for codes whose clusters are long and narrow.
     n_init
-        k-means starts; the tightest gives the first centroids.
+        k-means starts; the tightest gives the first centroids, or the mixture with the highest likelihood.
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose encoder is taken; None: ``Training()``.
     network, training
@@ -156,6 +159,7 @@ class DEC(DeepClusterer):
         *,
         update_interval: int = 140,
         tol: float = 1e-3,
+        init: str = "kmeans",
         n_init: int = 20,
         pretraining: Any = None,
         network: Network | None = None,
@@ -166,6 +170,7 @@ class DEC(DeepClusterer):
         self.n_clusters = n_clusters
         self.update_interval = update_interval
         self.tol = tol
+        self.init = init
         self.n_init = n_init
         self.pretraining = pretraining
         self.network = network
@@ -177,6 +182,7 @@ class DEC(DeepClusterer):
         super()._check(X)
         at_least("update_interval", self.update_interval, 1)
         at_least("n_init", self.n_init, 1)
+        one_of("init", self.init, ("kmeans", "mixture"))
 
     @property
     def _training(self) -> Training:
@@ -193,15 +199,20 @@ class DEC(DeepClusterer):
         if isinstance(pretraining, Training):
             learner = build(lambda: Autoencoder(net, self._network), generator).to(source.device)
         self.history_ = pretrain(learner, source, pretraining, generator, self._report)
-        start = centroids(codes_of(net, source, rng), self.n_clusters, rng, n_init=self.n_init)
         with torch.no_grad():
-            net.centroids.copy_(torch.from_numpy(start))
+            net.centroids.copy_(torch.from_numpy(self._first_centroids(codes_of(net, source, rng), rng)))
         refinement = Refinement(net, lambda: self._blocks(self._log_q_y, X), self.update_interval, self.tol)
         self.history_ += maximise(
             refinement, net, source, self._training, generator, stage="refinement", on_epoch=self._report
         )
         self.converged_ = refinement.converged
         self._number_by_size(X)
+
+    def _first_centroids(self, codes: Array, rng: RandomState) -> Array:
+        """What ``init`` says [K Z]."""
+        if self.init == "kmeans":
+            return centroids(codes, self.n_clusters, rng, n_init=self.n_init)
+        return mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance="full").means_
 
     def _log_q_y(self, x: Data) -> LogClusters:
         return self.module_.log_q_y(x)

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
-from nvisa.initialisation import codes_of, encode, mixture, pretrain
+from nvisa.initialisation import codes_of, mixture, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
@@ -48,16 +47,11 @@ class Networks(Autoencoder):
         """``log p(y|z)`` at ``z = m(x)``: what labels a row."""
         return self.prior.log_q_y(self.code(x))
 
-    def elbo(
-        self, x: Data, noise: Float[Tensor, "B Z"], std_floor: float, held: LogClusters | None = None
-    ) -> tuple[dict[str, PerExample], LogClusters]:
-        """The terms of L(x), which add up, and log gamma, both at ``z = m(x) + sigma(x) noise``.
-
-        ``held`` is a log gamma to take in place of Bayes' rule: L(x) is then the ELBO of q(y|x) = gamma, given.
-        """
+    def elbo(self, x: Data, noise: Float[Tensor, "B Z"], std_floor: float) -> tuple[dict[str, PerExample], LogClusters]:
+        """The terms of L(x), which add up, and log gamma, both at ``z = m(x) + sigma(x) noise``."""
         loc, scale = self.encoder.q_z(x)
         z = loc + scale * noise
-        log_gamma = self.prior.log_q_y(z) if held is None else held
+        log_gamma = self.prior.log_q_y(z)
         kl_z = kl_normal(loc[:, None], scale[:, None], self.prior.loc, self.prior.scale)  # [B K]
         terms = {
             "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
@@ -66,16 +60,14 @@ class Networks(Autoencoder):
         }
         return terms, log_gamma
 
-    def start(self, codes: Array, n_init: int, rng: RandomState) -> GaussianMixture:
+    def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
         """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow.
 
-        EM has full covariances, for a cluster's codes are correlated at first; the prior takes their diagonals. Returns
-        what EM has found.
+        EM has full covariances, for a cluster's codes are correlated at first; the prior takes their diagonals.
         """
         found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init, covariance="full")
         variances = np.diagonal(found.covariances_, axis1=1, axis2=2)
         self.prior.load(found.weights_, found.means_, np.maximum(variances, LEAST_VARIANCE))
-        return found
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -96,9 +88,6 @@ class VaDE(CodingClusterer):
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
-    held
-        Share of the training in which gamma stays what that mixture says of each row, so that its clusters, correlated
-        and of any shape, become the prior's before they may change. 0: as in the paper.
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training
@@ -120,7 +109,6 @@ class VaDE(CodingClusterer):
         likelihood: str = "gaussian_shared",
         std_floor: float = 0.1,
         n_init: int = 10,
-        held: float = 0.0,
         pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
@@ -131,7 +119,6 @@ class VaDE(CodingClusterer):
         self.likelihood = likelihood
         self.std_floor = std_floor
         self.n_init = n_init
-        self.held = held
         self.pretraining = pretraining
         self.network = network
         self.training = training
@@ -142,8 +129,6 @@ class VaDE(CodingClusterer):
         super()._check(X)
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
-        if not 0 <= self.held <= 1:
-            raise ValueError(f"held must be in [0, 1], got {self.held!r}: 0.4 is two fifths of the training.")
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
@@ -153,19 +138,17 @@ class VaDE(CodingClusterer):
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         self.module_ = self._built(rescale, generator)
         self.history_ = pretrain(self.module_, source, self.pretraining or Training(), generator, self._report)
-        found = self.module_.start(codes_of(self.module_, source, rng), self.n_init, rng)
-        proba = found.predict_proba(encode(self.module_.code, source, np.arange(len(source))))
-        self.history_ += self._train(source, generator, torch.from_numpy(proba).to(source.device, torch.float32))
+        self.module_.start(codes_of(self.module_, source, rng), self.n_init, rng)
+        self.history_ += self._train(source, generator)
         self._number_by_size(X)
 
-    def _train(self, source: Source, generator: torch.Generator, first: Float[Tensor, "N K"]) -> list[dict[str, Any]]:
-        """Maximise L(x) per feature, in the networks and in pi, mu, sigma; at first gamma is held at ``first``."""
-        net, log_first = self.module_, first.clamp_min(torch.finfo(first.dtype).tiny).log()
+    def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+        """Maximise L(x) per feature, in the networks and in pi, mu, sigma alike."""
+        net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
             noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
-            held = log_first[torch.from_numpy(rows)] if fraction < self.held else None
-            terms, log_gamma = net.elbo(x, noise, self.std_floor, held)
+            terms, log_gamma = net.elbo(x, noise, self.std_floor)
             return Objective.of_bound(terms, x.shape[1], log_gamma)
 
         return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
