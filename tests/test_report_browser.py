@@ -155,6 +155,14 @@ def test_the_map_draws_and_answers(visit, digits_page, tmp_path, monkeypatch):
     assert table["cluster"].tolist() == labels[table["row"]].tolist()
     assert table["name"].tolist() == [f"digit-{row}.png" for row in table["row"]]
 
+    # Clearing takes the lasso's outline away, too, and a second lasso starts from nothing.
+    outlines = "document.querySelectorAll('#plot .selectionlayer path').length"
+    assert page.evaluate(outlines) > 0
+    page.locator("#clear").click()
+    assert selected(page) is None
+    assert page.evaluate(outlines) == 0
+    assert page.evaluate("document.getElementById('plot').data.every((part) => !part.selectedpoints)")
+
     # Colours, themes, rows by number, cells of the table of confusions.
     for way in ("confidence", "score", "label", "cluster"):
         page.locator("#colour").select_option(way)

@@ -142,7 +142,7 @@ function drawCharts() {
 
 // ---- the map -------------------------------------------------------------------------------------------------------
 
-const map = { plane: 0, colour: "cluster", parts: [], selected: null, pinned: null, drag: "lasso" };
+const map = { plane: 0, colour: "cluster", parts: [], selected: null, from: "", pinned: null, drag: "lasso" };
 
 async function loadMap() {
   const names = ["cluster", "second", "confidence", "score", "label", "rows", "names", "values", "place"];
@@ -166,22 +166,20 @@ function groups() {
 }
 
 // The points in parts of one colour each, as the groups share ten: plotly draws these many times faster than points
-// with a colour of their own. On a scale (confidence, score) all points are one part.
+// with a colour of their own. On a scale (confidence, score) the points without a value are a part, and lie below.
 function split() {
   const { x, y } = payload.maps[map.plane], lists = [];
-  const of = map.colour === "cluster" || map.colour === "label" ? groups().of : null;
-  for (let i = 0; i < payload.n; i++) (lists[of ? of[i] % COLOURS.length : 0] ??= []).push(i);
-  map.parts = lists.map((points, k) => ({ points, marker: of ? { color: colour(k) } : scale(), x: Float32Array.from(points, (i) => x[i]), y: Float32Array.from(points, (i) => y[i]) })).filter(Boolean);
+  const of = map.colour === "cluster" || map.colour === "label" ? groups().of : null, values = map[map.colour];
+  for (let i = 0; i < payload.n; i++) (lists[of ? of[i] % COLOURS.length : +!Number.isNaN(values[i])] ??= []).push(i);
+  const marker = (points, k) => (of ? { color: colour(k) } : k ? scale(Array.from(points, (i) => values[i])) : { color: css("--void") });
+  map.parts = lists.map((points, k) => ({ points, marker: marker(points, k), x: Float32Array.from(points, (i) => x[i]), y: Float32Array.from(points, (i) => y[i]) })).filter(Boolean);
 }
 
-function scale() {
-  const values = map[map.colour], known = values.filter((v) => !Number.isNaN(v)).sort();
-  const at = (share) => known[Math.min(known.length - 1, Math.floor(share * known.length))] ?? 0;
-  const low = map.colour === "score" ? at(0.01) : 0, high = map.colour === "score" ? at(0.99) : 1;
-  const width = Math.max(high - low, 1e-6), floor = low - 0.02 * width; // below the scale: rows without a value, in grey
-  const steps = ["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"].map((c, i) => [0.0196 + 0.9804 * i / 5, c]);
-  const title = map.colour === "score" ? "log p(x)" : "max q(y|x)";
-  return { color: values.map((v) => (Number.isNaN(v) ? floor : Math.max(v, low))), cmin: floor, cmax: high, colorscale: [[0, css("--void")], [0.01, css("--void")], ...steps], showscale: true, colorbar: { thickness: 10, len: 0.6, title: { text: title, side: "right" } } };
+function scale(values) {
+  const sorted = Float32Array.from(values).sort(), at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
+  const [cmin, cmax, title] = map.colour === "score" ? [at(0.01), at(0.99), "log p(x)"] : [0, 1, "max q(y|x)"];
+  const colorscale = ["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"].map((c, i) => [i / 5, c]);
+  return { color: values, cmin, cmax, colorscale, showscale: true, colorbar: { thickness: 10, len: 0.6, title: { text: title, side: "right" } }, ...(values.length < payload.n ? { size: 6 } : {}) };
 }
 
 function median(values) {
@@ -210,7 +208,7 @@ function ring() {
 function mapFigure() {
   const { n } = payload, { name } = payload.maps[map.plane], layout = look();
   const bare = { visible: false, fixedrange: false };
-  Object.assign(layout, { margin: { l: 4, r: 4, t: 4, b: 4 }, showlegend: false, hovermode: "closest", dragmode: map.drag, uirevision: name, annotations: numbers(), shapes: ring(), xaxis: bare, yaxis: { ...bare, scaleanchor: name === "PCA" ? undefined : "x" }, selectionrevision: name });
+  Object.assign(layout, { margin: { l: 4, r: 4, t: 4, b: 4 }, showlegend: false, hovermode: "closest", dragmode: map.drag, uirevision: name, annotations: numbers(), shapes: ring(), xaxis: bare, yaxis: { ...bare, scaleanchor: name === "PCA" ? undefined : "x" }, selections: map.from === "lasso" ? $("plot").layout.selections : [], selectionrevision: `${name} ${map.from}` });
   const shared = { size: n > 30000 ? 3 : n > 5000 ? 4 : 6, opacity: n > 30000 ? 0.7 : 0.85 };
   const chosen = map.selected && new Uint8Array(n);
   if (chosen) for (const i of map.selected) chosen[i] = 1;
@@ -361,7 +359,7 @@ function bind() {
   plot.on("plotly_click", (event) => pin(rowOf(pointAt(event.points[0]))));
   plot.on("plotly_selected", (event) => event && select(event.points.map(pointAt).sort((a, b) => a - b), "lasso"));
   plot.on("plotly_deselect", () => select(null));
-  $("plane").onchange = (event) => { map.plane = +event.target.value; recolour(); };
+  $("plane").onchange = (event) => { map.plane = +event.target.value; if (map.from === "lasso") map.from = "lasso on another map"; recolour(); };
   $("colour").onchange = (event) => { map.colour = event.target.value; split(); select(null); drawLegend(); };
   $("lasso").onclick = () => setDrag("lasso");
   $("pan").onclick = () => setDrag("pan");
