@@ -1,4 +1,4 @@
-"""How long a page of 70,000 rows takes to open: headless Chromium on one core, drawing WebGL in software."""
+"""A report page: how long one of 70,000 rows takes to open, in headless Chromium on one core, and its maps to make."""
 
 import os
 import shutil
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import noise, write
+from common import clock, noise, write
+from numpy.random import RandomState
 
 from nvisa import NVISA, Network, Training, datasets
+from nvisa.report.maps import TSNE_ROWS, plane
 
 REPEATS = 5
 N_ROWS = 70_000
@@ -42,6 +44,20 @@ def page() -> None:
     os.sched_setaffinity(0, cores)
     note = f"Chromium {opened[0]['browser']}, headless, WebGL in software, all of it on one core; playwright drives it."
     write("page", rows, note, clock_of="perf_counter")
+
+
+def maps() -> None:
+    """(g) The maps of a page: latent vectors of ten dimensions in the plane."""
+    plane(noise(100, 10), "umap", RandomState(0))  # numba compiles
+    rows = []
+    for n, names in ((TSNE_ROWS, ("pca", "tsne", "umap")), (N_ROWS, ("pca", "umap"))):
+        z, row = noise(n, 10), {"rows": n}
+        for name in names:
+            started = clock()
+            title, _ = plane(z, name, RandomState(0))
+            row[f"{title}, s"] = clock() - started
+        rows.append(row)
+    write("maps", rows, "z around 20 centres in ten dimensions; before it, UMAP's compiler takes its seconds once.")
 
 
 def _written(X: np.ndarray, path: Path, options: dict[str, Any]) -> Path:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import FOLDER, ascent, clock, mnist, noise, paired, peak_memory, ratios, steps, write
-from page import page
+from page import maps, page
 from plain import Plain
 from products import alone, fastest, flops, listen
 
@@ -318,6 +318,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "plain": plain,
     "predict": predict,
     "page": page,
+    "maps": maps,
     "features": partial(growth, "features", "D", (64, 256, 784, 4096), lambda d: (noise(2 * BATCH, d), {})),
     "clusters": partial(
         growth, "clusters", "K", (2, 10, 100, 500), lambda k: (noise(2 * BATCH, 784), {"n_clusters": k})
