@@ -107,7 +107,7 @@ def _pixels(**training: Any) -> dict[str, Any]:
     return {"likelihood": "bernoulli", "network": PIXEL_NETWORK, "training": Training(**training)}
 
 
-LTVAE_PIXELS = _pixels(epochs=8) | {"n_init": 10}
+LTVAE_PIXELS = _pixels(epochs=6) | {"n_init": 10}
 DEC_PIXELS = {
     "init": "mixture",
     "n_init": 10,
@@ -157,11 +157,11 @@ RECIPES: dict[str, Recipe] = {
     "ae_gmm/default": Recipe("ae_gmm"),
     "ae_gmm/bernoulli": Recipe("ae_gmm", PIXEL_AUTOENCODER),
     "vae_gmm/default": Recipe("vae_gmm"),
-    "vae_gmm/bernoulli": Recipe("vae_gmm", _pixels(epochs=6), start="ae_gmm/bernoulli"),
+    "vae_gmm/bernoulli": Recipe("vae_gmm", _pixels(epochs=4), start="ae_gmm/bernoulli"),
     "dec/default": Recipe("dec"),
     "dec/pixels": Recipe("dec", DEC_PIXELS, start="ae_gmm/bernoulli"),
     "vade/default": Recipe("vade"),
-    "vade/bernoulli": Recipe("vade", _pixels(epochs=8), start="ae_gmm/bernoulli"),
+    "vade/bernoulli": Recipe("vade", _pixels(epochs=5), start="ae_gmm/bernoulli"),
     # Squared error, as for real data in VaDE: a sharper p(x|z) outweighs the clusters (seen on development seed 100).
     "gmvae/default": Recipe("gmvae", {"likelihood": "gaussian_unit"}),
     "gmvae/bernoulli": Recipe("gmvae", GMVAE_PIXELS, start="ae_gmm/bernoulli"),
