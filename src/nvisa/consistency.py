@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from nvisa.distributions import entropy, kl_categorical, noise_like
+from nvisa.products import inputs_only
 from nvisa.shapes import Data, Float, LogClusters, PerExample, Scalar, Tensor
 
 __all__ = [
@@ -149,7 +150,8 @@ def adversarial_direction(
     ``d ~ N(0, I) / ||.||``, then the gradient of ``KL( q(y|x) || q(y|x + probe d) )`` in d, normalised.
     """
     d = F.normalize(noise_like(x, generator)).requires_grad_()
-    divergence = kl_categorical(log_q_y.detach(), log_posterior(x + probe[:, None] * d)).sum()
+    with inputs_only():
+        divergence = kl_categorical(log_q_y.detach(), log_posterior(x + probe[:, None] * d)).sum()
     (gradient,) = torch.autograd.grad(divergence, d)
     return F.normalize(gradient)
 

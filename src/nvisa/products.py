@@ -7,21 +7,24 @@ two runs on one machine add in the same order. Everywhere else these functions a
 """
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.shapes import Float, Tensor
 
-__all__ = ["Linear", "gram", "linear", "product"]
+__all__ = ["Linear", "gram", "inputs_only", "linear", "product"]
 
 SMALL = 2**20  # multiplications: below, the call costs what the product saves
 THIN = 64  # columns
+_INPUTS_ONLY: ContextVar[bool] = ContextVar("inputs_only", default=False)
 
 
 @cache
@@ -69,9 +72,13 @@ def gram(a: Float[Tensor, "N I"], b: Float[Tensor, "N O"]) -> Float[Tensor, "I O
 def linear(
     x: Float[Tensor, "*B I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None = None
 ) -> Float[Tensor, "*B O"]:
-    """``x W^T + b``, differentiable once by oneDNN's products or as often as one likes by torch's."""
+    """``x W^T + b``, as often differentiable as torch's own."""
     if not _onednn_takes(x, weight, x.numel() * len(weight)):
         return F.linear(x, weight, bias)
+    if _INPUTS_ONLY.get():
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    if x.dim() == 2:
+        return _Linear.apply(x, weight, bias)
     return _Linear.apply(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], -1)
 
 
@@ -82,25 +89,30 @@ class _Linear(torch.autograd.Function):
         return product(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
-        return (
-            product(gradient, weight.T) if wanted[0] else None,
-            gram(gradient, x) if wanted[1] else None,
-            gradient.sum(0) if wanted[2] else None,
-        )
+        d_bias = gradient.sum(0) if wanted[2] else None
+        if torch.is_grad_enabled():  # to be differentiated again
+            return linear(gradient, weight.T), linear(gradient.T, x.T), d_bias
+        return product(gradient, weight.T) if wanted[0] else None, gram(gradient, x) if wanted[1] else None, d_bias
+
+
+@contextmanager
+def inputs_only() -> Iterator[None]:
+    """Nobody will ask for the gradient of a weight of what is computed inside: it need not be made.
+
+    torch's own layers find that out in the backward pass; a function of ours is only told when it runs forward.
+    """
+    token = _INPUTS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _INPUTS_ONLY.reset(token)
 
 
 class Linear(nn.Linear):
-    """torch's layer; its product is :func:`linear` in inference, and in training where a row has several samples.
-
-    One batch of rows is trained by torch's own: it leaves out a weight's gradient when only that of x is asked for,
-    as the search for an adversarial direction does, which costs less than oneDNN would save.
-    """
+    """torch's layer, its weights and its formula, by :func:`linear`."""
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """Return ``x W^T + b``."""
-        if x.dim() == 2 and torch.is_grad_enabled():
-            return F.linear(x, self.weight, self.bias)
         return linear(x, self.weight, self.bias)
