@@ -114,7 +114,6 @@ DEC_PIXELS = {
     "network": PIXEL_NETWORK,
     "training": Training(epochs=6, learning_rate=Constant(1e-3)),
 }
-GMVAE_PIXELS = _pixels(steps=1200, learning_rate=Cosine(1e-3))
 
 GM_GAN = {
     "image_shape": (28, 28),
@@ -164,7 +163,6 @@ RECIPES: dict[str, Recipe] = {
     "vade/bernoulli": Recipe("vade", _pixels(epochs=5), start="ae_gmm/bernoulli"),
     # Squared error, as for real data in VaDE: a sharper p(x|z) outweighs the clusters (seen on development seed 100).
     "gmvae/default": Recipe("gmvae", {"likelihood": "gaussian_unit"}),
-    "gmvae/bernoulli": Recipe("gmvae", GMVAE_PIXELS, start="ae_gmm/bernoulli"),
     "ltvae_gmm/default": Recipe("ltvae", row="ltvae_gmm"),
     "ltvae_gmm/bernoulli": Recipe("ltvae", LTVAE_PIXELS, row="ltvae_gmm", start="ae_gmm/bernoulli"),
     "ltvae_full/default": Recipe("ltvae", {"structure": "search"}, row="ltvae_full"),
