@@ -47,11 +47,12 @@ def flops(products: Products) -> float:
 
 
 def libraries(a: torch.Tensor, b: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
-    """``a b`` by each library that this torch has, into memory that exists where the library allows it."""
+    """``a b``, or ``(b^T a^T)^T``, by each library of this torch, into memory that exists where it allows that."""
     out = torch.empty(len(a), b.shape[1])
     found: dict[str, Callable[[], torch.Tensor]] = {"torch.mm": lambda: torch.mm(a, b, out=out)}
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         found["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+        found["oneDNN turned"] = lambda: torch.ops.mkldnn._linear_pointwise(b.T, a, None, "none", [], "").T
     return found
 
 
