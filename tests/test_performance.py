@@ -97,6 +97,7 @@ def test_a_cell_is_the_median_with_its_range():
     assert cell([3.0, 1.0, 2.0]) == "2 (1-3)"
     assert cell(1234567) == "1,234,567"
     assert cell(0.123456) == "0.123"
+    assert cell("q(y|x)") == r"q(y\|x)"  # a bar would end the cell
 
 
 def test_sizes_of_one_section_share_a_table_in_their_order():

@@ -34,7 +34,7 @@ def cell(value: object) -> str:
     """A text, a number, or the median of several with their range."""
     if isinstance(value, list):
         return f"{number(median(value))} ({number(min(value))}-{number(max(value))})"
-    return number(value) if isinstance(value, (int, float)) else str(value)
+    return number(value) if isinstance(value, (int, float)) else str(value).replace("|", "\\|")
 
 
 def size(record: Record) -> int:
