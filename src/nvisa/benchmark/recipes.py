@@ -109,8 +109,6 @@ def _pixels(**training: Any) -> dict[str, Any]:
 
 LTVAE_PIXELS = _pixels(epochs=6) | {"n_init": 10}
 DEC_PIXELS = {
-    "init": "mixture",
-    "n_init": 10,
     "network": PIXEL_NETWORK,
     "training": Training(epochs=6, learning_rate=Constant(1e-3)),
 }
