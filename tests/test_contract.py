@@ -237,7 +237,7 @@ BAD = {
     "pixels": (3 * np.eye(9), {"likelihood": "bernoulli"}, r"\[0, 1\]"),
     "inference": (np.eye(9), {"inference": "vinco"}, "vimco"),
     "posterior": (np.eye(9), {"posterior": "full"}, "mean_field"),
-    "init": (np.eye(9), {"init": "kmeans"}, "umap"),
+    "init": (np.eye(9), {"init": "no such"}, "init must be"),
     "consistency": (np.eye(9), {"consistency": "mixup"}, "vat"),
     "image shape": (np.eye(9), {"consistency": Augment(image_shape=(2, 4))}, "got 9 features"),
     "no square": (np.eye(9)[:, :8], {"consistency": (VAT(), "augment")}, "got 8 features"),
