@@ -3,6 +3,7 @@
     python benchmarks/perf/run.py                       every section that has no record yet
     python benchmarks/perf/run.py --sections step plain --again
     python benchmarks/perf/run.py --sections time_to_0 time_to_1 time_to_2 time_to_3 time_to_4    on a quiet machine
+    .perfenv/bin/python benchmarks/perf/run.py --sections whole_0 whole_1          an hour
 
 `make perf` runs it in two environments: the sections of PEERS need packages that the project does not depend on. A
 section takes minutes; one that is killed is made again by the next call. Numbers of different sections are made
@@ -14,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,10 +30,11 @@ from plain import Plain
 from products import alone, fastest, flops, listen
 
 import nvisa.methods.nvisa
-from nvisa import NVISA, Training
+from nvisa import NVISA, Training, datasets
 from nvisa.benchmark.run import RECORDS, record_path, run
 from nvisa.benchmark.run import write as write_run
 from nvisa.consistency import VAT
+from nvisa.metrics import accuracy
 from nvisa.nets import Network
 from nvisa.training import flush_denormals
 
@@ -207,6 +210,28 @@ def clustpy() -> None:
     write("clustpy", rows, note)
 
 
+def whole(number: int, name: str) -> None:
+    """ClustPy's VaDE or DEC at its default lengths on MNIST: how long, and how accurate on test."""
+    import clustpy.deep as peers
+    from clustpy.deep.neural_networks import FeedforwardAutoencoder, VariationalAutoencoder
+
+    nets = {"VaDE": VariationalAutoencoder, "DEC": FeedforwardAutoencoder}
+    data = datasets.load("mnist")
+    peer = getattr(peers, name)(
+        10, neural_network=(nets[name], {"layers": [784, 500, 500, 10]}), device=torch.device("cpu"), random_state=0
+    )
+    began, wall = clock(), time.perf_counter()
+    peer.fit(mnist())
+    row = {
+        "program": f"ClustPy {name}", "epochs": f"{peer.pretrain_epochs} + {peer.clustering_epochs}",
+        "s of the processor": clock() - began, "s of the wall": time.perf_counter() - wall,
+        "accuracy on train, %": 100 * accuracy(np.asarray(data.y_train), peer.labels_),
+        "accuracy on test, %": 100 * accuracy(np.asarray(data.y_test), peer.predict(data.X_test.astype(np.float32))),
+    }  # fmt: skip
+    write(f"whole_{number}", [row], "ClustPy's defaults but for the network, MLP 784-500-500-10; "
+          "MNIST, 60,000 rows, seed 0.")  # fmt: skip
+
+
 def predict() -> None:
     """(d) Rows per second of predict, on one array."""
     from sklearn.cluster import MiniBatchKMeans
@@ -334,17 +359,18 @@ SECTIONS: dict[str, Callable[[], None]] = {
 }  # fmt: skip
 LONG: dict[str, Callable[[], None]] = {f"time_to_{seed}": partial(time_to, seed) for seed in range(5)}
 PEERS: dict[str, Callable[[], None]] = {"pyro": pyro, "clustpy": clustpy}
+WHOLE: dict[str, Callable[[], None]] = {f"whole_{i}": partial(whole, i, name) for i, name in enumerate(("VaDE", "DEC"))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=[*SECTIONS, *LONG, *PEERS])
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=[*SECTIONS, *LONG, *PEERS, *WHOLE])
     parser.add_argument("--again", action="store_true", help="also the sections that have a record")
     asked = parser.parse_args()
     for name in asked.sections:
         if asked.again or not (FOLDER / f"{name}.json").exists():
             print(name, file=sys.stderr, flush=True)
-            (SECTIONS | LONG | PEERS)[name]()
+            (SECTIONS | LONG | PEERS | WHOLE)[name]()
 
 
 if __name__ == "__main__":
