@@ -335,6 +335,10 @@ def test_a_record_holds_the_cost_of_the_model_it_starts_from(tmp_path, monkeypat
     assert same == start, "the model is there: it is taken, and its cost with it"
     assert (model / "manifest.json").read_bytes() == kept
     assert (again["metrics"], again["seconds"] > start["seconds"]) == (first["metrics"], True)
+    manifest = json.loads(kept)
+    del manifest["params"]["network"]["prior_covariance"]
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    assert made()[1] == start, "a setting that is younger than the model has its default in it"
     assert made(seed=1)[1] != start, "every seed has its own"
 
     monkeypatch.setitem(RECIPES, "ae_gmm/default", Recipe("ae_gmm", tiny | {"n_init": 2}))

@@ -1,12 +1,13 @@
-"""The nested prior: a density, draws from it, and its start, against their definitions."""
+"""The priors beside the paper's: densities, draws and starts, against their definitions."""
 
 import numpy as np
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from nvisa import Network
-from nvisa.mixture_vae import Densities, NestedMixturePrior
+from nvisa.mixture_vae import Densities, FullPrior, NestedMixturePrior, make_prior
 from nvisa.nets import MixturePrior, Rescale
 from oracles import TIGHT, build, grid, normal
 from oracles import log_normal as log_normal_oracle
@@ -98,3 +99,59 @@ def test_renumbering_moves_whole_clusters(rng):
     before = net.prior.log_p_z(z, y).detach()
     net.permute(order)
     assert_close(net.prior.log_p_z(z, y).detach(), before[order], **TIGHT)
+
+
+# ---- a full covariance -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(rng):
+    return build(lambda: FullPrior(K, Z + 1), rng)
+
+
+def test_a_full_prior_is_the_normal_with_its_covariance(rng, full):
+    z, y = normal(rng, 4, 6, Z + 1), torch.randint(K, (4, 6), generator=rng)
+    covariance = full.tril @ full.tril.mT
+    expected = MultivariateNormal(full.loc[y], covariance_matrix=covariance[y]).log_prob(z)
+    assert_close(full.log_p_z(z, y), expected, **TIGHT)
+    assert_close(full.scale.square(), covariance.diagonal(dim1=-2, dim2=-1), **TIGHT)
+    assert_close(full.precision, torch.linalg.inv(covariance).diagonal(dim1=-2, dim2=-1), **TIGHT)
+
+
+def test_without_correlations_it_is_the_paper_s_prior(rng, full):
+    plain = build(lambda: MixturePrior(K, Z + 1), rng)
+    with torch.no_grad():
+        full.below.copy_(full.below.triu())  # what stands on and above the diagonal counts for nothing
+        full.loc.copy_(plain.loc)
+        full.log_scale.copy_(plain.log_scale)
+    z, y = normal(rng, 4, 6, Z + 1), torch.randint(K, (4, 6), generator=rng)
+    assert_close(full.log_p_z(z, y), plain.log_p_z(z, y), **TIGHT)
+    assert_close(full.precision, plain.precision, **TIGHT)
+
+
+def test_its_draws_have_its_covariance(rng, full):
+    n = 20_000
+    z = full.draw(torch.arange(K).repeat_interleave(n), rng).detach().reshape(K, n, Z + 1)
+    expected = (full.tril @ full.tril.mT).detach()
+    size = full.scale.detach()[:, :, None] * full.scale.detach()[:, None]
+    for k in range(K):
+        assert ((z[k].mean(0) - full.loc[k].detach()) / (full.scale[k].detach() / n**0.5)).abs().max() < 4
+        assert ((z[k].T.cov() - expected[k]) / size[k]).abs().max() < 0.05
+
+
+def test_a_start_gives_it_the_covariances_of_the_codes(rng):
+    network = Network(hidden=(4,), latent_dim=Z, prior_covariance="full")
+    rescale = Rescale(torch.zeros(5), torch.ones(5))
+    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
+    codes, proba = normal(rng, 40, Z).numpy(), normal(rng, 40, K).softmax(1).numpy()
+    net.set_prior(codes, proba)
+    for k in range(K):
+        expected = np.cov(codes.T, aweights=proba[:, k], ddof=0) + 1e-3 * np.eye(Z)
+        np.testing.assert_allclose((net.prior.tril[k] @ net.prior.tril[k].T).detach(), expected, atol=1e-12)
+        np.testing.assert_allclose(net.prior.loc[k].detach(), proba[:, k] @ codes / proba[:, k].sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"prior_covariance": "tied"}, {"prior_covariance": "full", "prior_components": 2}])
+def test_priors_that_do_not_exist_are_refused(wrong):
+    with pytest.raises(ValueError, match="prior_covariance must be"):
+        make_prior(K, Network(**wrong))

@@ -122,6 +122,7 @@ def test_a_field_that_is_not_ours_is_refused():
         {"consistency": (VAT(), Augment(image_shape=(1, 1, 3), information=0.0))},
         {"training": Training(epochs=1, learning_rate=1e-3)},
         {"network": Network((8,), latent_dim=2, prior_components=3)},
+        {"network": Network((8,), latent_dim=2, prior_covariance="full")},
         {"network": None},
         {"random_state": np.int64(7)},
     ],

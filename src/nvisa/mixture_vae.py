@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.bounds import importance_sampled
-from nvisa.distributions import log_normal, noise_like
+from nvisa.distributions import log_normal, log_normal_tril, noise_like
 from nvisa.nets import (
     LIKELIHOODS,
     Decoder,
@@ -27,6 +27,7 @@ from nvisa.nets import (
     Network,
     Rescale,
     SharedGaussianHead,
+    covariances,
     mlp,
     moments,
     whiten,
@@ -34,7 +35,7 @@ from nvisa.nets import (
 from nvisa.products import Linear
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 
-__all__ = ["Densities", "Drawn", "NestedMixturePrior", "draw", "log_p_x", "log_weights"]
+__all__ = ["Densities", "Drawn", "FullPrior", "NestedMixturePrior", "draw", "log_p_x", "log_weights", "make_prior"]
 
 Array = NDArray[np.floating]
 
@@ -97,6 +98,64 @@ class NestedMixturePrior(MixturePrior):
         self.logits.zero_()
 
 
+class FullPrior(MixturePrior):
+    """``p(y) = 1/K`` and ``p(z|y) = N(mu_y, L_y L_y^T)``, ``L_y`` lower triangular.
+
+    Within a cluster the codes of an autoencoder are correlated. ``L_y`` is ``below`` under its diagonal and
+    ``exp(log_scale)`` on it, so that it starts as the paper's diagonal.
+    """
+
+    def __init__(self, n_clusters: int, latent_dim: int) -> None:
+        super().__init__(n_clusters, latent_dim)
+        self.below = nn.Parameter(torch.zeros(n_clusters, latent_dim, latent_dim))
+
+    @property
+    def tril(self) -> Float[Tensor, "K Z Z"]:
+        """``L_y``."""
+        return self.below.tril(-1) + torch.diag_embed(self.log_scale.exp())
+
+    @property
+    def scale(self) -> Float[Tensor, "K Z"]:
+        """The deviations of z within a cluster, ``sqrt (L_y L_y^T)_jj``."""
+        return self.tril.square().sum(-1).sqrt()
+
+    @property
+    def precision(self) -> Float[Tensor, "K Z"]:
+        """``((L_y L_y^T)^-1)_jj``: of z_j when the other coordinates are known."""
+        return torch.linalg.inv(self.tril).square().sum(-2)
+
+    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """``log p(z|y)`` of the paired z and y."""
+        of_all = log_normal_tril(z.flatten(0, -2), self.loc, self.tril)
+        return of_all.gather(1, y.reshape(-1, 1)).view(y.shape)
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z ~ p(z|y)`` for each y."""
+        loc = self.loc[y]
+        return loc + (self.tril[y] @ noise_like(loc, generator)[..., None])[..., 0]
+
+    @torch.no_grad()
+    def set_covariances(self, loc: Array, covariance: Array) -> None:
+        """Give every ``p(z|y)`` this mean [K Z] and this covariance [K Z Z]."""
+        tril = torch.from_numpy(np.linalg.cholesky(covariance))
+        self.loc.copy_(torch.from_numpy(loc))
+        self.log_scale.copy_(tril.diagonal(dim1=-2, dim2=-1).log())
+        self.below.copy_(tril)
+
+
+def make_prior(n_clusters: int, network: Network) -> MixturePrior:
+    """The p(z|y) that the network's settings ask for."""
+    table, n_parts, covariance = (n_clusters, network.latent_dim), network.prior_components, network.prior_covariance
+    if covariance not in ("diag", "full") or (covariance == "full" and n_parts > 1):
+        raise ValueError(
+            "Network.prior_covariance must be 'diag', or 'full' with prior_components=1, "
+            f"got {covariance!r} with prior_components={n_parts}."
+        )
+    if covariance == "full":
+        return FullPrior(*table)
+    return MixturePrior(*table) if n_parts == 1 else NestedMixturePrior(*table, n_parts)
+
+
 class Densities(nn.Module):
     """The five densities, one method each, named as on the page. h = trunk(x), once per x.
 
@@ -123,9 +182,7 @@ class Densities(nn.Module):
         self.z_base = Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
-        n_parts = network.prior_components
-        table = (n_clusters, self.latent_dim)
-        self.prior = MixturePrior(*table) if n_parts == 1 else NestedMixturePrior(*table, n_parts)
+        self.prior = make_prior(n_clusters, network)
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
@@ -174,7 +231,10 @@ class Densities(nn.Module):
     def set_prior(self, codes: Array, proba: Array) -> None:
         """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
         loc, variance = moments(codes, proba)
-        self.prior.set_moments(loc, variance)
+        if isinstance(self.prior, FullPrior):
+            self.prior.set_covariances(loc, covariances(codes, proba))
+        else:
+            self.prior.set_moments(loc, variance)
 
     def load_codes(self, codes: Array, proba: Array) -> None:
         """Whiten the codes, then load ``p(z|y)`` with their moments."""
@@ -187,7 +247,7 @@ class Densities(nn.Module):
 
         With ``s_d^2 = E (x_d - x^_d)^2``, z around the code of x and the decoder linear there, one round of ascent::
 
-            1 / sigma_z,j^2  =  E sum_d (d x^_d / d z_j)^2 / s_d^2  +  E_y 1 / sigma_y,j^2
+            1 / sigma_z,j^2  =  E sum_d (d x^_d / d z_j)^2 / s_d^2  +  E_y (cov_y^-1)_jj
             sigma_x,d^2      =  s_d^2  +  E sum_j (d x^_d / d z_j)^2 sigma_z,j^2
 
         No deviation can lie below its floor. The derivative is a difference over a twentieth of a code's deviation.
@@ -199,7 +259,7 @@ class Densities(nn.Module):
         step = 0.05 * z.std(0)
         slopes = [((self.reconstruct(z + dz) - mean) / dz.sum()).square().mean(0) for dz in step.diag()]
         precision = torch.stack([(slope / variance).sum() for slope in slopes])
-        precision += self.prior.scale.square().reciprocal().flatten(0, -2).mean(0)
+        precision += self.prior.precision.flatten(0, -2).mean(0)
         variance += torch.stack(slopes).T @ precision.reciprocal()
         self.z_head.begin(precision.rsqrt(), std_floor_z)
         if isinstance(self.x_head, (GaussianHead, SharedGaussianHead)):  # the others have no deviation

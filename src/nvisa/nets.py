@@ -33,6 +33,7 @@ __all__ = [
     "frozen_statistics",
     "UnitGaussianHead",
     "build",
+    "covariances",
     "initialise",
     "mlp",
     "moments",
@@ -64,6 +65,8 @@ class Network:
         is more than 10 times the median one, so that a few columns would drown the others; else "global".
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's.
+    prior_covariance
+        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full".
     """
 
     hidden: tuple[int, ...] = (500, 500)
@@ -71,6 +74,7 @@ class Network:
     batch_norm: bool = True
     scaling: str = "auto"
     prior_components: int = 1
+    prior_covariance: str = "diag"
 
 
 class Decoder(nn.Sequential):
@@ -148,6 +152,13 @@ def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
     return loc, np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
 
 
+def covariances(codes: Array, proba: Array) -> Array:
+    """Covariances [K Z Z] of the codes [n Z] under responsibilities [n K]; each variance is 1e-3 above the codes'."""
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    errors = (codes - (weights.T @ codes)[:, None]) * np.sqrt(weights.T)[..., None]  # [K n Z]
+    return errors.transpose(0, 2, 1) @ errors + 1e-3 * np.eye(codes.shape[1])
+
+
 class Rescale(nn.Module):
     """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
 
@@ -187,6 +198,11 @@ class MixturePrior(nn.Module):
     def scale(self) -> Float[Tensor, "K Z"]:
         """``sigma_y``."""
         return self.log_scale.exp()
+
+    @property
+    def precision(self) -> Float[Tensor, "*K Z"]:
+        """The diagonal of the inverse covariance: ``1 / sigma_y^2``."""
+        return self.scale.square().reciprocal()
 
     def log_p_y(self) -> float:
         """``log 1/K``."""

@@ -100,16 +100,22 @@ def _start(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, di
     path, fresh = model_path(models, data.name, recipe, seed), RECIPES[recipe].build(data.n_classes, seed)
     if is_model(path):
         manifest = read_manifest(path)
-        extra, params = manifest["extra"], {k: encode(v, k, {}) for k, v in fresh.get_params(deep=False).items()}
-        same = manifest["params"] == params and manifest["versions"]["nvisa"] == version("nvisa")
-        if same and extra.get("dataset_digest") == data.digest and set(COST) <= set(extra):
-            return load(path), {key: extra[key] for key in COST}
+        extra, ours = manifest["extra"], manifest["versions"]["nvisa"] == version("nvisa")
+        if ours and extra.get("dataset_digest") == data.digest and set(COST) <= set(extra):
+            there = load(path)
+            if _settings(there) == _settings(fresh):  # a setting younger than the model has its default there
+                return there, {key: extra[key] for key in COST}
     wall, cpu = time.perf_counter(), time.process_time()
     fresh.fit(data.X_train)
     times = time.perf_counter() - wall, time.process_time() - cpu
     cost = dict(zip(COST, (*times, _commit()), strict=True))
     _keep(fresh, path, data, cost)
     return fresh, cost
+
+
+def _settings(clusterer: Any) -> dict[str, Any]:
+    """As a manifest holds them."""
+    return {name: encode(value, name, {}) for name, value in clusterer.get_params(deep=False).items()}
 
 
 def _keep(clusterer: Any, path: Path, data: Dataset, cost: dict[str, Any]) -> None:
