@@ -129,8 +129,8 @@ RECIPES: dict[str, Recipe] = {
         | {
             "init": "random",
             "likelihood": "gaussian",
-            "std_floor": StdFloor(x=Geometric(1.0, 0.05, until=0.9), z=Geometric(0.75, 0.04, until=0.9)),
-            "training": Training(steps=14_000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
+            "std_floor": StdFloor(x=Geometric(0.9, 0.07, until=0.9), z=Geometric(0.6, 0.05, until=0.9)),
+            "training": Training(epochs=18, batch_size=32, learning_rate=Cosine(1e-3, 2e-4)),
         },
         curve=True,
     ),
