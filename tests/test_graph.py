@@ -93,6 +93,22 @@ def test_distances_to_a_sample_are_those_of_the_definition_far_from_the_origin_t
     assert _distances(x, x, 2)[:, 0] == pytest.approx(0, abs=1e-6)
 
 
+def test_noise_in_the_columns_beyond_the_leading_components_does_not_lengthen_the_radius(random):
+    signal = random.randn(900, 3)
+    turn = np.linalg.qr(random.randn(400, 400))[0]
+    noisy = np.hstack([5 * signal, 0.2 * random.randn(900, 397)]) @ turn
+    radius = neighbour_radius(noisy, random, n_components=3)
+    np.testing.assert_allclose(radius, sorted_distances(5 * signal)[:, 9], rtol=0.15)
+    assert np.median(neighbour_radius(noisy, random, n_components=400) / radius) > 2  # what the noise would do
+
+
+def test_the_radius_in_as_many_components_as_columns_is_that_of_the_rows(random):
+    X = random.randn(300, 60)
+    found = neighbour_radius(X, random, n_components=60)
+    np.testing.assert_allclose(found, sorted_distances(X)[:, 9], rtol=1e-9)
+    assert (neighbour_radius(X, random, n_components=50) < found).all()
+
+
 def test_the_radius_scales_with_the_data(random):
     X = random.randn(500, 3)
     small, large = (neighbour_radius(c * X, np.random.RandomState(1), n_reference=100) for c in (1.0, 8.0))

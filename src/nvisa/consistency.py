@@ -44,7 +44,8 @@ class VAT:
     weight
         Weight of the whole against the bound per feature.
     radius
-        ``||r||``, as a fraction of the distance from x to its 10th nearest neighbour.
+        ``||r||``, as a fraction of the distance from x to its 10th nearest neighbour, as the 50 leading principal
+        components have it (:func:`nvisa.graph.neighbour_radius`).
     information
         Weight of the information term (IMSAT: 0.1).
     balance

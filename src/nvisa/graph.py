@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import xlogy
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils.extmath import randomized_svd
 
 __all__ = [
     "information_curve",
@@ -65,8 +66,20 @@ def _distances(x: Array, reference: Array, k: int) -> Array:
     return np.sqrt(np.maximum(squared, 0.0))
 
 
-def neighbour_radius(X: Any, rng: np.random.RandomState, *, k: int = 10, n_reference: int = 4000) -> Array:
-    """Distance from every row to its k-th nearest other row [N], in O(N).
+def _leading_axes(X: Array, n_components: int, rng: np.random.RandomState) -> Array:
+    """Orthonormal axes of the largest principal components [D C]; all there are when they are fewer."""
+    n_components = min(n_components, *X.shape)
+    return randomized_svd(X - X.mean(0), n_components, random_state=rng)[2].T.astype(X.dtype)
+
+
+def neighbour_radius(
+    X: Any, rng: np.random.RandomState, *, k: int = 10, n_reference: int = 4000, n_components: int = 50
+) -> Array:
+    """Distance from every row to its k-th nearest other row [N] in the leading principal components, in O(N).
+
+    A little noise in each of a thousand columns puts all rows equally far apart (of CIFAR-10's features the median 10th
+    neighbour is at 34, the rows' norm at 36), and no single direction is that long. The leading components
+    leave the noise out. With D at most ``n_components`` columns they are the rows themselves.
 
     The neighbours are looked for among ``n_reference`` random rows R only. In d intrinsic dimensions the
     distance to the k-th of n points grows as ``(k / n)^(1/d)``, so the distance within R is multiplied by
@@ -78,9 +91,12 @@ def neighbour_radius(X: Any, rng: np.random.RandomState, *, k: int = 10, n_refer
     chosen = np.sort(rng.permutation(n)[:n_reference])
     k = min(k, len(chosen) - 1)
     reference = X[chosen]
+    axes = _leading_axes(reference, n_components, rng) if reference.shape[1] > n_components else None
+    reference = reference if axes is None else reference @ axes
     if len(chosen) == n:
         return nearest(reference, k)[1][:, -1]
-    distances = np.concatenate([_distances(X[s : s + 4096], reference, k + 1) for s in range(0, n, 4096)])
+    parts = (X[start : start + 4096] for start in range(0, n, 4096))
+    distances = np.concatenate([_distances(x if axes is None else x @ axes, reference, k + 1) for x in parts])
     # A row of R finds itself first, at distance zero; the others drop their last neighbour.
     own = np.isin(np.arange(n), chosen, assume_unique=True)
     distances = np.where(own[:, None], distances[:, 1:], distances[:, :-1])
