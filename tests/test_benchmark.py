@@ -132,7 +132,7 @@ def test_an_experiments_jobs():
     assert Job("default", "fashion_mnist", 4) in jobs  # five for NVISA
     assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
     assert len(set(jobs)) == len(jobs)
-    assert Job("vade/default", "cifar10_effnet_lite2", 0) in EXPERIMENTS["features"].jobs(["vade"])
+    assert Job("vade/features", "cifar10_effnet_lite2", 0) in EXPERIMENTS["features"].jobs(["vade"])
     assert {job.recipe for job in table1.jobs(["nvisa"], ["mnist"], [7])} == {
         "default", "pulled", "bound_alone/random", "bound_alone/gmm"}  # fmt: skip
     with pytest.raises(ValueError, match="no such"):
