@@ -113,8 +113,8 @@ DEC_PIXELS = {
     "training": Training(epochs=6, learning_rate=Constant(1e-3)),
 }
 
-# Features: one denoising autoencoder a seed again, shorter, since 1,280 columns cost nearly twice what 784 do, and three
-# starts of a mixture, since K is up to 100. The likelihoods are the methods' defaults.
+# Features: one denoising autoencoder a seed again, shorter, since 1,280 columns cost nearly twice what 784 do, and
+# three starts of a mixture, since K is up to 100. The likelihoods are the methods' defaults.
 FEATURE_AUTOENCODER = {"masked": 0.3, "n_init": 3, "training": Training(steps=2000)}
 FROM_FEATURE_CODES = {"n_init": 3, "training": Training(steps=600)}
 
