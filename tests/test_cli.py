@@ -391,6 +391,16 @@ def test_as_a_module_it_answers_without_importing_torch():
     assert "torch" not in done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As ``nvisa | head -1``: the other end of the pipe is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "nvisa"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_public_names():
     assert set(nvisa.__all__) <= set(dir(nvisa))
     assert all(getattr(nvisa, name) is not None for name in nvisa.__all__)

@@ -39,13 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.run is None:
-        print(SUMMARY, end="")
-        return DONE
+    run = args.run or (lambda _: print(SUMMARY, end=""))
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
-            args.run(args)
+            run(args)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads has seen enough, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         except (Exception, KeyboardInterrupt) as error:
             code, message = _failed(error, debug=args.debug)
             print(message, file=sys.stderr)
