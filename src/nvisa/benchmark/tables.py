@@ -232,7 +232,7 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "vade": _by_recipe("vade/bernoulli", _published("VaDE")),
     "gm_gan": _by_recipe("gm_gan/default", _published("GM-GAN")),
     "gm_gan_information": _by_recipe("gm_gan/information", _published("GM-GAN")),
-    "gmvae": _by_recipe("gmvae/default", _published("GMVAE")),
+    "gmvae": _by_recipe("gmvae/bernoulli", _published("GMVAE")),
     "ltvae_gmm": _by_recipe("ltvae_gmm/bernoulli", _published("LTVAE-GMM")),
     "ltvae_full": _by_recipe("ltvae_full/bernoulli", _published("LTVAE-full")),
     "table1": _overview(IMAGES, beside=True),
