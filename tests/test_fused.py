@@ -53,6 +53,7 @@ def every_row_counts(monkeypatch):
 def chunk(request, monkeypatch):
     """Chunks that divide the 12 rows, that do not, and that hold them all."""
     monkeypatch.setattr(fused, "CHUNK", request.param)
+    monkeypatch.setattr(fused, "FEW", 1)
 
 
 @every_upstream

@@ -24,6 +24,7 @@ from nvisa.shapes import Float, Tensor
 __all__ = ["log_bernoulli_head", "log_normal_head", "log_normal_linear", "perceptron"]
 
 CHUNK = 512  # rows: 512 x 500 float32 are 1 MB, a core's own cache
+FEW = 256  # rows: below, the plain form costs less than its own passes would save
 MULTIPLE = 64  # rows kept in a backward pass: few different shapes, for each of which oneDNN writes a program once
 Rows = Tensor | slice
 
@@ -173,8 +174,8 @@ Slopes = Callable[..., tuple[Tensor, ...]]
 
 
 def _log_density(x: Tensor, h: Tensor, heads: list[torch.nn.Linear], density: Density, slopes: Slopes) -> Tensor:
-    """``density(x, head(h) of each head)`` [M B]: chunk by chunk, or plainly where there is one chunk."""
-    if h.shape[0] * h.shape[1] <= CHUNK or x.requires_grad:
+    """``density(x, head(h) of each head)`` [M B]: chunk by chunk, or plainly where there are few rows."""
+    if h.shape[0] * h.shape[1] <= FEW or x.requires_grad:
         return density(x, *[head(h) for head in heads])
     parameters = [tensor for head in heads for tensor in (head.weight, head.bias)]
     return _Chunked.apply(x, h, density, slopes, *parameters)
@@ -184,23 +185,25 @@ class _Chunked(torch.autograd.Function):
     """A log density whose parameters are linear in h: no tensor of size M x B x D, forward or back.
 
     ``slopes`` is the gradient of the density in its parameters, which it may overwrite; they are computed again
-    for the rows that receive a gradient.
+    for the rows that receive a gradient, unless there is one chunk, whose parameters are kept.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, h: Tensor, density: Density, slopes: Slopes, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(x, h, *parameters)
-        ctx.slopes = slopes
-        flat, value = h.flatten(0, 1), h.new_empty(h.shape[0] * h.shape[1])
+        flat, value, outputs = h.flatten(0, 1), h.new_empty(h.shape[0] * h.shape[1]), []
         for chunk in _chunks(len(flat)):
             owners = torch.arange(chunk.start, chunk.stop, device=x.device) % len(x)
-            value[chunk] = density(x[owners], *_outputs(flat[chunk], parameters))
+            outputs = _outputs(flat[chunk], parameters)
+            value[chunk] = density(x[owners], *outputs)
+        ctx.n_parameters, ctx.slopes = len(parameters), slopes
+        ctx.save_for_backward(x, h, *parameters, *(outputs if len(flat) <= CHUNK else []))
         return value.view(h.shape[:2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, *parameters = ctx.saved_tensors
+        x, h, *saved = ctx.saved_tensors
+        parameters, kept_outputs = saved[: ctx.n_parameters], saved[ctx.n_parameters :]
         g, flat = gradient.flatten(), h.flatten(0, 1)
         rows = _rows(g)
         kept = torch.arange(len(g), device=g.device) if isinstance(rows, slice) else rows
@@ -209,7 +212,8 @@ class _Chunked(torch.autograd.Function):
         for part in kept.split(CHUNK):
             h_part = flat[part]
             d_part = torch.zeros_like(h_part)
-            for i, slope in enumerate(ctx.slopes(x[part % len(x)], *_outputs(h_part, parameters))):
+            outputs = [output[part] for output in kept_outputs] or _outputs(h_part, parameters)
+            for i, slope in enumerate(ctx.slopes(x[part % len(x)], *outputs)):
                 slope.mul_(g[part, None])
                 found[2 * i].addmm_(slope.T, h_part)
                 found[2 * i + 1].add_(slope.sum(0))
