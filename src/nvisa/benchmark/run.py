@@ -39,7 +39,7 @@ __all__ = ["MODELS", "RECORDS", "main", "model_path", "record_path", "run", "wri
 
 RECORDS = Path("benchmarks/records")
 MODELS = Path("benchmarks/models")  # not committed: figures make what they lack
-LONGEST_HISTORY = 60  # records of epochs that a file keeps, evenly spaced; every one of 2,000 epochs would be megabytes
+LONGEST_HISTORY = 60  # epochs of a history or a curve that a file keeps, evenly spaced; all 2,000 would be megabytes
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
 
 
@@ -88,7 +88,7 @@ def run(
         if models is not None and hasattr(clusterer, "save"):
             _keep(clusterer, model_path(models, dataset_name, recipe_name, seed), data, record)
     if watch.curve:
-        record["curve"] = watch.curve
+        record["curve"] = _thinned(watch.curve)
     return record
 
 
