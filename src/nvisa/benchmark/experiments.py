@@ -103,6 +103,7 @@ ROWS = (
     Row("GM-GAN", "gm_gan/default", "gm_gan/vectors", paper="GM-GAN"),
     Row("GMVAE", "gmvae/bernoulli", "gmvae/default", paper="GMVAE"),
     Row("VaDE", "vade/bernoulli", "vade/features", paper="VaDE"),
+    Row("VaDE, UMAP start", "vade/umap", "vade/umap_features", paper="VaDE"),
     Row("LTVAE-GMM", "ltvae_gmm/bernoulli", "ltvae_gmm/features", paper="LTVAE-GMM"),
     Row("LTVAE-full", "ltvae_full/bernoulli", "ltvae_full/features", paper="LTVAE-full"),
     Row("NVISA, bound alone, random start", "bound_alone/random", paper="NVISA(avg±std)"),

@@ -107,6 +107,8 @@ def _pixels(**training: Any) -> dict[str, Any]:
     return {"likelihood": "bernoulli", "network": PIXEL_NETWORK, "training": Training(**training)}
 
 
+# At 2e-3 Adam's first steps cost more reconstruction and neighbour information than the next hundreds give back.
+VADE_PIXELS = _pixels(epochs=8, batch_size=128, learning_rate=Cosine(1e-3))
 LTVAE_PIXELS = _pixels(epochs=6) | {"n_init": 10}
 DEC_PIXELS = {
     "network": PIXEL_NETWORK,
@@ -171,7 +173,9 @@ RECIPES: dict[str, Recipe] = {
     "dec/pixels": Recipe("dec", DEC_PIXELS, start="ae_gmm/bernoulli"),
     "vade/default": Recipe("vade"),
     "vade/features": Recipe("vade", FROM_FEATURE_CODES, start="ae_gmm/features"),
-    "vade/bernoulli": Recipe("vade", _pixels(epochs=5), start="ae_gmm/bernoulli"),
+    "vade/bernoulli": Recipe("vade", VADE_PIXELS, start="ae_gmm/bernoulli"),
+    "vade/umap": Recipe("vade", VADE_PIXELS | {"init": "umap"}, start="ae_gmm/bernoulli"),
+    "vade/umap_features": Recipe("vade", FROM_FEATURE_CODES | {"init": "umap"}, start="ae_gmm/features"),
     # Squared error, as for real data in VaDE: a sharper p(x|z) outweighs the clusters (seen on development seed 100).
     "gmvae/default": Recipe("gmvae", {"likelihood": "gaussian_unit"}),
     # The paper's likelihood of MNIST, from the autoencoder that the others start from; the schedule is the class's.

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
-from nvisa.initialisation import codes_of, mixture, pretrain
-from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, stores
+from nvisa.initialisation import codes_of, distil, find_start, mixture, pretrain
+from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
-from nvisa.nets import Network, Rescale
+from nvisa.nets import Network, Rescale, moments
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -61,13 +61,13 @@ class Networks(Autoencoder):
         return terms, log_gamma
 
     def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
-        """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow.
+        """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow."""
+        found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init)
+        self.prior.load(found.weights_, found.means_, np.maximum(found.covariances_, LEAST_VARIANCE))
 
-        EM has full covariances, for a cluster's codes are correlated at first; the prior takes their diagonals.
-        """
-        found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init, covariance="full")
-        variances = np.diagonal(found.covariances_, axis1=1, axis2=2)
-        self.prior.load(found.weights_, found.means_, np.maximum(variances, LEAST_VARIANCE))
+    def start_from(self, codes: Array, proba: Array) -> None:
+        """The same with the moments of the codes under a given assignment."""
+        self.prior.load(proba.mean(0), *moments(self.begin(codes), proba))
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -88,6 +88,9 @@ class VaDE(CodingClusterer):
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
+    init
+        "gmm": that mixture, as in the paper; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last
+        two are loaded as moments of the codes and taught to p(y|z).
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training
@@ -97,6 +100,11 @@ class VaDE(CodingClusterer):
         Seed of everything; the global generators are never touched.
     verbose
         1 shows progress.
+
+    Attributes
+    ----------
+    start_score_ : float
+        Neighbour information of an initial assignment, in nats (NaN for ``init="gmm"``, which makes none).
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
@@ -109,6 +117,7 @@ class VaDE(CodingClusterer):
         likelihood: str = "gaussian_shared",
         std_floor: float = 0.1,
         n_init: int = 10,
+        init: Any = "gmm",
         pretraining: Any = None,
         network: Network | None = None,
         training: Training | None = None,
@@ -119,6 +128,7 @@ class VaDE(CodingClusterer):
         self.likelihood = likelihood
         self.std_floor = std_floor
         self.n_init = n_init
+        self.init = init
         self.pretraining = pretraining
         self.network = network
         self.training = training
@@ -129,6 +139,8 @@ class VaDE(CodingClusterer):
         super()._check(X)
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
+        if isinstance(self.init, str):
+            one_of("init", self.init, ("gmm", "umap"))
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
@@ -137,10 +149,28 @@ class VaDE(CodingClusterer):
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
         self.module_ = self._built(rescale, generator)
-        self.history_ = pretrain(self.module_, source, self.pretraining or Training(), generator, self._report)
-        self.module_.start(codes_of(self.module_, source, rng), self.n_init, rng)
+        self.history_: list[dict[str, Any]] = []
+        self._start(source, rng, generator)
         self.history_ += self._train(source, generator)
         self._number_by_size(X)
+
+    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
+        """Pretrain, and give the prior its first clusters."""
+        net = self.module_
+
+        def pretrained() -> None:
+            self.history_ += pretrain(net, source, self.pretraining or Training(), generator, self._report)
+
+        if isinstance(self.init, str) and self.init == "gmm":
+            self.start_score_ = float("nan")
+            pretrained()
+            net.start(codes_of(net, source, rng), self.n_init, rng)
+            return
+        start = find_start(net, source, self.init, self.n_clusters, rng, pretrained)
+        self.start_score_ = start.score
+        net.start_from(start.codes, start.proba)
+        taught = self._training.shortened(0.08)
+        self.history_ += distil(net.log_q_y, net, source, start, taught, generator, self._report)
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
         """Maximise L(x) per feature, in the networks and in pi, mu, sigma alike."""
