@@ -90,7 +90,7 @@ class VaDE(CodingClusterer):
         k-means starts of the mixture of the codes; the most likely gives the first prior.
     init
         "gmm": that mixture, as in the paper; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last
-        two are loaded as moments of the codes and taught to p(y|z).
+        two are loaded as moments of the codes and taught to p(y|z) beside the bound, for a quarter of the run.
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training
@@ -169,19 +169,31 @@ class VaDE(CodingClusterer):
         start = find_start(net, source, self.init, self.n_clusters, rng, pretrained)
         self.start_score_ = start.score
         net.start_from(start.codes, start.proba)
-        taught = self._training.shortened(0.08)
-        self.history_ += distil(net.log_q_y, net, source, start, taught, generator, self._report)
+        taught = self._training.shortened(0.25)
+        self.history_ += distil(
+            net.log_q_y,
+            net,
+            source,
+            start,
+            taught,
+            generator,
+            self._report,
+            also=lambda x: self._bound(x, generator).value,  # alone it moves the codes away from their decoder
+        )
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
         """Maximise L(x) per feature, in the networks and in pi, mu, sigma alike."""
-        net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
-            noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
-            terms, log_gamma = net.elbo(x, noise, self.std_floor)
-            return Objective.of_bound(terms, x.shape[1], log_gamma)
+            return self._bound(x, generator)
 
-        return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
+        return maximise(objective, self.module_, source, self._training, generator, on_epoch=self._report)
+
+    def _bound(self, x: Data, generator: torch.Generator) -> Objective:
+        """L(x) per feature, by one draw of z."""
+        noise = noise_like(x.new_empty(len(x), self.module_.latent_dim), generator)
+        terms, log_gamma = self.module_.elbo(x, noise, self.std_floor)
+        return Objective.of_bound(terms, x.shape[1], log_gamma)
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return self.module_.prior.log_p_z(z)
