@@ -193,7 +193,7 @@ def clustpy() -> None:
         "nvisa NVISA, M = 1": steps(ascent(X, n_samples=1, inference="nvil"), X),
         "nvisa NVISA, default": steps(ascent(X, n_samples=3, batch_norm=True, consistency=(VAT(),)), X),
     }
-    whole = tuple(programs)
+    by_epoch = tuple(programs)
     programs |= {f"{name} {n}": make(n) for name, make in runs.items() for n in (1, 6)}
     with flush_denormals():
         seconds = paired(programs, 3)
@@ -204,7 +204,7 @@ def clustpy() -> None:
     rows = [
         {"program": name, "GFLOP a step": work[name], "seconds an epoch of MNIST": [60_000 / len(X) * t for t in s],
          "ClustPy's VaDE takes times as long": ratios(seconds["ClustPy VaDE"], s)}
-        for name, s in seconds.items() if name in runs or name in whole
+        for name, s in seconds.items() if name in runs or name in by_epoch
     ]  # fmt: skip
     note = f"MLP 784-500-500-10, batch 256; {len(X)} rows, scaled to 60,000; denormals flushed."
     write("clustpy", rows, note)

@@ -58,6 +58,7 @@ def perceptron(x: Float[Tensor, "*B Z"], layers: list[torch.nn.Linear], leak: fl
 class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, leak: float, *parameters: Tensor) -> Tensor:
+        """``h_l = leaky_relu(W_l h_{l-1} + b_l)``, every ``h_l`` kept."""
         weights, biases = parameters[::2], parameters[1::2]
         outputs = [x]
         for weight, bias in zip(weights, biases, strict=True):
@@ -69,6 +70,7 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Layer by layer, for the rows that receive a gradient."""
         n_layers = len(ctx.saved_tensors) // 2
         activations, weights = ctx.saved_tensors[: n_layers + 1], ctx.saved_tensors[n_layers + 1 :]
         n, rows = len(gradient), _rows(gradient.abs().amax(1).sign_())
@@ -116,6 +118,7 @@ class _Quadratic(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, r: Tensor) -> Tensor:
+        """``(G h - 2 c) . h`` of every row of h."""
         c = product(r, weight.T)
         half_slope = product(h.flatten(0, 1), gram(weight, weight)).view_as(h).sub_(c)  # G is its own transpose
         ctx.save_for_backward(h, half_slope, weight, r)
@@ -124,6 +127,7 @@ class _Quadratic(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """In h, W and r, for the rows that receive a gradient."""
         h, half_slope, weight, r = ctx.saved_tensors
         rows, n = _rows(gradient.flatten()), len(r)
         g = gradient.flatten()[rows, None]
@@ -190,6 +194,7 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, h: Tensor, density: Density, slopes: Slopes, *parameters: Tensor) -> Tensor:
+        """``density(x, W h + b of every head)``, chunk by chunk."""
         flat, value, outputs = h.flatten(0, 1), h.new_empty(h.shape[0] * h.shape[1]), []
         for chunk in _chunks(len(flat)):
             owners = torch.arange(chunk.start, chunk.stop, device=x.device) % len(x)
@@ -202,6 +207,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """In h and the heads' parameters, for the rows that receive a gradient."""
         x, h, *saved = ctx.saved_tensors
         parameters, kept_outputs = saved[: ctx.n_parameters], saved[ctx.n_parameters :]
         g, flat = gradient.flatten(), h.flatten(0, 1)

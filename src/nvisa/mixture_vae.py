@@ -142,6 +142,10 @@ class FullPrior(MixturePrior):
         self.log_scale.copy_(tril.diagonal(dim1=-2, dim2=-1).log())
         self.below.copy_(tril)
 
+    def set_from(self, codes: Array, proba: Array) -> None:
+        """Give every ``p(z|y)`` the mean and the covariance of the codes [n Z] under responsibilities [n K]."""
+        self.set_covariances(moments(codes, proba)[0], covariances(codes, proba))
+
 
 def make_prior(n_clusters: int, network: Network) -> MixturePrior:
     """The p(z|y) that the network's settings ask for."""
@@ -230,11 +234,7 @@ class Densities(nn.Module):
     @torch.no_grad()
     def set_prior(self, codes: Array, proba: Array) -> None:
         """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
-        loc, variance = moments(codes, proba)
-        if isinstance(self.prior, FullPrior):
-            self.prior.set_covariances(loc, covariances(codes, proba))
-        else:
-            self.prior.set_moments(loc, variance)
+        self.prior.set_from(codes, proba)
 
     def load_codes(self, codes: Array, proba: Array) -> None:
         """Whiten the codes, then load ``p(z|y)`` with their moments."""

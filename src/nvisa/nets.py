@@ -223,6 +223,10 @@ class MixturePrior(nn.Module):
         self.loc.copy_(torch.from_numpy(loc))
         self.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
 
+    def set_from(self, codes: Array, proba: Array) -> None:
+        """Give every ``p(z|y)`` the moments of the codes [n Z] under the given responsibilities [n K]."""
+        self.set_moments(*moments(codes, proba))
+
 
 def _raw(scale: Tensor, std_floor: float) -> Tensor:
     """The argument of ``softplus(raw) + std_floor = scale``; softplus is at least 0.01."""

@@ -85,11 +85,13 @@ def linear(
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``x W^T + b``."""
         ctx.save_for_backward(x, weight)
         return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """``G W``, ``G^T x`` and the column sums of G, as far as they are wanted."""
         (x, weight), wanted = ctx.saved_tensors, ctx.needs_input_grad
         d_bias = gradient.sum(0) if wanted[2] else None
         if torch.is_grad_enabled():  # to be differentiated again

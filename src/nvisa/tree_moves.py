@@ -165,6 +165,7 @@ def introduced_states(structure: Structure) -> Iterator[Move]:
             def start(
                 model: Model, z: Tensor, latent: int = latent, state: int = state, dims: list[int] = dims
             ) -> Posteriors:
+                """Split the state where its members part."""
                 posteriors = list(model.posteriors)
                 posteriors[latent] = _cut(posteriors[latent], state, z[:, dims])
                 return posteriors
@@ -191,6 +192,7 @@ def deleted_states(structure: Structure) -> Iterator[Move]:
         for a, b in combinations(range(n), 2) if n > 2 else []:
 
             def start(model: Model, z: Tensor, latent: int = latent, a: int = a, b: int = b) -> Posteriors:
+                """Add the two states' posteriors."""
                 posteriors = list(model.posteriors)
                 merged = posteriors[latent].clone()
                 merged[:, a] += merged[:, b]
@@ -215,6 +217,7 @@ def introduced_nodes(structure: Structure) -> Iterator[Move]:
             joined = Structure.joined([*states, n], [*edges, (latent, new)], homes)[0]
 
             def start(model: Model, z: Tensor, latent: int = latent, pair: tuple[Item, ...] = pair) -> Posteriors:
+                """What the new latent's children say of it."""
                 return [*model.posteriors, _seen_from(model, z, latent, pair)]
 
             yield Move("NI", f"{_names(latent)} from {_names(*pair)}", joined, start, pair, new)

@@ -105,6 +105,7 @@ def _by_recipe(recipe: str, slides: Callable[[str], str]) -> Callable[[Records],
     """A table with a row for each data set that has records of the recipe."""
 
     def table(records: Records) -> Grid:
+        """The grid of these records."""
         cells = {name: _of(records, recipe, name) for name in ("digits", *IMAGES, *FEATURES)}
         return Grid(HEAD, tuple(_row(mine, slides(name)) for name, mine in cells.items() if mine))
 
@@ -128,6 +129,7 @@ def _overview(datasets: Sequence[str], *, beside: bool) -> Callable[[Records], G
     """Accuracy on test: rows times data sets, the number of seeds in brackets, ``beside`` the slides' cells."""
 
     def table(records: Records) -> Grid:
+        """The grid of these records."""
         head, rows = ["method"], []
         for name in datasets:
             head += [name, f"{name}, slides"] if beside else [name]
@@ -149,6 +151,7 @@ def _details(dataset: str) -> Callable[[Records], Grid]:
     head = ("method", "test accuracy %", "best", "train accuracy %", "purity %", "NMI %", "ARI %", "seeds")
 
     def table(records: Records) -> Grid:
+        """The grid of these records."""
         rows = []
         for row in ROWS:
             if mine := _of(records, row.recipe(dataset), dataset):
@@ -184,6 +187,7 @@ def _ablation(budget: str, dataset: str) -> Callable[[Records], Grid]:
     slides = {(inference, method): accuracy for inference, method, accuracy in paper.ABLATION}
 
     def table(records: Records) -> Grid:
+        """The grid of these records."""
         rows = []
         for name, labels in ABLATION_ROWS.items():
             if mine := _of(records, f"{budget}/{name}", dataset):

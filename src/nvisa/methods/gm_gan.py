@@ -355,6 +355,7 @@ class GMGAN(SamplingClusterer):
         net, training = self.module_, self.recognition or self._training.shortened(0.25)
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            """``log q(y|x)`` and the error of z on rows made now; the batch itself is not looked at."""
             net.maker.eval()  # a callback may have set it to train
             with torch.no_grad():
                 y, z, made = net.maker.draw(len(x), generator)

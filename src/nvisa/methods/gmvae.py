@@ -245,6 +245,7 @@ class GMVAE(GenerativeClusterer):
         net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            """L(x) of a batch, by M draws of z and w."""
             shape = (self.n_samples, len(x))
             noise_z = noise_like(x.new_empty(*shape, net.latent_dim), generator)
             noise_w = noise_like(x.new_empty(*shape, self.noise_dim), generator)

@@ -359,6 +359,7 @@ class NVISA(GenerativeClusterer):
         )  # fmt: skip
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+            """The fit's, less the drift of q(y|x) from what it was before the call."""
             net.trunk.eval()  # a chunk's mean and deviation are not the data's
             step = ascent(x, rows, fraction)
             assert step.log_q_y is not None
@@ -367,9 +368,8 @@ class NVISA(GenerativeClusterer):
 
         once = replace(self._training, epochs=1, learning_rate=Constant(0.1 * self._training.rate(0.0)))
         with checkpointing(None, {}, RandomState()):
-            self.history_ += maximise(
-                objective, net, source, once, generator, stage="partial_fit", on_epoch=self._report
-            )
+            told = self._report
+            self.history_ += maximise(objective, net, source, once, generator, stage="partial_fit", on_epoch=told)
         self.n_iter_ = len(self.history_)
         self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
         return self

@@ -170,16 +170,11 @@ class VaDE(CodingClusterer):
         self.start_score_ = start.score
         net.start_from(start.codes, start.proba)
         taught = self._training.shortened(0.25)
+        # Beside the bound: alone it moves the codes away from their decoder.
         self.history_ += distil(
-            net.log_q_y,
-            net,
-            source,
-            start,
-            taught,
-            generator,
-            self._report,
-            also=lambda x: self._bound(x, generator).value,  # alone it moves the codes away from their decoder
-        )
+            net.log_q_y, net, source, start, taught, generator, self._report,
+            also=lambda x: self._bound(x, generator).value,
+        )  # fmt: skip
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
         """Maximise L(x) per feature, in the networks and in pi, mu, sigma alike."""
