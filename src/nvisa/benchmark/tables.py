@@ -234,6 +234,7 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "vae_gmm": _by_recipe("vae_gmm/bernoulli", _published("VAE+GMM")),
     "dec": _by_recipe("dec/pixels", _published("DEC")),
     "vade": _by_recipe("vade/bernoulli", _published("VaDE")),
+    "vade_long": _by_recipe("vade/long", _published("VaDE")),
     "vade_umap": _by_recipe("vade/umap", _published("VaDE")),
     "gm_gan": _by_recipe("gm_gan/default", _published("GM-GAN")),
     "gm_gan_information": _by_recipe("gm_gan/information", _published("GM-GAN")),
