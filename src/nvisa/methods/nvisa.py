@@ -197,7 +197,7 @@ class NVISA(GenerativeClusterer):
         Restarts, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbour information is
         kept. No label is used.
     network, training
-        Sizes, and schedule of the optimisation; None: ``Network()`` and ``Training()``.
+        Sizes, and schedule of the optimisation; None: ``Network()`` and ``Training(steps=4000)``.
     random_state
         Seed of everything; the global generators are never touched.
     verbose
@@ -214,6 +214,8 @@ class NVISA(GenerativeClusterer):
     restarts_ : list of dict
         Seed and score of every restart.
     """
+
+    DEFAULT_TRAINING = Training(steps=4000)  # at 2,500 the bound and the information still rose (docs/methods/nvisa.md)
 
     @stores
     def __init__(
