@@ -63,7 +63,7 @@ SETTLED = BOUND_ALONE | {
 }
 SHORT = {
     "likelihood": "gaussian_shared",
-    "training": Training(steps=5000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
+    "training": Training(steps=2500, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
 }
 
 # Table 2: the rows of the slides' ablation, and NVISA* from AE + GMM. What a row says, and nothing else, differs.
