@@ -215,7 +215,7 @@ class NVISA(GenerativeClusterer):
         Seed and score of every restart.
     """
 
-    DEFAULT_TRAINING = Training(steps=4000)  # at 2,500 the bound and the information still rose (docs/methods/nvisa.md)
+    DEFAULT_TRAINING = Training(steps=4000)  # At 2,500 the bound and the information still rose (docs/methods/nvisa.md)
 
     @stores
     def __init__(
@@ -360,7 +360,7 @@ class NVISA(GenerativeClusterer):
             generator, RunningMoments(),
         )  # fmt: skip
 
-        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        def held(x: Data, rows: np.ndarray, fraction: float) -> Objective:
             """The fit's, less the drift of q(y|x) from what it was before the call."""
             net.trunk.eval()  # a chunk's mean and deviation are not the data's
             step = ascent(x, rows, fraction)
@@ -370,8 +370,7 @@ class NVISA(GenerativeClusterer):
 
         once = replace(self._training, epochs=1, learning_rate=Constant(0.1 * self._training.rate(0.0)))
         with checkpointing(None, {}, RandomState()):
-            told = self._report
-            self.history_ += maximise(objective, net, source, once, generator, stage="partial_fit", on_epoch=told)
+            self.history_ += maximise(held, net, source, once, generator, stage="partial_fit", on_epoch=self._report)
         self.n_iter_ = len(self.history_)
         self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
         return self
