@@ -134,7 +134,9 @@ def test_an_experiments_jobs():
     assert len(set(jobs)) == len(jobs)
     assert Job("vade/features", "cifar10_effnet_lite2", 0) in EXPERIMENTS["features"].jobs(["vade"])
     assert {job.recipe for job in table1.jobs(["nvisa"], ["mnist"], [7])} == {
-        "default", "pulled", "bound_alone/random", "bound_alone/gmm", "bound_alone/umap"}  # fmt: skip
+        "default", "bound_alone/random", "bound_alone/gmm", "bound_alone/umap"}  # fmt: skip
+    beyond = {job.recipe for job in EXPERIMENTS["beyond"].jobs()}
+    assert beyond == {"vat/default", "default", "pulled", "augment", "vat_augment"}
     with pytest.raises(ValueError, match="no such"):
         table1.jobs(["no such"])
 

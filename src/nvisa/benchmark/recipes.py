@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nvisa.benchmark.controls import CONTROLS
-from nvisa.consistency import VAT
+from nvisa.consistency import VAT, Augment
 from nvisa.methods import METHODS
 from nvisa.methods.nvisa import StdFloor
 from nvisa.nets import Network
@@ -163,6 +163,10 @@ RECIPES: dict[str, Recipe] = {
     "bound_alone/umap_features": Recipe("nvisa", SETTLED | SHORT | {"init": "umap"}, curve=True),
     # The gradient of the sum: the bound moves q(y|x) too.
     "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
+    # Self-supervision by small affine maps of the images, in place of adversarial displacements and beside them; the
+    # information term then counts once.
+    "augment": Recipe("nvisa", {"consistency": Augment()}, curve=True),
+    "vat_augment": Recipe("nvisa", {"consistency": (VAT(), Augment(information=0.0))}, curve=True),
     # For the study of the label-free score: short fits that differ only in luck.
     "selection": Recipe("nvisa", {"init": "random", "training": Training(steps=300)}),
     "no_annealing": Recipe("nvisa", {"std_floor": StdFloor(Constant(0.0), Constant(0.0))}),

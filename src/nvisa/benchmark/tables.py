@@ -19,7 +19,7 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from nvisa.benchmark import paper
-from nvisa.benchmark.experiments import FEATURES, IMAGES, ROWS, SLIDES, Row
+from nvisa.benchmark.experiments import BEYOND, FEATURES, IMAGES, ROWS, SLIDES, Row
 from nvisa.benchmark.grid import Grid, markdown
 from nvisa.benchmark.run import RECORDS
 
@@ -125,7 +125,9 @@ def slides_cell(row: Row, dataset: str) -> str:
     return paper.TABLE[row.paper][paper.DATASETS.index(name)]
 
 
-def _overview(datasets: Sequence[str], *, beside: bool) -> Callable[[Records], Grid]:
+def _overview(
+    datasets: Sequence[str], rows_of_table: Sequence[Row] = ROWS, *, beside: bool = False
+) -> Callable[[Records], Grid]:
     """Accuracy on test: rows times data sets, the number of seeds in brackets, ``beside`` the slides' cells."""
 
     def table(records: Records) -> Grid:
@@ -133,7 +135,7 @@ def _overview(datasets: Sequence[str], *, beside: bool) -> Callable[[Records], G
         head, rows = ["method"], []
         for name in datasets:
             head += [name, f"{name}, slides"] if beside else [name]
-        for row in ROWS:
+        for row in rows_of_table:
             cells = []
             for name in datasets:
                 mine = _of(records, row.recipe(name), name)
@@ -242,7 +244,8 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "ltvae_gmm": _by_recipe("ltvae_gmm/bernoulli", _published("LTVAE-GMM")),
     "ltvae_full": _by_recipe("ltvae_full/bernoulli", _published("LTVAE-full")),
     "table1": _overview(IMAGES, beside=True),
-    "features": _overview(FEATURES, beside=False),
+    "beyond": _overview(IMAGES, BEYOND),
+    "features": _overview(FEATURES),
     "resnet50": _overview(SLIDES, beside=True),
     **{name: _details(name) for name in (*IMAGES, *FEATURES)},
     "ablation": _ablation("ablation", "digits"),
