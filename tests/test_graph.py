@@ -1,6 +1,7 @@
 """Radii against all pairs; the information of neighbours, its merges and its moves, against brute force."""
 
 import math
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from nvisa.graph import (
     _distances,
-    _merge_gains,
+    _merges,
     intrinsic_dimension,
+    joint_of_labels,
     merge_by_information,
     mutual_information,
     neighbour_information,
@@ -194,17 +196,45 @@ def test_merging_two_groups_or_cutting_one_costs_information(random, blocks):
 # ---- merging ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [2, 3, 6])
-def test_merge_gains_are_the_information_after_less_the_information_before(random, k):
-    joint = symmetric_joint(random, k)
-    gains = _merge_gains(joint)
-    before = information_oracle(joint)
-    for a, b in combinations(range(k), 2):
-        expected = information_oracle(merged(joint, a, b)) - before
-        assert gains[a, b] == pytest.approx(expected, abs=1e-12)
-        assert gains[b, a] == pytest.approx(expected, abs=1e-12)
-        assert gains[a, b] <= 1e-12  # merging never gains information
-    assert (np.diag(gains) == -np.inf).all()
+def sparse_joint(random, k):
+    """A symmetric joint distribution in which most pairs of clusters are no neighbours."""
+    p = random.rand(k, k) * (random.rand(k, k) < 0.3) + np.diag(random.rand(k))
+    return (p + p.T) / (2 * p.sum())
+
+
+@pytest.mark.parametrize("make", [symmetric_joint, sparse_joint])
+@pytest.mark.parametrize("k", [2, 3, 6, 12])
+def test_every_merge_is_the_cheapest_and_changes_the_information_by_what_it_says(random, k, make):
+    joint = current = make(random, k)
+    alive = list(range(k))
+    for a, b, change in _merges(joint):
+        i, j = alive.index(a), alive.index(b)
+        before = information_oracle(current)
+        changes = {
+            pair: information_oracle(merged(current, *pair)) - before for pair in combinations(range(len(alive)), 2)
+        }
+        assert change == pytest.approx(changes[i, j], abs=1e-12)
+        assert change == pytest.approx(max(changes.values()), abs=1e-12)
+        assert change <= 1e-12  # merging never gains information
+        current = np.delete(np.delete(merged(current, i, j), j, 0), j, 1)
+        alive.remove(b)
+    assert len(alive) == 1
+
+
+def test_a_thousand_micro_clusters_merge_in_the_memory_of_their_joint(random):
+    """A hundred clusters have them; all pairs times all columns would be eight gigabytes."""
+    k = 300
+    joint = sparse_joint(random, k)
+    tracemalloc.start()
+    merge_by_information(joint, 100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * joint.nbytes  # all pairs times all columns: 300
+
+
+def test_the_joint_of_labels_is_that_of_their_one_hot_rows(random):
+    labels, rows = random.randint(4, size=9), np.array([random.permutation(9)[:2] for _ in range(9)])
+    np.testing.assert_array_equal(joint_of_labels(labels, rows, 5), neighbour_joint(np.eye(5)[labels], rows))
 
 
 def test_merging_takes_the_cheapest_pair_each_time(random):

@@ -24,10 +24,10 @@ from torch import nn
 
 from nvisa.autoencoders import adopt
 from nvisa.graph import (
+    joint_of_labels,
     merge_by_information,
     nearest,
     neighbour_information,
-    neighbour_joint,
     refine_by_information,
 )
 from nvisa.mapped import take
@@ -179,7 +179,7 @@ def merged_microclusters(
     for fineness in per_cluster:
         n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
         micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
-        group = merge_by_information(neighbour_joint(np.eye(n_micro)[micro], graph), n_clusters)
+        group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
         labels = refine_by_information(group[micro], graph, n_clusters)
         proba = np.eye(n_clusters, dtype=np.float32)[labels]
         score = neighbour_information(proba, graph)

@@ -11,7 +11,7 @@ from nvisa.commands.results import command
 from nvisa.commands.rows import Reading, read_rows
 from nvisa.commands.understanding import understand
 from nvisa.datasets import DataError
-from nvisa.graph import information_curve, neighbour_joint, neighbours, separation
+from nvisa.graph import information_curve, joint_of_labels, neighbours, separation
 from nvisa.initialisation import principal_components, subset
 from nvisa.scaling import make_rescale
 
@@ -60,7 +60,7 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> np.ndarray:
     points = principal_components(x, rng)
     graph = neighbours(points, N_NEIGHBOURS)
     cuts = (KMeans(n_micro, n_init=1, random_state=rng).fit(points).labels_ for _ in range(N_CUTS))
-    return np.mean([information_curve(neighbour_joint(np.eye(n_micro)[cut], graph)) for cut in cuts], axis=0)
+    return np.mean([information_curve(joint_of_labels(cut, graph, n_micro)) for cut in cuts], axis=0)
 
 
 def choose_k_text(result: Result) -> str:
