@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.random import RandomState
@@ -132,6 +133,7 @@ def tsne(records: Sequence[Record], folder: Path, models: Path, data_home: str |
 def time(records: Sequence[Record], folder: Path, models: Path, data_home: str | None) -> None:
     """Accuracy against seconds: every method on MNIST, the mean over its seeds, and the curves that were kept."""
     figure, (axes,) = axes_of(8.0, 5.0)
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))  # there are more than ten rows
     for row in ROWS:
         mine = [r for r in records if (r["recipe"], r["dataset"]) == (row.recipe("mnist"), "mnist")]
         ended = [record for record in mine if record["status"] == "ok"]
