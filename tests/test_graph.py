@@ -221,8 +221,8 @@ def test_every_merge_is_the_cheapest_and_changes_the_information_by_what_it_says
     assert len(alive) == 1
 
 
-def test_a_thousand_micro_clusters_merge_in_the_memory_of_their_joint(random):
-    """A hundred clusters have them; all pairs times all columns would be eight gigabytes."""
+def test_micro_clusters_merge_in_the_memory_of_their_joint(random):
+    """A hundred clusters have a thousand of them: all pairs times all columns would be eight gigabytes."""
     k = 300
     joint = sparse_joint(random, k)
     tracemalloc.start()

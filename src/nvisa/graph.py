@@ -169,7 +169,7 @@ def _add_shared(shared: Array, column: Array, rows: Rows, sign: float = 1.0) -> 
 def _merges(joint: Array) -> Iterator[tuple[int, int, float]]:
     """Merge clusters, each time the pair that loses least information: a, b (into a < b) and the change in nats.
 
-    ``shared[a, b] = sum_c interaction(P[a, c], P[b, c])`` counts the neighbours that a and b have in common. A merge
+    ``shared[a, b] = sum_c interaction(P[a, c], P[b, c])`` runs over the neighbours that a and b have in common. A merge
     changes it, and the gains, among the neighbours of the pair alone, so that a thousand micro-clusters, of which
     each has a few dozen neighbours, merge in seconds and in the memory of their joint distribution.
     """
@@ -190,9 +190,9 @@ def _merges(joint: Array) -> Iterator[tuple[int, int, float]]:
         near = np.flatnonzero(joint[a])
         shared[a] = shared[:, a] = _interaction(joint[a, near], joint[:, near]).sum(1)
         everyone = everyone[everyone != b]
-        for rows, columns in ((touched[touched != b],) * 2, (np.array([a]), everyone)):
-            gains[np.ix_(rows, columns)] = _merge_gains(joint, shared, rows, columns)
-        gains[everyone, a] = gains[a, everyone]
+        others = touched[(touched != a) & (touched != b)]
+        gains[np.ix_(others, others)] = _merge_gains(joint, shared, others, others)
+        gains[a, everyone] = gains[everyone, a] = _merge_gains(joint, shared, np.array([a]), everyone)[0]
         gains[b] = gains[:, b] = -np.inf
 
 
