@@ -16,8 +16,8 @@ from nvisa.benchmark.run import record_path
 from nvisa.datasets import DataError
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
-from nvisa.mixtures import FullMixture, Mixture
-from nvisa.nets import Network, Rescale
+from nvisa.mixtures import FullMixture, Mixture, common_axes
+from nvisa.nets import Network, Rescale, moments
 from nvisa.training import Source, Training, maximise
 from oracles import (
     TIGHT,
@@ -228,21 +228,54 @@ def test_the_density_has_mass_one_in_the_user_s_units(rng, networks, kind, likel
         assert float(fitted._log_p_x(x).exp().sum()) * cell == pytest.approx(1, abs=1e-6)
 
 
-def test_vade_starts_from_the_mixture_of_the_whitened_codes_and_reconstructs_as_before(rng):
-    net, x = vade_networks(rng), some_x(rng, n=60)
-    before, codes = net.reconstruct(net.code(x)), net.code(x).detach().numpy()
-    net.start(codes, 2, np.random.RandomState(0))
-    z, scale = net.encoder.q_z(x)
-    assert_close(net.reconstruct(z), before, **TIGHT)
+def rotated_clusters(rng, n=3000):
+    """Clusters that are diagonal in one basis only, and in which they were drawn."""
+    basis, which = normal(rng, Z, Z) + 2 * torch.eye(Z), torch.randint(K, (n,), generator=rng)
+    u = 3 * normal(rng, K, Z)[which] + normal(rng, K, Z).exp()[which] * normal(rng, n, Z)
+    return u @ basis.T, torch.nn.functional.one_hot(which, K).double(), basis
+
+
+def test_common_axes_recover_the_basis_in_which_clusters_were_drawn(rng):
+    basis, variances, weights = normal(rng, Z, Z) + 2 * torch.eye(Z), normal(rng, K, Z).exp(), normal(rng, K).softmax(0)
+    within = torch.einsum("ij,kj,lj->kil", basis, variances, basis)
+    axes = torch.from_numpy(common_axes(weights.numpy(), within.numpy()))
+    found = axes @ basis  # one number a row: the axes, in some order and scale
+    assert_close(
+        (found.abs() / found.abs().amax(1, keepdim=True)).sum(), torch.tensor(float(Z)).double(), atol=1e-4, rtol=0
+    )
+    turned = torch.einsum("ij,kjl,ml->kim", axes, within, axes)
+    gap = turned.diagonal(dim1=1, dim2=2).log().sum(1) - torch.logdet(turned)
+    assert_close(gap, torch.zeros(K).double(), atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_vade_starts_where_its_diagonal_prior_fits_best_and_reconstructs_as_before(rng):
+    net, (codes, proba, _) = vade_networks(rng), rotated_clusters(rng)
+    whitened = vade_networks(rng)
+    w, b = net.encoder.z_loc.weight.clone(), net.encoder.z_loc.bias.clone()
+    h = normal(rng, 20, w.shape[1])
+    before = net.decoder(h @ w.T + b)
+    net.start_from(codes.numpy(), proba.numpy())
+    assert_close(net.decoder(net.encoder.z_loc(h)), before, **TIGHT)
+    scale = net.encoder.q_z_from(h)[1]
+    assert_close(scale, torch.full_like(scale, START_SCALE + 1e-4), **TIGHT)
+    # The same codes, as the encoder makes them now: unit deviation, and densities above those of the whitened axes.
+    turn = net.encoder.z_loc.weight @ torch.linalg.pinv(w)
+    z = (codes - b) @ turn.T + net.encoder.z_loc.bias
     assert_close(z.mean(0), torch.zeros(Z).double(), **TIGHT)
     assert_close(z.std(0, correction=0), torch.ones(Z).double(), **TIGHT)
-    assert_close(scale, torch.full_like(scale, START_SCALE + 1e-4), **TIGHT)
-    z = z.detach()
-    judge = GaussianMixture(K, covariance_type="diag", n_init=2, random_state=1).fit(z.numpy())
-    assert float(net.prior.log_p_z(z).detach().mean()) > judge.score(z.numpy()) - 1e-3
+    white = torch.from_numpy(whitened.begin(codes.numpy()))
+    whitened.prior.load(proba.numpy().mean(0), *moments(white.numpy(), proba.numpy()))
+    change = torch.linalg.slogdet(turn * codes.std(0, correction=0))[1]
+    here, there = net.prior.log_p_z(z).mean() + change, whitened.prior.log_p_z(white).mean()
+    best = GaussianMixture(K, covariance_type="full", means_init=whitened.prior.loc.numpy(), random_state=0).fit(
+        white.numpy()
+    )
+    assert float(here) > float(there) + 0.1
+    assert float(here) == pytest.approx(best.score(white.numpy()), abs=0.02)
 
 
-def test_vade_starts_from_an_assignment_with_one_m_step_of_the_whitened_codes(rng):
+def test_vade_starts_from_an_assignment_with_one_m_step_of_its_codes(rng):
     net, x, proba = vade_networks(rng), some_x(rng, n=60), normal(rng, 60, K).softmax(1)
     net.start_from(net.code(x).detach().numpy(), proba.numpy())
     z, share = net.code(x).detach(), proba / proba.sum(0)
@@ -251,6 +284,18 @@ def test_vade_starts_from_an_assignment_with_one_m_step_of_the_whitened_codes(rn
     found = net.prior.log_weights.exp(), net.prior.loc, net.prior.scale**2
     for mine, expected in zip(found, (proba.mean(0), mean, spread), strict=True):
         assert_close(mine.detach(), expected, **TIGHT)
+
+
+def test_vade_starts_from_em_with_full_covariances(rng):
+    net, codes = vade_networks(rng), rotated_clusters(rng)[0]
+    net.start(codes.numpy(), 5, np.random.RandomState(0))
+    judge = GaussianMixture(K, n_init=5, random_state=1).fit(codes.numpy())
+    assert_close(
+        net.prior.log_weights.exp().sort().values.detach(),
+        torch.from_numpy(judge.weights_).sort().values,
+        atol=0.01,
+        rtol=0,
+    )
 
 
 def test_vade_takes_the_clusters_of_a_fitted_clusterer():

@@ -141,6 +141,12 @@ def test_an_experiments_jobs():
         table1.jobs(["no such"])
 
 
+def test_the_command_line_knows_every_experiment(capsys, tmp_path):
+    for name in EXPERIMENTS:
+        assert main(["bench", name, "--plan", "--records", str(tmp_path)]) == 0
+        assert "runs are missing" in capsys.readouterr().out
+
+
 def test_what_is_there_is_not_made_again_unless_by_another_version(tmp_path):
     jobs = [Job("default", "digits", seed) for seed in range(3)]
     run.write(run.record_path(tmp_path, "digits", "default", 0), record())

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import nn
 from torch.distributions import MultivariateNormal
 
 from nvisa.distributions import log_normal, noise_like, responsibilities
 from nvisa.shapes import Float, Int, LogClusters, Tensor
 
-__all__ = ["FullMixture", "Mixture", "mixture_of_codes"]
+__all__ = ["FullMixture", "Mixture", "common_axes", "mixture_of_codes"]
 
 Array = NDArray[np.floating]
 
@@ -130,3 +131,27 @@ def mixture_of_codes(n_clusters: int, latent_dim: int, covariance: str) -> Mixtu
     if covariance == "full":
         return FullMixture(n_clusters, latent_dim)
     return Mixture(n_clusters, latent_dim, trained=False)
+
+
+def common_axes(weights: Array, covariances: Array) -> Array:
+    """Axes ``A`` [Z Z] in which clusters of weights [K] and covariances [K Z Z] come nearest to diagonal ones.
+
+    ``A = argmax_A log |det A| - 1/2 sum_k w_k sum_i log (A S_k A^T)_ii``: the likelihood of ``z`` when ``A z`` has a
+    mixture with diagonal covariances. What it lacks to full covariances is the mean divergence of a cluster from its
+    diagonal one. No scaling of the rows of ``A`` changes it.
+
+    Source: Pham, "Joint approximate diagonalization of positive definite Hermitian matrices", SIAM J. Matrix Anal.
+    Appl. 2001; Gales, "Semi-tied covariance matrices for hidden Markov models", IEEE Trans. Speech Audio Process. 1999.
+    """
+    share, within = np.asarray(weights, np.float64), np.asarray(covariances, np.float64)
+    n = within.shape[1]
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        axes = flat.reshape(n, n)
+        turned = axes @ within  # [K Z Z]
+        variance = np.einsum("kij,ij->ki", turned, axes)
+        gradient = np.einsum("k,kij->ij", share, turned / variance[..., None]) - np.linalg.inv(axes).T
+        return 0.5 * float(share @ np.log(variance).sum(1)) - np.linalg.slogdet(axes)[1], gradient.ravel()
+
+    exact = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-8}
+    return minimize(loss, np.eye(n).ravel(), jac=True, method="L-BFGS-B", options=exact).x.reshape(n, n)

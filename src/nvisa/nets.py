@@ -37,6 +37,7 @@ __all__ = [
     "initialise",
     "mlp",
     "moments",
+    "turn",
     "whiten",
 ]
 
@@ -143,6 +144,15 @@ def whiten(last: nn.Linear, first: nn.Linear, codes: Array) -> None:
     first.weight.mul_(scale)
     last.bias.sub_(shift).div_(scale)
     last.weight.div_(scale[:, None])
+
+
+@torch.no_grad()
+def turn(last: nn.Linear, first: nn.Linear, axes: Array) -> None:
+    """Let ``last`` make and ``first`` read ``axes @ z`` in place of ``z``; what follows is unchanged."""
+    new, old = (torch.from_numpy(a).to(first.weight) for a in (axes, np.linalg.inv(axes)))
+    first.weight.copy_(first.weight @ old)
+    last.bias.copy_(new @ last.bias)
+    last.weight.copy_(new @ last.weight)
 
 
 def moments(codes: Array, proba: Array) -> tuple[Array, Array]:

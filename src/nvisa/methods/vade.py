@@ -33,8 +33,6 @@ from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["Networks", "VaDE"]
 
-LEAST_VARIANCE = 1e-3  # of a cluster at the start, in variances of the codes
-
 
 class Networks(Autoencoder):
     """q(z|x), p(x|z), and the mixture prior."""
@@ -61,13 +59,16 @@ class Networks(Autoencoder):
         return terms, log_gamma
 
     def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
-        """Whiten the codes, load the mixture that EM finds there, and let q(z|x) start narrow."""
-        found = mixture(self.begin(codes), len(self.prior.logits), rng, n_init=n_init)
-        self.prior.load(found.weights_, found.means_, np.maximum(found.covariances_, LEAST_VARIANCE))
+        """:meth:`start_from` the clusters of the codes that EM with full covariances finds."""
+        found = mixture(codes, len(self.prior.logits), rng, n_init=n_init, covariance="full")
+        self.start_from(codes, found.predict_proba(codes))
 
     def start_from(self, codes: Array, proba: Array) -> None:
-        """The same with the moments of the codes under a given assignment."""
-        self.prior.load(proba.mean(0), *moments(self.begin(codes), proba))
+        """Whiten and turn the codes, load their moments, and let q(z|x) start narrow.
+
+        The axes are those in which the clusters come nearest to what p(z|y) can be, diagonal ones.
+        """
+        self.prior.load(proba.mean(0), *moments(self.begin(codes, proba), proba))
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -89,7 +90,7 @@ class VaDE(CodingClusterer):
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
     init
-        "gmm": that mixture, as in the paper; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last
+        "gmm": that mixture; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last
         two are loaded as moments of the codes and taught to p(y|z) beside the bound, for a quarter of the run.
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
