@@ -125,8 +125,11 @@ class Networks(Autoencoder):
         return terms, log_mean_exp(log_q_y)
 
     def start(self, codes: Array, proba: Array) -> None:
-        """Whiten the codes, load their moments under the responsibilities, and let q(z|x) start narrow."""
-        self.prior.load(*moments(self.begin(codes), proba), START_GAIN)
+        """Whiten and turn the codes, load their moments under the responsibilities, and let q(z|x) start narrow.
+
+        The axes are those in which the clusters come nearest to what p(z|w, y) can be, diagonal ones.
+        """
+        self.prior.load(*moments(self.begin(codes, proba), proba), START_GAIN)
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
