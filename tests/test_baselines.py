@@ -17,7 +17,7 @@ from nvisa.datasets import DataError
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
 from nvisa.mixtures import FullMixture, Mixture, common_axes
-from nvisa.nets import Network, Rescale, moments
+from nvisa.nets import Network, Rescale, covariances, moments
 from nvisa.training import Source, Training, maximise
 from oracles import (
     TIGHT,
@@ -233,6 +233,12 @@ def rotated_clusters(rng, n=3000):
     basis, which = normal(rng, Z, Z) + 2 * torch.eye(Z), torch.randint(K, (n,), generator=rng)
     u = 3 * normal(rng, K, Z)[which] + normal(rng, K, Z).exp()[which] * normal(rng, n, Z)
     return u @ basis.T, torch.nn.functional.one_hot(which, K).double(), basis
+
+
+def test_covariances_are_those_of_the_rows_by_responsibility(rng):
+    codes, weights = normal(rng, 50, Z).numpy(), normal(rng, 50, K).softmax(1).numpy()
+    expected = [np.cov(codes.T, aweights=w, ddof=0) + 1e-3 * np.eye(Z) for w in weights.T]
+    np.testing.assert_allclose(covariances(codes, weights), expected, rtol=1e-10)
 
 
 def test_common_axes_recover_the_basis_in_which_clusters_were_drawn(rng):

@@ -164,9 +164,10 @@ def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
 
 def covariances(codes: Array, proba: Array) -> Array:
     """Covariances [K Z Z] of the codes [n Z] under responsibilities [n K]; each variance is 1e-3 above the codes'."""
-    weights = proba / np.maximum(proba.sum(0), 1e-6)
-    errors = (codes - (weights.T @ codes)[:, None]) * np.sqrt(weights.T)[..., None]  # [K n Z]
-    return errors.transpose(0, 2, 1) @ errors + 1e-3 * np.eye(codes.shape[1])
+    weights, n = proba / np.maximum(proba.sum(0), 1e-6), codes.shape[1]
+    loc, squares = weights.T @ codes, codes[:, :, None] * codes[:, None]
+    second = (weights.T @ squares.reshape(-1, n * n)).reshape(-1, n, n)
+    return second - loc[:, :, None] * loc[:, None] + 1e-3 * np.eye(n)
 
 
 class Rescale(nn.Module):
