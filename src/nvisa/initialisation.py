@@ -198,11 +198,15 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
 def mixture(
     codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "diag"
 ) -> GaussianMixture:
-    """Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2)."""
+    """Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2).
+
+    EM runs until a step gains less than 1e-5 nats a row. At scikit-learn's 1e-3 it stops after ten steps on MNIST's
+    codes, and its clusters are still moving.
+    """
+    settings = {"n_init": n_init, "tol": 1e-5, "max_iter": 300, "reg_covar": 1e-6, "random_state": rng}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = GaussianMixture(n_clusters, covariance_type=covariance, n_init=n_init, reg_covar=1e-6, random_state=rng)
-        return model.fit(codes.astype(np.float64))
+        return GaussianMixture(n_clusters, covariance_type=covariance, **settings).fit(codes.astype(np.float64))
 
 
 def find_start(
