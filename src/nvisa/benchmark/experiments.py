@@ -135,7 +135,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "resnet50": Experiment(ROWS, SLIDES),
     "ablation": Experiment(_ablation("ablation", 5), ("digits",)),
     "ablation_short": Experiment(_ablation("ablation_short", 1), ("mnist",)),
-    "long": Experiment((Row("VaDE, 100 epochs", "vade/long", paper="VaDE", n_seeds=1),), ("mnist",)),
+    "long": Experiment((Row("VaDE, 50 epochs", "vade/long", paper="VaDE", n_seeds=1),), ("mnist",)),
     "digits": Experiment((WITH_CONSISTENCY,), ("digits",)),
     "selection": Experiment((Row("selection", "selection", n_seeds=12),), ("digits",)),
 }

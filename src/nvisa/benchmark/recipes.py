@@ -187,7 +187,7 @@ RECIPES: dict[str, Recipe] = {
     # The paper's schedule: 2e-3, times 0.9 every ten epochs.
     "vade/long": Recipe(
         "vade",
-        _pixels(epochs=100, batch_size=100, learning_rate=Geometric(2e-3, 2e-3 * 0.9**10)),
+        _pixels(epochs=50, batch_size=100, learning_rate=Geometric(2e-3, 2e-3 * 0.9**5)),
         curve=True,
         start="ae_gmm/bernoulli",
     ),
