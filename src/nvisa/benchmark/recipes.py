@@ -117,8 +117,8 @@ def _pixels(**training: Any) -> dict[str, Any]:
     return {"likelihood": "bernoulli", "network": PIXEL_NETWORK, "training": Training(**training)}
 
 
-# At 2e-3 Adam's first steps cost more reconstruction and neighbour information than the next hundreds give back.
-VADE_PIXELS = _pixels(epochs=8, batch_size=128, learning_rate=Cosine(1e-3))
+# The higher the rate, the more of the start's neighbour information Adam's first steps cost (docs/methods/vade.md).
+VADE_PIXELS = _pixels(epochs=8, batch_size=128, learning_rate=Cosine(3e-4))
 LTVAE_PIXELS = _pixels(epochs=6) | {"n_init": 10}
 DEC_PIXELS = {
     "network": PIXEL_NETWORK,
