@@ -147,7 +147,7 @@ def test_the_masked_share_is_checked(X):
 def test_dec_may_start_from_the_means_of_a_mixture(X, fitted):
     model = take("dec", fitted, init="mixture", n_init=20, tol=1.0).fit(X)  # whatever changed, it has converged at once
     codes = fitted.module_.code(torch.from_numpy(X).float()).detach().numpy()
-    judge = GaussianMixture(3, n_init=20, random_state=1).fit(codes)
+    judge = GaussianMixture(3, n_init=20, tol=1e-7, max_iter=1000, random_state=1).fit(codes)
     mine, its = model.module_.centroids.detach(), torch.from_numpy(judge.means_).float()
     assert_close(mine[mine[:, 0].argsort()], its[its[:, 0].argsort()], rtol=1e-2, atol=1e-2)
     with pytest.raises(ValueError, match="init must be one of 'kmeans', 'mixture', got 'umap'"):
