@@ -196,7 +196,7 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
 
 
 def mixture(
-    codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "diag"
+    codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "full"
 ) -> GaussianMixture:
     """Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2).
 
@@ -238,7 +238,7 @@ def find_start(
         proba, score = merged_microclusters(points, graph, n_clusters, rng)
         return Start(rows, proba, codes, score)
     if isinstance(init, str):
-        proba = mixture(codes, n_clusters, rng, covariance="full").predict_proba(codes)
+        proba = mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
         proba = init.predict_proba(take(source.X, rows))
     if proba.shape[1] != n_clusters:

@@ -147,6 +147,7 @@ def common_axes(weights: Array, covariances: Array) -> Array:
     n = within.shape[1]
 
     def loss(flat: Array) -> tuple[float, Array]:
+        """What the likelihood lacks, and its slope ``sum_k w_k D_k^-1 A S_k - A^-T``, ``D_k = diag(A S_k A^T)``."""
         axes = flat.reshape(n, n)
         turned = axes @ within  # [K Z Z]
         variance = np.einsum("kij,ij->ki", turned, axes)

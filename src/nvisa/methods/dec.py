@@ -212,7 +212,7 @@ class DEC(DeepClusterer):
         """What ``init`` says [K Z]."""
         if self.init == "kmeans":
             return centroids(codes, self.n_clusters, rng, n_init=self.n_init)
-        return mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance="full").means_
+        return mixture(codes, self.n_clusters, rng, n_init=self.n_init).means_
 
     def _log_q_y(self, x: Data) -> LogClusters:
         return self.module_.log_q_y(x)

@@ -60,7 +60,7 @@ class Networks(Autoencoder):
 
     def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
         """:meth:`start_from` the clusters of the codes that EM with full covariances finds."""
-        found = mixture(codes, len(self.prior.logits), rng, n_init=n_init, covariance="full")
+        found = mixture(codes, len(self.prior.logits), rng, n_init=n_init)
         self.start_from(codes, found.predict_proba(codes))
 
     def start_from(self, codes: Array, proba: Array) -> None:
@@ -90,8 +90,8 @@ class VaDE(CodingClusterer):
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
     init
-        "gmm": that mixture; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last
-        two are loaded as moments of the codes and taught to p(y|z) beside the bound, for a quarter of the run.
+        "gmm": that mixture; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last two
+        are also taught to p(y|z) beside the bound, for a quarter of the run.
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training
