@@ -206,6 +206,7 @@ def test_the_controls_find_separate_blobs():
     y = np.repeat([0, 1, 2], 50)
     for name in ("kmeans", "gmm"):
         assert accuracy(y, RECIPES[f"{name}/default"].build(3, 0).fit(X).predict(X)) == 1.0
+    assert [RECIPES[f"kmeans/{name}"].build(3, 0).n_init for name in ("default", "one_start")] == [10, 1]
     control = RECIPES["vat/default"].build(3, 0)
     assert (control.inference, control.init, control.consistency) == (None, "random", "vat")
 

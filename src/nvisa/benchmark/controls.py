@@ -18,9 +18,9 @@ from nvisa.methods.nvisa import NVISA
 __all__ = ["CONTROLS"]
 
 
-def kmeans(n_clusters: int, random_state: int) -> KMeans:
-    """k-means, the tightest of 10 starts."""
-    return KMeans(n_clusters, n_init=10, random_state=random_state)
+def kmeans(n_clusters: int, random_state: int, n_init: int = 10) -> KMeans:
+    """k-means, the tightest of ``n_init`` starts."""
+    return KMeans(n_clusters, n_init=n_init, random_state=random_state)
 
 
 def gmm(n_clusters: int, random_state: int) -> Pipeline:

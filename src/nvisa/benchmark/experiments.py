@@ -98,6 +98,7 @@ CONSISTENCY_ALONE = Row("consistency alone", "vat/default")
 WITH_CONSISTENCY = Row("NVISA with consistency", "default", n_seeds=5)
 ROWS = (
     Row("k-means", "kmeans/default"),
+    Row("k-means, one start", "kmeans/one_start", n_seeds=5),
     Row("GMM", "gmm/default"),
     Row("AE+GMM", "ae_gmm/bernoulli", "ae_gmm/features", paper="AE+GMM"),
     Row("VAE+GMM", "vae_gmm/bernoulli", "vae_gmm/features", paper="VAE+GMM"),

@@ -209,6 +209,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     # Controls: what the input alone gives, and what consistency alone gives.
     "kmeans/default": Recipe("kmeans"),
+    "kmeans/one_start": Recipe("kmeans", {"n_init": 1}),  # scikit-learn's default
     "gmm/default": Recipe("gmm"),
     "vat/default": Recipe("vat"),
     # For images of 28 x 28: minutes on one thread, where DCGAN's nets and epochs take hours (docs/methods/gm_gan.md).
