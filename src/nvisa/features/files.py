@@ -42,7 +42,7 @@ def extract(
     labels
         Further arrays of the file, such as ``y_train``.
     progress
-        Called as ``progress(split, images done, images in all)``.
+        Called as ``progress(split, images done, images in all)`` after every batch.
 
     Raises
     ------
@@ -99,15 +99,20 @@ def _vectors(
     progress: Progress | None,
 ) -> NDArray[np.float32]:
     """Every block of a split, computed or found."""
+    tell = progress or (lambda *_: None)
     blocks = []
     for start in range(0, len(rows), BLOCK):
         path, stop = part / f"{split}.{start}.npy", min(start + BLOCK, len(rows))
-        if not path.is_file():
-            batches = [backbone(rows[b : min(b + batch_size, stop)]) for b in range(start, stop, batch_size)]
+        if path.is_file():
+            tell(split, stop, len(rows))
+        else:
+            batches = []
+            for first in range(start, stop, batch_size):
+                last = min(first + batch_size, stop)
+                batches.append(backbone(rows[first:last]))
+                tell(split, last, len(rows))
             unfinished = path.with_suffix(".unfinished.npy")
             np.save(unfinished, np.concatenate(batches))
             os.replace(unfinished, path)
         blocks.append(np.load(path, allow_pickle=False))
-        if progress is not None:
-            progress(split, stop, len(rows))
     return np.concatenate(blocks)
