@@ -71,7 +71,10 @@ def test_a_module_is_evaluated_and_not_trained(attribute):
     assert module.layers[1].num_batches_tracked == 0
 
 
-@pytest.mark.parametrize(("function", "got"), [(lambda x: (x, x), "tuple"), (lambda x: x.mean((1, 2, 3)), r"\[4\]")])
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [(lambda x: (x, x), "tuple"), (lambda x: x.mean((1, 2, 3)), r"\[4\]"), (lambda x: x[1:], r"\[3, 3, 8, 8\]")],
+)
 def test_an_output_that_is_no_vector_an_image_is_refused(function, got):
     with pytest.raises(ValueError, match=f"of 4 images, got {got}"):
         features.Backbone("odd", function, size=8)(images(4))
