@@ -269,6 +269,15 @@ def test_a_torch_module_is_a_backbone_by_its_import(own):
     features.load_backbone(f"{own}:drawn")  # conftest.py watches the global generator
 
 
+def test_a_network_of_ones_own_through_the_command_line(own, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(images(1)[0]).save(tmp_path / "pictures" / "a.png")
+    words = ["features", "pictures", "--backbone", f"{own}:Pool", "--out", "f.npz", "--quiet"]
+    assert main([*words, "--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25", "--size", "8"]) == 0
+    np.testing.assert_allclose(datasets.read_table("f.npz").X, images(1).mean((1, 2)) / 255 * 4 - 2, atol=1e-5)
+    assert main(["features", "pictures", "--backbone", f"{own}:Pool", "--quiet"]) == 2  # of a folder: --out
+
+
 @pytest.mark.parametrize(
     ("attribute", "got"),
     [("Missing", "AttributeError"), ("broken", "RuntimeError: no weights here"), ("number", "got int")],

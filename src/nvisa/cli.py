@@ -171,8 +171,8 @@ def _table(args: argparse.Namespace) -> None:
 
 def _features(args: argparse.Namespace) -> None:
     room = importlib.import_module("nvisa.commands.features")
-    how = {"labels_from_folders": args.labels_from_folders, "batch_size": args.batch_size}
-    result = room.features(args.input, args.backbone, args.out, args.data_home, quiet=args.quiet, **how)
+    names = ("out", "data_home", "labels_from_folders", "batch_size", "mean", "std", "size", "quiet")
+    result = room.features(args.input, args.backbone, **{name: getattr(args, name) for name in names})
     _tell(args, result, lambda r: f"{r['n_rows']:,} images, {r['n_features']:,} features each: wrote {r['out']}")
 
 
@@ -228,17 +228,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.set_defaults(run=None, debug=False, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_fit(commands)
-    _add_choose_k(commands)
-    _add_predict(commands)
-    _add_evaluate(commands)
-    _add_sample(commands)
-    _add_report(commands)
-    _add_data(commands)
-    _add_features(commands)
-    _add_bench(commands)
-    _add_demo(commands)
-    _add_completion(commands)
+    of_models = (_add_fit, _add_choose_k, _add_predict, _add_evaluate, _add_sample, _add_report)
+    for add in (*of_models, _add_data, _add_features, _add_bench, _add_demo, _add_completion):
+        add(commands)
     return parser
 
 
@@ -331,8 +323,14 @@ def _add_data(commands: Any) -> None:
 def _add_features(commands: Any) -> None:
     parser = _add(commands, "features", _features, "turn images into a feature file by a pretrained backbone")
     parser.add_argument("input", metavar="INPUT", help="a data set of images (nvisa data list) or a folder of images")
-    parser.add_argument("--backbone", required=True, metavar="NAME", help="efficientnet_lite2, resnet50 or an .onnx")
-    parser.add_argument("--out", required=True, metavar="FILE", help="an .npz; a run that was cut continues")
+    names = "efficientnet_lite2, resnet50; your own: an .onnx, TorchScript (.pt) or package.module:factory"
+    parser.add_argument("--backbone", required=True, metavar="NAME", help=names)
+    for name in ("mean", "std"):
+        text = f"your own: {name} of R G B, of pixels in 0..1 as torchvision counts (default: pixels to -1..1)"
+        parser.add_argument(f"--{name}", nargs=3, type=float, metavar=("R", "G", "B"), help=text)
+    parser.add_argument("--size", type=int, metavar="N", help="your own: side of its images (default: the file's, 224)")
+    place = "an .npz; a run that was cut continues (data set: default where nvisa data list finds it)"
+    parser.add_argument("--out", metavar="FILE", help=place)
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")
     parser.add_argument("--labels-from-folders", action="store_true", help="folder: labels are the subfolders' names")
     _add_data_home(parser)
