@@ -53,6 +53,7 @@ figures: $(STAMP)  ## draw docs/figures from the records and from models, made w
 records: $(STAMP)  ## NVISA's own recipes only
 	for table in digits selection; do $(VENV)/bin/nvisa bench $$table $(ARGS) || exit 1; done
 	$(VENV)/bin/nvisa bench table1 --methods nvisa $(ARGS)
+	$(VENV)/bin/nvisa bench beyond --methods default $(ARGS)
 
 table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) -m nvisa.benchmark.tables

@@ -337,7 +337,7 @@ def _add_features(commands: Any) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    names = "table1, beyond, features, resnet50, ablation, ablation_short, long, digits, selection"
+    names = "table1, beyond, features, features_beyond, resnet50, ablation, ablation_short, long, digits, selection"
     parser = _add(commands, "bench", _bench, "run what an experiment lacks, one JSON record a run")
     parser.add_argument("table", metavar="TABLE", choices=names.split(", "), help=names)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="rows: methods, recipes or labels")

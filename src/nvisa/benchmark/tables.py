@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from nvisa.benchmark import paper
-from nvisa.benchmark.experiments import BEYOND, FEATURES, IMAGES, ROWS, SLIDES, Row
+from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, IMAGES, ROWS, SLIDES, Row
 from nvisa.benchmark.grid import Grid, markdown
 from nvisa.benchmark.run import RECORDS
 
@@ -30,9 +31,11 @@ Records = Sequence[Record]
 DOCUMENTS = (
     "README.md",
     "docs/benchmark.md",
+    "docs/benchmark-in-full.md",
     *(f"docs/methods/{name}.md" for name in ("ae_gmm", "dec", "gm_gan", "gmvae", "ltvae", "nvisa", "vade", "vae_gmm")),
 )
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+NOT_RUN = "not run"  # the slides' dash says something else
 NO_RECORD = "No record yet; `nvisa bench` makes them."
 
 
@@ -71,8 +74,8 @@ def best(records: Records) -> str:
     return f"{max(values(records)):.2f}" if values(records) else "-"
 
 
-def _seconds(records: Records) -> str:
-    seconds = [record["seconds"] for record in records]
+def _seconds(records: Records, key: str = "seconds") -> str:
+    seconds = [record[key] for record in records if key in record]
     return f"{mean(seconds):.0f} ({max(seconds):.0f})" if seconds else "-"
 
 
@@ -84,10 +87,10 @@ def _of(records: Records, recipe: str, dataset: str) -> list[Record]:
 
 # ---- one recipe on several data sets -----------------------------------------------------------------------------
 
-HEAD = ("data", "train / test rows", "accuracy %", "best", "NMI %", "seeds", "seconds (longest)", "slides")
+HEAD = ("data", "train / test rows", "accuracy %", "best", "NMI %", "seeds", "seconds (longest)")
 
 
-def _row(records: Records, slides: str) -> tuple[str, ...]:
+def _row(records: Records) -> tuple[str, ...]:
     first = records[0]
     return (
         first["dataset"],
@@ -97,17 +100,19 @@ def _row(records: Records, slides: str) -> tuple[str, ...]:
         cell(values(records, "nmi")),
         ", ".join(str(record["seed"]) for record in records),
         _seconds(records),
-        slides,
     )
 
 
-def _by_recipe(recipe: str, slides: Callable[[str], str]) -> Callable[[Records], Grid]:
-    """A table with a row for each data set that has records of the recipe."""
+def _by_recipe(recipe: str, slides: Callable[[str], str] | None = None) -> Callable[[Records], Grid]:
+    """A table with a row for each data set that has records of the recipe, and the slides' cell where there is one."""
 
     def table(records: Records) -> Grid:
         """The grid of these records."""
         cells = {name: _of(records, recipe, name) for name in ("digits", *IMAGES, *FEATURES)}
-        return Grid(HEAD, tuple(_row(mine, slides(name)) for name, mine in cells.items() if mine))
+        if slides is None:
+            return Grid(HEAD, tuple(_row(mine) for mine in cells.values() if mine))
+        rows = tuple((*_row(mine), slides(name)) for name, mine in cells.items() if mine)
+        return Grid((*HEAD, "slides"), rows)
 
     return table
 
@@ -122,7 +127,10 @@ def slides_cell(row: Row, dataset: str) -> str:
         return ""
     if row.pixels == "bound_alone/gmm":
         return paper.WITH_AE_GMM_INIT if name == "mnist" else ""
-    return paper.TABLE[row.paper][paper.DATASETS.index(name)]
+    published = paper.TABLE[row.paper][paper.DATASETS.index(name)]
+    if row.paper == "NVISA(avg±std)":
+        return f"{published}, best {paper.TABLE['NVISA(best)'][paper.DATASETS.index(name)]}"
+    return published
 
 
 def _overview(
@@ -139,7 +147,7 @@ def _overview(
             cells = []
             for name in datasets:
                 mine = _of(records, row.recipe(name), name)
-                cells.append(f"{accuracy_cell(mine)} [{len(mine)}]" if mine else "-")
+                cells.append(f"{accuracy_cell(mine)} [{len(mine)}]" if mine else NOT_RUN)
                 cells += [slides_cell(row, name)] if beside else []
             rows.append((row.label, *cells))
         rows = rows if any(record["dataset"] in datasets for record in records) else []
@@ -148,19 +156,20 @@ def _overview(
     return table
 
 
-def _details(dataset: str) -> Callable[[Records], Grid]:
+def _details(dataset: str, rows_of_table: Sequence[Row] = ROWS) -> Callable[[Records], Grid]:
     """Everything about one data set."""
     head = ("method", "test accuracy %", "best", "train accuracy %", "purity %", "NMI %", "ARI %", "seeds")
 
     def table(records: Records) -> Grid:
         """The grid of these records."""
         rows = []
-        for row in ROWS:
+        for row in rows_of_table:
             if mine := _of(records, row.recipe(dataset), dataset):
                 more = [cell(values(mine, metric)) for metric in ("purity", "nmi", "ari")]
                 train, seeds = cell(values(mine, split="train")), str(len(mine))
-                rows.append((row.label, accuracy_cell(mine), best(mine), train, *more, seeds, _seconds(mine)))
-        return Grid((*head, "seconds (longest)"), tuple(rows))
+                cost = _seconds(mine), _seconds(mine, "cpu_seconds")
+                rows.append((row.label, accuracy_cell(mine), best(mine), train, *more, seeds, *cost))
+        return Grid((*head, "seconds (longest)", "core seconds"), tuple(rows))
 
     return table
 
@@ -208,28 +217,33 @@ def _published(row: str) -> Callable[[str], str]:
 
 
 def _selection(records: Records) -> Grid:
-    """How well label-free scores order runs of the recipe "selection" by their accuracy."""
-    head = ("data", "runs", "accuracy %", "picked by I(Y; Y')", "rank correlation of I(Y; Y')", "of the bound")
-    mine = [record for record in records if record["recipe"] == "selection" and record["status"] == "ok"]
-    rows = []
-    for name in sorted({record["dataset"] for record in mine}):
-        runs = [record for record in mine if record["dataset"] == name]
-        accuracy, information = values(runs), [run["neighbour_information"] for run in runs]
-        bound = [run["history"][-1]["bound"] for run in runs]
-        columns = (
-            name,
-            str(len(runs)),
-            f"{cell(accuracy)}, best {max(accuracy):.2f}",
-            f"{accuracy[max(range(len(runs)), key=information.__getitem__)]:.2f}",
-            f"{spearmanr(information, accuracy).statistic:.2f}",
-            f"{spearmanr(bound, accuracy).statistic:.2f}",
-        )
-        rows.append(columns)
+    """How well label-free scores order runs of one recipe that differ in their seed, by their accuracy."""
+    head = ("data", "recipe", "runs", "accuracy %", "picked by I(Y; Y')", "rank correlation of I(Y; Y')", "of the bound")
+    rows = [
+        _ordered(name, recipe, runs)
+        for name, recipe in product(("digits", *IMAGES, *FEATURES), ("selection", "default"))
+        if len(runs := [run for run in _of(records, recipe, name) if run["status"] == "ok"]) > 2
+    ]
     return Grid(head, tuple(rows))
 
 
+def _ordered(dataset: str, recipe: str, runs: Records) -> tuple[str, ...]:
+    """A row of that table."""
+    accuracy, information = values(runs), [run["neighbour_information"] for run in runs]
+    bound = [run["history"][-1]["bound"] for run in runs]
+    return (
+        dataset,
+        recipe,
+        str(len(runs)),
+        f"{cell(accuracy)}, best {max(accuracy):.2f}",
+        f"{accuracy[max(range(len(runs)), key=information.__getitem__)]:.2f}",
+        f"{spearmanr(information, accuracy).statistic:.2f}",
+        f"{spearmanr(bound, accuracy).statistic:.2f}",
+    )
+
+
 TABLES: dict[str, Callable[[Records], Grid]] = {
-    "default": _by_recipe("default", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
+    "default": _by_recipe("default"),
     "bound_alone_random": _by_recipe("bound_alone/random", lambda name: paper.NVISA_MEAN_STD.get(name, "-")),
     "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
     "ae_gmm": _by_recipe("ae_gmm/bernoulli", _published("AE+GMM")),
@@ -246,8 +260,10 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "table1": _overview(IMAGES, beside=True),
     "beyond": _overview(IMAGES, BEYOND),
     "features": _overview(FEATURES),
+    "features_beyond": _overview(FEATURES, CONSISTENCY),
     "resnet50": _overview(SLIDES, beside=True),
     **{name: _details(name) for name in (*IMAGES, *FEATURES)},
+    **{f"{name}_beyond": _details(name, BEYOND) for name in (*IMAGES, *FEATURES)},
     "ablation": _ablation("ablation", "digits"),
     "ablation_short": _ablation("ablation_short", "mnist"),
     "selection": _selection,
