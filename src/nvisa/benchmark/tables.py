@@ -218,13 +218,13 @@ def _published(row: str) -> Callable[[str], str]:
 
 def _selection(records: Records) -> Grid:
     """How well label-free scores order runs of one recipe that differ in their seed, by their accuracy."""
-    head = ("data", "recipe", "runs", "accuracy %", "picked by I(Y; Y')", "rank correlation of I(Y; Y')", "of the bound")
+    scores = ("picked by I(Y; Y')", "rank correlation of I(Y; Y')", "of the bound")
     rows = [
         _ordered(name, recipe, runs)
         for name, recipe in product(("digits", *IMAGES, *FEATURES), ("selection", "default"))
         if len(runs := [run for run in _of(records, recipe, name) if run["status"] == "ok"]) > 2
     ]
-    return Grid(head, tuple(rows))
+    return Grid(("data", "recipe", "runs", "accuracy %", *scores), tuple(rows))
 
 
 def _ordered(dataset: str, recipe: str, runs: Records) -> tuple[str, ...]:
