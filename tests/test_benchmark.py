@@ -2,7 +2,11 @@
 
 import csv
 import json
-import subprocess
+import os
+import signal
+import sys
+import threading
+import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 def record(**changes):
     metrics = {"accuracy": 0.5, "purity": 0.5, "nmi": 0.25, "ari": 0.1}
     base = {"method": "nvisa", "recipe": "default", "dataset": "mnist", "n_train": 60000, "n_test": 10000, "seed": 0}
-    base |= {"status": "ok", "versions": {"nvisa": version("nvisa")}}
+    base |= {"status": "ok", "params": {}, "versions": {"nvisa": version("nvisa")}}
     return base | {"seconds": 10.0, "cpu_seconds": 8.0, "metrics": {"test": metrics, "train": metrics}} | changes
 
 
@@ -162,16 +166,53 @@ def test_an_experiments_jobs():
 
 
 def test_the_command_line_knows_every_experiment(capsys, tmp_path):
-    for name in EXPERIMENTS:
+    at_hand = {entry.name for entry in datasets.available() if entry.present or entry.fetchable}
+    for name, experiment in EXPERIMENTS.items():
+        assert main(["bench", name, "--plan", "--records", str(tmp_path), "--json"]) == 0
+        planned = json.loads(capsys.readouterr().out)["runs"]
+        found = [Job(entry["recipe"], entry["dataset"], entry["seed"]) for entry in planned]
+        assert found == [job for job in experiment.jobs() if job.dataset in at_hand]
         assert main(["bench", name, "--plan", "--records", str(tmp_path)]) == 0
-        assert "runs are missing" in capsys.readouterr().out
+        assert f"\n{len(planned)} runs are missing" in f"\n{capsys.readouterr().out}"
 
 
-def test_what_is_there_is_not_made_again_unless_by_another_version(tmp_path):
-    jobs = [Job("default", "digits", seed) for seed in range(3)]
-    run.write(run.record_path(tmp_path, "digits", "default", 0), record())
-    run.write(run.record_path(tmp_path, "digits", "default", 1), record(versions={"nvisa": "0.0.1"}))
-    assert bench.missing(jobs, tmp_path) == jobs[1:]
+def test_what_is_there_is_not_made_again_unless_by_another_version_or_crashed(tmp_path):
+    jobs = [Job("default", "digits", seed) for seed in range(5)]
+    kinds = [{}, {"versions": {"nvisa": "0.0.1"}}, {"status": "crashed"}, {"status": "diverged", "metrics": {}}]
+    for seed, changes in enumerate(kinds):
+        run.write(run.record_path(tmp_path, "digits", "default", seed), record(seed=seed, **changes))
+    assert bench.missing(jobs, tmp_path) == [jobs[1], jobs[2], jobs[4]]
+
+
+def test_a_record_of_other_settings_is_made_again(tmp_path, monkeypatch):
+    path = tmp_path / "record.json"
+
+    def current(recipe="bound_alone/gmm", changes=(), without=(), **more):
+        start = RECIPES[RECIPES[recipe].start].build(10, 0) if RECIPES[recipe].start else None
+        params = {name: run._written(value) for name, value in RECIPES[recipe].build(10, 0, start).get_params().items()}
+        params = {name: value for name, value in params.items() if name not in without} | dict(changes)
+        more = more or ({"start": {"recipe": RECIPES[recipe].start}} if start else {})
+        run.write(path, record(recipe=recipe, params=params, **more))
+        return run.is_current(path, recipe, 0)
+
+    assert all(current(recipe) for recipe in RECIPES)
+    network = run._written(RECIPES["bound_alone/gmm"].settings["network"])
+    older = network.replace(", prior_components=1", "")
+    assert older != network
+    assert current(changes={"network": older}), "a field that is younger than the record has its default there"
+    assert not current(changes={"network": network.replace(", prior_covariance='full'", "")}), "and not today's value"
+    assert not current(changes={"network": network.replace("256", "255")})
+    assert not current(changes={"network": network.replace("hidden", "renamed")})
+    assert not current(changes={"network": "print('not a setting')"})
+    assert current(without=["posterior"])
+    assert not current(without=["n_samples"]), "the default is 3, and the recipe has 15"
+    assert not current(changes={"init__masked": 0.1}), "what it starts from has other settings"
+    assert not current(start={"recipe": "ae_gmm/default"})
+    assert current("gmm/default")
+    assert not current("gmm/default", changes={"gaussianmixture__reg_covar": 1e-3})
+    monkeypatch.setitem(RECIPES, "default", Recipe("nvisa", {"n_samples": 4}))
+    run.write(path, record())
+    assert not run.is_current(path, "default", 0)
 
 
 def test_the_estimate_rests_on_the_nearest_records():
@@ -184,25 +225,69 @@ def test_the_estimate_rests_on_the_nearest_records():
     assert (entry.seconds, entry.basis) == (7.0, "the same method")
 
 
+KEYS = {  # docs: design, section 5
+    "method", "recipe", "dataset", "dataset_digest", "n_train", "n_test", "seed", "params", "metrics", "status",
+    "seconds", "peak_memory_mb", "history", "versions", "commit", "machine",
+}  # fmt: skip
+
+
+def stub(monkeypatch, *programs):
+    """In place of a run: this Python program for the job of seed 0, that for seed 1, ..."""
+    monkeypatch.setattr(bench, "_command", lambda job, *_: [sys.executable, "-c", programs[job.seed]])
+
+
 def test_a_process_that_dies_leaves_a_record_and_the_others_go_on(tmp_path, monkeypatch):
-    said, jobs = [], [Job("default", "digits", seed) for seed in range(3)]
-
-    def dying(words, **kwargs):
-        seed, folder = int(words[words.index("--seeds") + 1]), Path(words[words.index("--records") + 1])
-        assert kwargs["env"]["OMP_NUM_THREADS"] == "1"
-        if seed == 2:
-            run.write(run.record_path(folder, "digits", "default", 2), record(seed=2))
-        return subprocess.CompletedProcess(words, [-9, 2, 0][seed], "", "last words")
-
-    monkeypatch.setattr(bench.subprocess, "run", dying)
+    said, jobs = [], [Job("default", "digits", seed) for seed in range(5)]
+    paths = [run.record_path(tmp_path, "digits", "default", job.seed) for job in jobs]
+    run.write(tmp_path / "made", record(seed=2))
+    work = f"os.rename({str(tmp_path / 'made')!r}, {str(paths[2])!r})"
+    old = [record(seed=seed, versions={"nvisa": "0.0.1"}) for seed in range(5)]
+    for path, was in zip(paths, old, strict=True):
+        run.write(path, was)
+    stub(
+        monkeypatch,
+        "import os, sys; print('last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)",
+        f"raise SystemExit({run.NO_DATA})",
+        f"import os; assert os.environ['OMP_NUM_THREADS'] == '1'; {work}; os.kill(os.getpid(), 9)",  # after its work
+        "import os; os.kill(os.getpid(), 2)",
+        "import os; os.kill(os.getpid(), 15)",
+    )
     ends = bench.bench(jobs, workers=2, records=tmp_path, say=said.append)
-    assert list(ends.values()) == ["crashed", "no data", "ok"]
-    made = json.loads(run.record_path(tmp_path, "digits", "default", 0).read_text())
+    assert list(ends.values()) == ["crashed", "no data", "ok", "interrupted", "interrupted"]
+    made, *others = [json.loads(path.read_text()) for path in paths]
     assert (made["status"], made["seed"], made["method"]) == ("crashed", 0, "nvisa")
-    assert "-9" in made["error"]
-    assert not run.record_path(tmp_path, "digits", "default", 1).exists()
-    assert len(said) == 3
-    assert bench.missing(jobs, tmp_path) == [jobs[1]]
+    assert "-9\nlast words" in made["error"]
+    assert set(made) >= KEYS
+    assert others == [old[1], record(seed=2), *old[3:]], "what was there stays until there is something new"
+    assert len(said) == 5
+    assert bench.missing(jobs, tmp_path) == [job for job in jobs if job.seed != 2]
+    assert all(tables.rendered(name, [made]) for name in tables.TABLES)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_runs_and_leaves_no_record(tmp_path, monkeypatch, number):
+    jobs = [Job("default", "digits", seed) for seed in range(4)]
+    sleep = "import os, sys, time, pathlib; (pathlib.Path({!r}) / str(os.getpid())).touch(); time.sleep(60)"
+    stub(monkeypatch, *[sleep.format(str(tmp_path))] * 4)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def interrupt():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)  # to the parent alone: whoever ends the children, it is bench
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        bench.bench(jobs, workers=2, records=tmp_path / "records", say=lambda line: None)
+    thread.join()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2, "no other has started, and no record is there"
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert bench.missing(jobs, tmp_path / "records") == jobs
 
 
 def test_bench_and_table_from_the_shell(tmp_path, monkeypatch, capsys):
@@ -268,6 +353,7 @@ def test_a_run_becomes_a_record_that_is_not_made_again(tmp_path, monkeypatch, ca
     assert made["n_train"] == 1797
     assert made["seed"] == 3
     assert made["start_score"] is None
+    assert set(made) >= KEYS
     before = path.stat().st_mtime_ns
     run.main(["--datasets", "digits", "--seeds", "3", "--records", str(tmp_path)])
     assert path.stat().st_mtime_ns == before
@@ -279,7 +365,10 @@ def test_a_run_that_fails_leaves_a_record(monkeypatch, tmp_path):
     made = json.loads(run.record_path(tmp_path, "digits", "default", 0).read_text())
     assert made["status"] == "crashed"
     assert "no such" in made["error"]
-    assert "metrics" not in made
+    assert (made["metrics"], made["history"], set(made) >= KEYS) == ({}, [], True)
+    monkeypatch.setitem(RECIPES, "default", Recipe("nvisa", {"inference": "none such either"}))
+    run.main(["--datasets", "digits", "--seeds", "0", "--records", str(tmp_path)])
+    assert "none such either" in run.record_path(tmp_path, "digits", "default", 0).read_text(), "tried again"
 
 
 def test_a_long_history_keeps_its_ends():

@@ -4,38 +4,43 @@
 
 A process has one thread: on two cores two runs side by side cost little more than one, and threads of two runs that
 spin for each other cost ten times as much. A run that dies, killed for its memory say, leaves a record that says
-"crashed", and the others go on. To make a record again, remove its file.
+"crashed", and the others go on; the next bench tries it again. A run that is interrupted leaves none, and a record from
+before stays until there is a new one. To make a record again, remove its file.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NoReturn
 
 from nvisa.benchmark.experiments import Job
 from nvisa.benchmark.recipes import RECIPES
-from nvisa.benchmark.run import RECORDS, record_path, write
+from nvisa.benchmark.run import NO_DATA, RECORDS, blank, is_current, record_path, write
 from nvisa.progress import clock
 
 __all__ = ["Estimate", "bench", "estimate", "missing"]
 
 Record = dict[str, Any]
-WRONG_DATA = 2  # exit code of a run that had no data to begin with
+STOPPED = (-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)  # return codes of a process that was told to end
 
 
 def missing(jobs: Sequence[Job], records: Path = RECORDS) -> list[Job]:
-    """The jobs without a record by this version of nvisa."""
-    paths = {job: record_path(records, job.dataset, job.recipe, job.seed) for job in jobs}
-    made = {job: json.loads(path.read_text())["versions"]["nvisa"] for job, path in paths.items() if path.exists()}
-    return [job for job in jobs if made.get(job) != version("nvisa")]
+    """The jobs without a record that is current (:func:`nvisa.benchmark.run.is_current`), crashed ones among them."""
+    return [job for job in jobs if not is_current(_path(job, records), job.recipe, job.seed)]
+
+
+def _path(job: Job, records: Path) -> Path:
+    return record_path(records, job.dataset, job.recipe, job.seed)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def bench(
     models: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[Job, str]:
-    """Run the jobs and return the end of each: a record's status, or "no data".
+    """Run the jobs and return the end of each: a record's status, "no data", or "interrupted".
 
     Parameters
     ----------
@@ -86,43 +91,92 @@ def bench(
         Folder that keeps the fitted models.
     say
         Told a line when a run ends.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, once the processes have ended.
     """
     workers = min(len(jobs) or 1, workers or os.cpu_count() or 1)
+    processes = _Processes()
 
     def one(job: Job) -> str:
-        status, line = _run_apart(job, data_home, records, models)
+        status, line = _run_apart(job, _command(job, data_home, records, models), records, processes)
         say(line)
         return status
 
-    with ThreadPoolExecutor(workers) as pool:
-        return dict(zip(jobs, pool.map(one, jobs), strict=True))
+    with _told_to_end(), ThreadPoolExecutor(workers) as pool:
+        try:
+            return dict(zip(jobs, pool.map(one, jobs), strict=True))
+        except KeyboardInterrupt:
+            processes.end()
+            raise KeyboardInterrupt("runs that had ended have their records; the same command goes on") from None
 
 
-def _run_apart(job: Job, data_home: str | None, records: Path, models: Path | None) -> tuple[str, str]:
-    """Run one job in a process; its end, and a line about it."""
-    path = record_path(records, job.dataset, job.recipe, job.seed)
-    path.unlink(missing_ok=True)  # of another version, or there would be no job
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM is an interruption, as Ctrl-C is: by default it would end this process and leave its children."""
+
+    def interrupt(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Processes:
+    """Processes that several threads wait for, and one can end."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen[str]] = set()
+        self.ending = False
+
+    def run(self, command: Sequence[str]) -> tuple[int, str]:
+        """The return code of a command with one thread, and what it wrote to stderr."""
+        if self.ending:
+            return -signal.SIGTERM, ""
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, env=os.environ | one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        self.running.add(process)
+        if self.ending:  # `end` has come between, and may not have seen it
+            process.terminate()
+        _, errors = process.communicate()
+        self.running.discard(process)
+        return process.returncode, errors
+
+    def end(self) -> None:
+        """Tell those that run to end, and start no more."""
+        self.ending = True
+        for process in list(self.running):
+            process.terminate()
+
+
+def _command(job: Job, data_home: str | None, records: Path, models: Path | None) -> list[str]:
     options = {"--recipes": job.recipe, "--datasets": job.dataset, "--seeds": job.seed, "--records": records}
     options |= {"--data-home": data_home, "--models": models}
     words = [str(word) for option, value in options.items() if value is not None for word in (option, value)]
-    started = time.perf_counter()
-    ended = subprocess.run(
-        [sys.executable, "-m", "nvisa.benchmark.run", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    last = (ended.stderr.strip().splitlines() or ["no word"])[-1]
-    if path.exists():
+    return [sys.executable, "-m", "nvisa.benchmark.run", *words]
+
+
+def _run_apart(job: Job, command: Sequence[str], records: Path, processes: _Processes) -> tuple[str, str]:
+    """Run one job in a process; its end, and a line about it."""
+    path, name, started = _path(job, records), f"{job.dataset} {job.recipe} seed {job.seed}", time.perf_counter()
+    code, errors = processes.run(command)
+    last = (errors.strip().splitlines() or ["no word"])[-1]
+    if code == 0 or not missing([job], records):  # it may have died after its work
         return json.loads(path.read_text())["status"], last
-    if ended.returncode == WRONG_DATA:
-        return "no data", f"{job.dataset} {job.recipe} seed {job.seed}: {last}"
-    write(path, _crashed(job, time.perf_counter() - started, f"exit code {ended.returncode}\n{ended.stderr[-4000:]}"))
-    return "crashed", f"{job.dataset} {job.recipe} seed {job.seed}: crashed, exit code {ended.returncode}"
-
-
-def _crashed(job: Job, seconds: float, error: str) -> Record:
-    """The record of a run whose process died before it could write one."""
-    return {
-        "method": RECIPES[job.recipe].name, "recipe": job.recipe, "dataset": job.dataset, "seed": job.seed,
-        "status": "crashed", "error": error, "seconds": seconds, "versions": {"nvisa": version("nvisa")},
-    }  # fmt: skip
+    if code in STOPPED:
+        return "interrupted", f"{name}: interrupted"
+    if code == NO_DATA:
+        return "no data", f"{name}: {last}"
+    record, error = blank(job.recipe, job.dataset, job.seed), f"exit code {code}\n{errors[-4000:]}"
+    write(path, record | {"error": error, "seconds": time.perf_counter() - started})
+    return "crashed", f"{name}: crashed, exit code {code}"

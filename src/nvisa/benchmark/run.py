@@ -2,14 +2,17 @@
 
     python -m nvisa.benchmark.run --recipes default --datasets mnist --seeds 0
 
-A record that exists is not made again; many runs, side by side, are :mod:`nvisa.benchmark.bench`'s. A recipe that
+A record that is current is not made again; many runs, side by side, are :mod:`nvisa.benchmark.bench`'s. A recipe that
 starts from another's model takes it from the models folder, or fits it and leaves it there for the next; either way the
-record's times include that fit's, which ``start`` in the record tells apart. The labels of a
-data set are used after the fit, for the metrics, and in recipes with a curve for a number that is written down every
-epoch; the fit sees neither.
+record's times include that fit's, which ``start`` in the record tells apart; the start's settings are those in
+``params`` that begin with ``pretraining__`` or ``init__``. ``peak_memory_mb`` is the most that the process has held so
+far, in runs before this one too: ``nvisa bench`` gives each a process of its own. The labels of a data set are used
+after the fit, for the metrics, and in recipes with a curve for a number that is written down every epoch; the fit sees
+neither.
 """
 
 import argparse
+import ast
 import json
 import math
 import os
@@ -29,18 +32,20 @@ import torch
 from numpy.typing import NDArray
 
 from nvisa import datasets, load
-from nvisa.benchmark.recipes import RECIPES
+from nvisa.benchmark.recipes import RECIPES, Recipe
 from nvisa.datasets import DataError, Dataset
+from nvisa.methods import SETTINGS
 from nvisa.metrics import accuracy, evaluate
 from nvisa.persistence import encode, is_model, read_manifest
 from nvisa.training import DivergedError
 
-__all__ = ["MODELS", "RECORDS", "main", "model_path", "record_path", "run", "write"]
+__all__ = ["MODELS", "NO_DATA", "RECORDS", "blank", "is_current", "main", "model_path", "record_path", "run", "write"]
 
 RECORDS = Path("benchmarks/records")
 MODELS = Path("benchmarks/models")  # not committed: figures make what they lack
 LONGEST_HISTORY = 60  # epochs of a history or a curve that a file keeps, evenly spaced; all 2,000 would be megabytes
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
+NO_DATA = os.EX_NOINPUT  # exit code of a run that had no data to begin with; 2 is argparse's
 
 
 def record_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
@@ -69,7 +74,7 @@ def run(
     clusterer, watch = recipe.build(data.n_classes, seed, start), _Watch(data)
     if recipe.curve and hasattr(clusterer, "on_epoch"):
         clusterer.on_epoch(watch)
-    record = _describe(recipe_name, data, seed, clusterer.get_params())
+    record = blank(recipe_name, dataset_name, seed) | _describe(data, clusterer.get_params())
     watch.start()
     try:
         clusterer.fit(data.X_train)
@@ -103,7 +108,7 @@ def _start(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, di
         extra, ours = manifest["extra"], manifest["versions"]["nvisa"] == version("nvisa")
         if ours and extra.get("dataset_digest") == data.digest and set(COST) <= set(extra):
             there = load(path)
-            if _settings(there) == _settings(fresh):  # a setting younger than the model has its default there
+            if _encoded(there) == _encoded(fresh):  # a setting younger than the model has its default there
                 return there, {key: extra[key] for key in COST}
     wall, cpu = time.perf_counter(), time.process_time()
     fresh.fit(data.X_train)
@@ -113,8 +118,8 @@ def _start(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, di
     return fresh, cost
 
 
-def _settings(clusterer: Any) -> dict[str, Any]:
-    """As a manifest holds them."""
+def _encoded(clusterer: Any) -> dict[str, Any]:
+    """The settings as a manifest holds them."""
     return {name: encode(value, name, {}) for name, value in clusterer.get_params(deep=False).items()}
 
 
@@ -153,23 +158,94 @@ class _Watch:
         self.zero += self.elapsed() - elapsed
 
 
-def _describe(recipe: str, data: Dataset, seed: int, params: dict[str, Any]) -> dict[str, Any]:
-    """What is known before the fit."""
+def blank(recipe: str, dataset: str, seed: int) -> dict[str, Any]:
+    """Every key of a record, with what is known before there are data: 0, null or nothing is for unknown."""
     return {
         "method": RECIPES[recipe].name,
         "recipe": recipe,
-        "dataset": data.name,
-        "dataset_digest": data.digest,
-        "n_train": len(data.X_train),
-        "n_test": 0 if data.X_test is None else len(data.X_test),
+        "dataset": dataset,
+        "dataset_digest": None,
+        "n_train": 0,
+        "n_test": 0,
         "seed": seed,
-        "params": {
-            name: value if isinstance(value, (int, float, str)) else repr(value) for name, value in params.items()
-        },
+        "params": {},
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "commit": _commit(),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "status": "crashed",
+        "metrics": {},
+        "history": [],
+        "seconds": 0.0,
+        "peak_memory_mb": None,
     }
+
+
+def _describe(data: Dataset, params: dict[str, Any]) -> dict[str, Any]:
+    """What is known before the fit."""
+    return {
+        "dataset_digest": data.digest,
+        "n_train": len(data.X_train),
+        "n_test": 0 if data.X_test is None else len(data.X_test),
+        "params": {name: _written(value) for name, value in params.items()},
+    }
+
+
+def _written(value: Any) -> Any:
+    """A setting as a record holds it."""
+    return value if isinstance(value, (int, float, str)) else repr(value)
+
+
+# ---- what is there already ----------------------------------------------------------------------------------------
+
+
+def is_current(path: Path, recipe: str, seed: int) -> bool:
+    """Whether the record is there and would come out the same today: this version's, with the recipe's settings.
+
+    A crashed run is to be tried again; one that diverged has ended. A setting that is younger than the record has its
+    default there. The settings of what the recipe starts from count as its own.
+    """
+    if not path.exists():
+        return False
+    record, asked = json.loads(path.read_text()), RECIPES[recipe]
+    if record["status"] == "crashed" or record["versions"]["nvisa"] != version("nvisa"):
+        return False
+    if record.get("start", {}).get("recipe", "") != asked.start:
+        return False
+    start, there = RECIPES.get(asked.start), record["params"]
+    defaults = _settings(Recipe(asked.method), start and Recipe(start.method), seed)
+    there = {name: _written(value) for name, value in defaults.items()} | there
+    return all(_same(there.get(name), value) for name, value in _settings(asked, start, seed).items())
+
+
+def _settings(recipe: Recipe, start: Recipe | None, seed: int) -> dict[str, Any]:
+    """What ``params`` hold of a recipe, but for the start itself and what differs with K, which is the data's."""
+    built = [recipe.build(k, seed, start and start.build(k, seed)).get_params() for k in (2, 3)]
+    return {name: value for name, value in built[0].items() if value == built[1][name]}
+
+
+def _same(there: Any, today: Any) -> bool:
+    """Whether what a record holds is today's value, once what its text leaves out has its default."""
+    if there == _plain(_written(today)):
+        return True
+    try:
+        return isinstance(there, str) and bool(_read(ast.parse(there, mode="eval").body) == today)
+    except (KeyError, SyntaxError, TypeError, ValueError):  # not a setting of ours, or not one of today's
+        return False
+
+
+def _read(node: ast.expr) -> Any:
+    """The value whose ``repr`` this is; nothing but our settings' constructors is called."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), keywords=words):
+            return SETTINGS[name](**{str(word.arg): _read(word.value) for word in words})
+        case ast.Tuple(elts=parts):
+            return tuple(_read(part) for part in parts)
+        case ast.Name(id="inf"):
+            return math.inf
+    return ast.literal_eval(node)
+
+
+# ---- writing ------------------------------------------------------------------------------------------------------
 
 
 def _thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -238,14 +314,14 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     for recipe, seed, dataset in product(asked.recipes, asked.seeds, asked.datasets):
         path = record_path(asked.records, dataset, recipe, seed)
-        if path.exists():
+        if is_current(path, recipe, seed):
             continue
         try:
             record = run(recipe, dataset, seed, asked.data_home, asked.models)
         except DataError as error:  # nothing has run: no record
-            parser.exit(2, f"{error}\n".replace("\n", " ") + "\n")
+            parser.exit(NO_DATA, f"{error}\n".replace("\n", " ") + "\n")
         write(path, record)
-        reached = {split: round(values["accuracy"], 4) for split, values in record.get("metrics", {}).items()}
+        reached = {split: round(values["accuracy"], 4) for split, values in record["metrics"].items()}
         line = f"{dataset} {recipe} seed {seed}: {record['status']} {reached} in {record['seconds']:.0f} s"
         print(line, file=sys.stderr, flush=True)
 
