@@ -290,6 +290,17 @@ def test_an_interruption_ends_the_runs_and_leaves_no_record(tmp_path, monkeypatc
     assert bench.missing(jobs, tmp_path / "records") == jobs
 
 
+def test_the_exit_code_says_how_the_runs_ended(tmp_path, monkeypatch, capsys):
+    words = ["bench", "digits", "--records", str(tmp_path), "--json", "--seeds"]
+    stub(monkeypatch, "raise SystemExit(7)", f"raise SystemExit({run.NO_DATA})", "import os; os.kill(os.getpid(), 2)")
+    assert [main([*words, seed]) for seed in "012"] == [1, 2, 130]
+    assert main([*words, "0", "1"]) != 0
+    assert main([*words, "0", "--plan"]) == 0
+    assert '"crashed": 1' in capsys.readouterr().out
+    run.write(run.record_path(tmp_path, "digits", "default", 0), record())
+    assert main([*words, "0"]) == 0
+
+
 def test_bench_and_table_from_the_shell(tmp_path, monkeypatch, capsys):
     words = ["bench", "digits", "--records", str(tmp_path), "--data-home", str(tmp_path), "--json"]
     assert main([*words, "--plan"]) == 0

@@ -43,17 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
-            run(args)
+            code = run(args) or DONE
             sys.stdout.flush()
         except BrokenPipeError:  # whoever reads has seen enough, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            return DONE
         except (Exception, KeyboardInterrupt) as error:
             code, message = _failed(error, debug=args.debug)
             print(message, file=sys.stderr)
             if args.json:
                 print(json.dumps({"error": message.removeprefix("error: "), "exit_code": code}))
             return code
-    return DONE
+    return code
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
@@ -150,17 +151,21 @@ def _data_fetch(args: argparse.Namespace) -> None:
     _tell(args, result, lambda r: "\n".join(r["files"]) or f"{r['name']} comes with nvisa: nothing to fetch")
 
 
-def _bench(args: argparse.Namespace) -> None:
+CODES = {"crashed": FAULT, "no data": WRONG_INPUT, "interrupted": INTERRUPTED}  # of a bench in which a run ended so
+
+
+def _bench(args: argparse.Namespace) -> int:
     room = importlib.import_module("nvisa.commands.experiments")
     wanted = {"methods": args.methods, "datasets": args.datasets, "seeds": args.seeds}
     jobs = room.jobs_of(args.table, args.records, args.data_home, **wanted)
     workers = args.workers or os.cpu_count() or 1
     if args.plan:
         _tell(args, room.plan(jobs, args.records, workers), room.plan_text)
-        return
+        return DONE
     how = {"workers": workers, "models": args.models, "quiet": args.quiet}
     result = room.bench(jobs, args.records, args.data_home, **how)
     _tell(args, result, lambda r: f"{r['runs']} runs" + "".join(f", {n} {end}" for end, n in r["ends"].items()))
+    return max((CODES.get(end, DONE) for end in result["ends"]), default=DONE)
 
 
 def _table(args: argparse.Namespace) -> None:
@@ -338,7 +343,7 @@ def _add_features(commands: Any) -> None:
 
 def _add_bench(commands: Any) -> None:
     names = "table1, beyond, features, features_beyond, resnet50, ablation, ablation_short, long, digits, selection"
-    parser = _add(commands, "bench", _bench, "run what an experiment lacks, one JSON record a run")
+    parser = _add(commands, "bench", _bench, "run what an experiment lacks and what has crashed, one JSON record a run")
     parser.add_argument("table", metavar="TABLE", choices=names.split(", "), help=names)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="rows: methods, recipes or labels")
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="in place of the experiment's own")
