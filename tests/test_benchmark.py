@@ -216,10 +216,12 @@ def test_a_record_of_other_settings_is_made_again(tmp_path, monkeypatch):
 
 
 def test_the_estimate_rests_on_the_nearest_records():
-    jobs = [Job("default", "mnist", 9), Job("default", "digits", 0), Job("dec/default", "mnist", 0)]
+    jobs = [Job("default", "mnist", 9), Job("default", "digits", 0), Job("pulled", "mnist", 0)]
     records = [record(seconds=10.0), record(seconds=20.0, seed=1), record(seconds=60.0, recipe="selection")]
-    found = [(entry.seconds, entry.basis) for entry in bench.estimate(jobs, records)]
-    assert found == [(15.0, "the same"), (30.0, "the same method"), (0.0, "nothing")]
+    records.append(record(seconds=1000.0, seed=2, status="crashed"))
+    found = [(entry.seconds, entry.basis) for entry in bench.estimate([*jobs, Job("dec/default", "mnist", 0)], records)]
+    recipe, method = (15.0, "the same recipe on other data"), (30.0, "the same method")
+    assert found == [(15.0, "the same"), recipe, method, (0.0, "nothing")]
     tree = record(method="ltvae_full", recipe="ltvae_full/bernoulli", seconds=7.0)
     (entry,) = bench.estimate([Job("ltvae_full/default", "digits", 0)], [tree])
     assert (entry.seconds, entry.basis) == (7.0, "the same method")

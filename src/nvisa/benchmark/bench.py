@@ -45,7 +45,7 @@ def _path(job: Job, records: Path) -> Path:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a job may take, and what that rests on: "the same", "the same method", or "nothing"."""
+    """How long a job may take, and the records that this rests on, from "the same" to "nothing"."""
 
     job: Job
     seconds: float
@@ -57,18 +57,19 @@ class Estimate:
 
 
 def estimate(jobs: Sequence[Job], records: Sequence[Record]) -> list[Estimate]:
-    """Seconds of each job: the mean of its recipe's records on its data, else of its method's records anywhere."""
-    return [_estimate(job, records) for job in jobs]
+    """Seconds of each job: the mean of its recipe's records on its data, else on other data, else of its method's."""
+    ended = [record for record in records if record["status"] != "crashed"]
+    return [_estimate(job, ended) for job in jobs]
 
 
 def _estimate(job: Job, records: Sequence[Record]) -> Estimate:
-    method = RECIPES[job.recipe].name
-    family = [record for record in records if record["method"] == method]
-    same = [r["seconds"] for r in family if (r["recipe"], r["dataset"]) == (job.recipe, job.dataset)]
-    if same:
-        return Estimate(job, mean(same), "the same")
-    if family:
-        return Estimate(job, mean(record["seconds"] for record in family), "the same method")
+    family = [record for record in records if record["method"] == RECIPES[job.recipe].name]
+    recipe = [record for record in family if record["recipe"] == job.recipe]
+    same = [record for record in recipe if record["dataset"] == job.dataset]
+    nearest = {"the same": same, "the same recipe on other data": recipe, "the same method": family}
+    for basis, like in nearest.items():
+        if like:
+            return Estimate(job, mean(record["seconds"] for record in like), basis)
     return Estimate(job, 0.0, "nothing")
 
 
