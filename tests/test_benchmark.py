@@ -1,6 +1,7 @@
 """Records, tables and documents: what a document says is what the records hold."""
 
 import csv
+import fcntl
 import json
 import os
 import signal
@@ -446,6 +447,22 @@ def test_the_latent_space_is_drawn_with_its_accuracies(tmp_path, monkeypatch):
     assert test.get_title() == f"test digits: accuracy {accuracy(split.y_test, model.predict(split.X_test)):.2%}"
     assert len(test.collections[0].get_offsets()) == len(prior.collections[0].get_offsets()) == 90
     np.testing.assert_array_equal(test.collections[0].get_array(), model.predict(split.X_test))
+
+
+def test_rows_side_by_side_wait_for_the_start_that_they_share(tmp_path, monkeypatch):
+    class HeldError(Exception):
+        pass
+
+    def start(recipe, data, seed, models):
+        lock = run.model_path(models, data.name, recipe, seed).with_suffix(".lock")
+        with lock.open() as another, pytest.raises(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise HeldError
+
+    monkeypatch.setattr(run, "_start", start)
+    for _ in range(2):  # who fails lets go
+        with pytest.raises(HeldError):
+            run.run("vade/bernoulli", "digits", 0, models=tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.*columns are constant", "ignore:.*not stored")

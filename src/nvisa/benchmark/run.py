@@ -13,6 +13,7 @@ neither.
 
 import argparse
 import ast
+import fcntl
 import json
 import math
 import os
@@ -22,6 +23,8 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -70,7 +73,9 @@ def run(
     recipe, data = RECIPES[recipe_name], datasets.load(dataset_name, data_home)
     start, cost = None, {"seconds": 0.0, "cpu_seconds": 0.0}
     if recipe.start:
-        start, cost = _start(recipe.start, data, seed, MODELS if models is None else models)
+        folder = MODELS if models is None else models
+        with _alone(model_path(folder, dataset_name, recipe.start, seed)):
+            start, cost = _start(recipe.start, data, seed, folder)
     clusterer, watch = recipe.build(data.n_classes, seed, start), _Watch(data)
     if recipe.curve and hasattr(clusterer, "on_epoch"):
         clusterer.on_epoch(watch)
@@ -98,6 +103,15 @@ def run(
 
 
 COST = ("seconds", "cpu_seconds", "commit")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is at this model: of rows side by side the first fits it, and the others take it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, or the process ends however it does
+        yield
 
 
 def _start(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, dict[str, Any]]:
