@@ -44,8 +44,9 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	$(PY) -m ruff format .
 
 bench: $(STAMP)  ## run what the tables still lack, side by side, and write benchmarks/records/*.json (many hours)
-	for table in digits ablation ablation_short table1 features resnet50 selection; do \
-		$(VENV)/bin/nvisa bench $$table $(ARGS) || exit 1; done
+	tables=$$($(PY) -c 'from nvisa.benchmark.experiments import EXPERIMENTS as all; print(*all)') || exit 1; code=0; \
+	for table in $$tables; do \
+		$(VENV)/bin/nvisa bench $$table $(ARGS) || code=$$?; test $$code != 130 || break; done; exit $$code
 
 figures: $(STAMP)  ## draw docs/figures from the records and from models, made where they are missing
 	OMP_NUM_THREADS=1 $(PY) -m nvisa.benchmark.figures $(ARGS)
