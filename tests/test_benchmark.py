@@ -279,11 +279,12 @@ def test_an_interruption_ends_the_runs_and_leaves_no_record(tmp_path, monkeypatc
             time.sleep(0.01)
         os.kill(os.getpid(), number)  # to the parent alone: whoever ends the children, it is bench
 
-    thread = threading.Thread(target=interrupt, daemon=True)
+    thread, started = threading.Thread(target=interrupt, daemon=True), time.monotonic()
     thread.start()
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         bench.bench(jobs, workers=2, records=tmp_path / "records", say=lambda line: None)
     thread.join()
+    assert time.monotonic() - started < 50, "they have slept on to their end"
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2, "no other has started, and no record is there"
     for pid in pids:
