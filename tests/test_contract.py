@@ -164,6 +164,22 @@ def test_a_killed_fit_goes_on_as_if_it_had_not_been(blobs, quick, tmp_path, monk
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
 
 
+def test_restarts_take_the_starts_of_a_tuple_in_turn(blobs):
+    """``start_score_`` is NaN after random weights, and the restart that is kept is one of its start alone."""
+    X = blobs[0]
+    model = make("nvisa", 3, n_init=3, init=("random", "gmm"), random_state=2).fit(X)
+    scores = [restart["neighbour_information"] for restart in model.restarts_]
+    kept = int(np.argmax(scores))
+    assert np.isnan(model.start_score_) == (kept != 1)
+    randoms = make("nvisa", 3, n_init=3, init="random", random_state=2).fit(X).restarts_
+    mixtures = make("nvisa", 3, n_init=3, init="gmm", random_state=2).fit(X).restarts_
+    assert model.restarts_ == [randoms[0], mixtures[1], randoms[2]]
+    with pytest.raises(ValueError, match="n_init"):
+        make("nvisa", 3, n_init=1, init=("random", "gmm")).fit(X)
+    with pytest.raises(ValueError, match="no such"):
+        make("nvisa", 3, n_init=2, init=("random", "no such")).fit(X)
+
+
 def test_restarts_keep_the_one_with_the_most_neighbour_information(blobs):
     model = make("nvisa", 3, n_init=3, init="random").fit(blobs[0])
     scores = [restart["neighbour_information"] for restart in model.restarts_]

@@ -117,7 +117,8 @@ ROWS = (
 # What the slides' conclusion only proposes: never in a table with their cells.
 CONSISTENCY_ALONE = Row("consistency alone", "vat/default")
 WITH_CONSISTENCY = Row("NVISA with consistency", "default", n_seeds=5)
-CONSISTENCY = (*CONTROLS, CONSISTENCY_ALONE, WITH_CONSISTENCY)
+TWO_STARTS = Row("NVISA with consistency, two starts", "two_starts")
+CONSISTENCY = (*CONTROLS, CONSISTENCY_ALONE, WITH_CONSISTENCY, TWO_STARTS)
 BEYOND = (  # on images
     *CONSISTENCY,
     Row("NVISA with consistency, the bound pulls", "pulled", n_seeds=1),

@@ -160,6 +160,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "bound_alone/gmm_features": Recipe("nvisa", SETTLED | SHORT, curve=True, start="ae_gmm/features"),
     "bound_alone/umap_features": Recipe("nvisa", SETTLED | SHORT | {"init": "umap"}, curve=True),
+    # From UMAP's clusters and from random weights, the better by neighbour information.
+    "two_starts": Recipe("nvisa", {"init": ("umap", "random"), "n_init": 2}),
     # The gradient of the sum: the bound moves q(y|x) too.
     "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
     # Self-supervision by small affine maps of the images, in place of adversarial displacements and beside them; the

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,10 @@ class Ascent:
             return kl_categorical(log_q_y.detach(), self.densities.log_posterior(moved))
 
 
+def _is_random(init: Any) -> bool:
+    return isinstance(init, str) and init == "random"  # a fitted clusterer compares as it likes
+
+
 class NVISA(GenerativeClusterer):
     """Gaussian-mixture VAE clustering with non-reparameterised inference and std annealing.
 
@@ -189,7 +194,8 @@ class NVISA(GenerativeClusterer):
         ``StdFloor()`` is no annealing.
     init
         "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
-        full-covariance mixture of its codes; "random"; or a fitted clusterer with ``predict_proba``.
+        full-covariance mixture of its codes; "random"; or a fitted clusterer with ``predict_proba``. Restarts take the
+        starts of a tuple in turn: ``init=("umap", "random"), n_init=2``.
     consistency
         A :class:`nvisa.consistency.VAT`, for images an :class:`nvisa.consistency.Augment`, or a tuple of them; "vat",
         "augment" for their defaults; None for the paper's bound alone.
@@ -262,16 +268,21 @@ class NVISA(GenerativeClusterer):
         one_of("inference", self.inference, ("vimco", "nvil", "enum_y", None))
         check_likelihood(self.likelihood, X)
         one_of("posterior", self.posterior, ("joint", "mean_field"))
-        if isinstance(self.init, str):
-            one_of("init", self.init, ("umap", "gmm", "random"))
+        for start in self._starts:
+            if isinstance(start, str):
+                one_of("init", start, ("umap", "gmm", "random"))
         for settings in as_settings(self.consistency):
             if isinstance(settings, Augment):
                 settings.shape_of(X.shape[1])
         if self.inference is None and self.consistency is None:
             raise ValueError("inference=None leaves only consistency to train with, got consistency=None: try 'vat'.")
-        at_least("n_init", self.n_init, 1)
+        at_least("n_init", self.n_init, max(1, len(self._starts)))
         at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
+
+    @property
+    def _starts(self) -> tuple[Any, ...]:
+        return self.init if isinstance(self.init, tuple) else (self.init,)
 
     def _networks(self, rescale: Rescale) -> Densities:
         return Densities(
@@ -284,14 +295,14 @@ class NVISA(GenerativeClusterer):
         rows = subset(len(X), rng, 10_000)
         graph = neighbours(Rescaled(X, rescale)[rows], 10)
         seeds = [int(rng.randint(2**31 - 1)) for _ in range(self.n_init)]
-        calls = [(X, seed, rescale, rows, graph) for seed in seeds]
+        calls = [(X, seed, init, rescale, rows, graph) for seed, init in zip(seeds, cycle(self._starts), strict=False)]
         fits = [self._told(found, elsewhere=there) for found, there in side_by_side(self._fit_once, calls)]
         scores = [found["neighbour_information_"] for found in fits]
         self.restarts_ = [{"seed": s, "neighbour_information": i} for s, i in zip(seeds, scores, strict=True)]
         self.__dict__.update(fits[int(np.argmax(scores))])
         self._number_by_size(X)
 
-    def _fit_once(self, X: Array, seed: int, rescale: Rescale, rows: Rows, graph: Rows) -> dict[str, Any]:
+    def _fit_once(self, X: Array, seed: int, init: Any, rescale: Rescale, rows: Rows, graph: Rows) -> dict[str, Any]:
         """One restart: networks, start, joint training; what it found, and how well it keeps neighbours together."""
         rng = RandomState(seed)
         generator = generator_from(rng)
@@ -299,33 +310,33 @@ class NVISA(GenerativeClusterer):
         source = Source(X, self._training.torch_device())
         self.history_: list[dict[str, Any]] = []
         self.start_score_ = float("nan")
-        if not (isinstance(self.init, str) and self.init == "random"):
-            self._start(source, rng, generator)
-        ascent = self._ascent(X, rng, generator)
+        if not _is_random(init):
+            self._start(init, source, rng, generator)
+        ascent = self._ascent(init, X, rng, generator)
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
         score = neighbour_information(np.exp(self._blocks(self._log_q_y, take(X, rows))), graph)
         return {name: getattr(self, name) for name in FITTED if hasattr(self, name)} | {"neighbour_information_": score}
 
-    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
+    def _start(self, init: Any, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
         module, kept = self.module_, self.std_floor is not None and self.std_floor.settled
-        training = self._training.shortened(PRETRAINING.get(self.init, 0.3) if isinstance(self.init, str) else 0.3)
+        training = self._training.shortened(PRETRAINING.get(init, 0.3) if isinstance(init, str) else 0.3)
         pretrained = partial(pretrain, module, source, training, generator, self._report, masked=MASKED * kept)
-        start = find_start(module, source, self.init, self.n_clusters, rng, pretrained)
+        start = find_start(module, source, init, self.n_clusters, rng, pretrained)
         self.start_score_ = start.score
         teach = partial(distil, self._log_q_y, module, source, start, generator=generator, on_epoch=self._report)
         if kept:
-            keep(module, source, start, teach, self._training, lambda: self._ascent(source.X, rng, generator))
+            keep(module, source, start, teach, self._training, lambda: self._ascent(init, source.X, rng, generator))
         else:
             module.load_codes(start.codes, start.proba)
             teach(self._training.shortened(0.08))
 
-    def _ascent(self, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
+    def _ascent(self, init: Any, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
         """What is maximised, with the floors in the networks' units and the radius of every row."""
         module = self.module_
         rescaled = Rescaled(X, module.rescale)
-        floor = self.std_floor or (HOT if isinstance(self.init, str) and self.init == "random" else WARM)
+        floor = self.std_floor or (HOT if _is_random(init) else WARM)
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
         consistency, distance = as_settings(self.consistency), None
         if any(isinstance(settings, VAT) for settings in consistency):
