@@ -440,7 +440,7 @@ def test_the_latent_space_is_drawn_with_its_accuracies(tmp_path, monkeypatch):
     model = METHODS["nvisa"](training=Training(epochs=1), **tiny).fit(digits.X_train)
     split = replace(digits, X_test=digits.X_train[:90], y_test=digits.y_train[:90])
     monkeypatch.setattr(figures, "N_POINTS", 90)
-    monkeypatch.setattr(figures, "fitted", lambda *_: model)
+    monkeypatch.setattr(figures, "fitted", lambda *_: (model, {}))
     monkeypatch.setattr(figures.datasets, "load", lambda *_: split)
     monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure.axes))
     figures.tsne([], tmp_path, tmp_path, None)
@@ -460,7 +460,7 @@ def test_rows_side_by_side_wait_for_the_start_that_they_share(tmp_path, monkeypa
             fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
         raise HeldError
 
-    monkeypatch.setattr(run, "_start", start)
+    monkeypatch.setattr(run, "fitted", start)
     for _ in range(2):  # who fails lets go
         with pytest.raises(HeldError):
             run.run("vade/bernoulli", "digits", 0, models=tmp_path)

@@ -7,7 +7,6 @@ recipe first (digits: half a minute each).
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -23,9 +22,8 @@ from numpy.typing import NDArray
 
 from nvisa import datasets, pictures
 from nvisa.benchmark.experiments import BEYOND, ROWS
-from nvisa.benchmark.run import MODELS, RECORDS, model_path, run
+from nvisa.benchmark.run import MODELS, RECORDS, fitted
 from nvisa.benchmark.tables import ABLATION_ROWS, Record, load_records, values
-from nvisa.methods import load
 from nvisa.metrics import accuracy
 
 __all__ = ["FIGURES", "loss", "main", "prior_points", "samples", "time", "tsne"]
@@ -59,15 +57,6 @@ def _legend(axes: Any, ncols: int = 1) -> None:
         axes.legend(fontsize=7, ncols=ncols)
 
 
-def fitted(dataset: str, recipe: str, models: Path, data_home: str | None, seed: int = 0) -> Any:
-    """The model of a run; fitted now if it was not kept."""
-    path = model_path(models, dataset, recipe, seed)
-    if not path.exists():
-        print(f"{path}: not there, fitting it", file=sys.stderr, flush=True)
-        run(recipe, dataset, seed, data_home, models)
-    return load(path)
-
-
 def losses(record: Record) -> tuple[list[float], list[float]]:
     """Fraction of the run, and minus the bound per example, epoch by epoch of the joint training."""
     epochs = [epoch for epoch in record["history"] if epoch["stage"] == "training" and epoch.get("bound") is not None]
@@ -91,9 +80,9 @@ def loss(records: Sequence[Record], folder: Path, models: Path, data_home: str |
 
 def samples(records: Sequence[Record], folder: Path, models: Path, data_home: str | None) -> None:
     """Eight generated digits of every cluster (the mean of p(x|z)), for four rows of the ablation."""
-    blocks = []
+    blocks, digits = [], datasets.load("digits", data_home)
     for name, title in SAMPLED.items():
-        model = fitted("digits", f"ablation/{name}", models, data_home)
+        model, _ = fitted(f"ablation/{name}", digits, 0, models)
         drawn = [model.sample(8, cluster=k, noise=False)[0] for k in range(model.n_clusters)]
         images = pictures.as_images(np.concatenate(drawn), (8, 8))
         blocks.append((title, np.split(images, model.n_clusters)))
@@ -113,7 +102,8 @@ def tsne(records: Sequence[Record], folder: Path, models: Path, data_home: str |
     """Encoded test digits and prior samples in one t-SNE, in the colour of their predicted cluster."""
     from openTSNE import TSNE  # noqa: PLC0415
 
-    model, data = fitted("mnist", "default", models, data_home), datasets.load("mnist", data_home)
+    data = datasets.load("mnist", data_home)
+    model, _ = fitted("default", data, 0, models)
     assert data.X_test is not None
     assert data.y_test is not None
     X, labels = data.X_test[:N_POINTS], data.y_test[:N_POINTS]

@@ -42,7 +42,19 @@ from nvisa.metrics import accuracy, evaluate
 from nvisa.persistence import encode, is_model, read_manifest
 from nvisa.training import DivergedError
 
-__all__ = ["MODELS", "NO_DATA", "RECORDS", "blank", "is_current", "main", "model_path", "record_path", "run", "write"]
+__all__ = [
+    "MODELS",
+    "NO_DATA",
+    "RECORDS",
+    "blank",
+    "is_current",
+    "fitted",
+    "main",
+    "model_path",
+    "record_path",
+    "run",
+    "write",
+]
 
 RECORDS = Path("benchmarks/records")
 MODELS = Path("benchmarks/models")  # not committed: figures make what they lack
@@ -75,7 +87,7 @@ def run(
     if recipe.start:
         folder = MODELS if models is None else models
         with _alone(model_path(folder, dataset_name, recipe.start, seed)):
-            start, cost = _start(recipe.start, data, seed, folder)
+            start, cost = fitted(recipe.start, data, seed, folder)
     clusterer, watch = recipe.build(data.n_classes, seed, start), _Watch(data)
     if recipe.curve and hasattr(clusterer, "on_epoch"):
         clusterer.on_epoch(watch)
@@ -114,8 +126,11 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _start(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, dict[str, Any]]:
-    """The fitted clusterer that a recipe starts from, and what its fit cost, whenever that was."""
+def fitted(recipe: str, data: Dataset, seed: int, models: Path) -> tuple[Any, dict[str, Any]]:
+    """The clusterer of a recipe without a start, and what its fit cost, whenever that was.
+
+    It is the one that is kept in ``models`` if its settings, data and version are today's, else fitted now and kept.
+    """
     path, fresh = model_path(models, data.name, recipe, seed), RECIPES[recipe].build(data.n_classes, seed)
     if is_model(path):
         manifest = read_manifest(path)
@@ -271,7 +286,16 @@ def _thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _label_free(clusterer: Any) -> dict[str, Any]:
     """Scores that used no label."""
-    names = ("neighbour_information", "start_score", "log_likelihood", "converged", "information", "structure", "moves")
+    names = (
+        "neighbour_information",
+        "restarts",
+        "start_score",
+        "log_likelihood",
+        "converged",
+        "information",
+        "structure",
+        "moves",
+    )
     return {name: getattr(clusterer, f"{name}_") for name in names if hasattr(clusterer, f"{name}_")}
 
 
