@@ -409,14 +409,25 @@ def test_figures_from_records_and_models(tmp_path, monkeypatch):
     for name in figures.SAMPLED:
         monkeypatch.setitem(RECIPES, f"ablation/{name}", recipe)
     words = ["--records", str(tmp_path / "none"), "--models", str(tmp_path / "models"), "--out", str(tmp_path)]
-    figures.main([*words, "--only", "samples", "loss"])
-    assert imread(tmp_path / "loss.png").shape[:2] == (500, 800)
+    figures.main([*words, "--only", "samples"])
     assert imread(tmp_path / "samples.png").std() > 0.1
     model = nvisa.load(run.model_path(tmp_path / "models", "digits", "ablation/enum_y", 0))
     z, y, _ = figures.prior_points(model, 4000, np.random.RandomState(1))
     standard = (z - model.module_.prior.loc[y].detach().numpy()) / model.module_.prior.scale[y].detach().numpy()
     assert abs(standard.mean()) < 0.05  # 4 sigma of 8,000 normal numbers
     assert abs(standard.std() - 1) < 0.035
+
+
+def test_the_losses_of_the_ablation_are_on_one_axis(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure.axes[0]))
+    history = [{"stage": "training", "epoch": e, "n_epochs": 2, "bound": b} for e, b in ((1, -5.0), (2, 3.0))]
+    digits = {"dataset": "digits", "history": history}
+    records = [record(recipe="ablation/vimco", **digits), record(recipe="ablation/enum_y", **digits)]
+    records += [record(recipe="ablation/nvil", **digits | {"seed": 1}), record(recipe="default", **digits)]
+    figures.loss(records, tmp_path, tmp_path, None)
+    assert [line.get_label() for line in drawn[0].lines] == ["EnumY, NVISA", "VIMCO, NVISA"]
+    assert all(list(line.get_ydata()) == [5.0, -3.0] for line in drawn[0].lines)
 
 
 def test_time_is_drawn_of_runs_that_ended(tmp_path, monkeypatch):
