@@ -166,10 +166,6 @@ class Ascent:
             return kl_categorical(log_q_y.detach(), self.densities.log_posterior(moved))
 
 
-def _is_random(init: Any) -> bool:
-    return isinstance(init, str) and init == "random"  # a fitted clusterer compares as it likes
-
-
 class NVISA(GenerativeClusterer):
     """Gaussian-mixture VAE clustering with non-reparameterised inference and std annealing.
 
@@ -310,7 +306,7 @@ class NVISA(GenerativeClusterer):
         source = Source(X, self._training.torch_device())
         self.history_: list[dict[str, Any]] = []
         self.start_score_ = float("nan")
-        if not _is_random(init):
+        if init != "random":
             self._start(init, source, rng, generator)
         ascent = self._ascent(init, X, rng, generator)
         self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
@@ -321,7 +317,7 @@ class NVISA(GenerativeClusterer):
     def _start(self, init: Any, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
         module, kept = self.module_, self.std_floor is not None and self.std_floor.settled
-        training = self._training.shortened(PRETRAINING.get(init, 0.3) if isinstance(init, str) else 0.3)
+        training = self._training.shortened(PRETRAINING.get(init, 0.3))
         pretrained = partial(pretrain, module, source, training, generator, self._report, masked=MASKED * kept)
         start = find_start(module, source, init, self.n_clusters, rng, pretrained)
         self.start_score_ = start.score
@@ -336,7 +332,7 @@ class NVISA(GenerativeClusterer):
         """What is maximised, with the floors in the networks' units and the radius of every row."""
         module = self.module_
         rescaled = Rescaled(X, module.rescale)
-        floor = self.std_floor or (HOT if _is_random(init) else WARM)
+        floor = self.std_floor or (HOT if init == "random" else WARM)
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
         consistency, distance = as_settings(self.consistency), None
         if any(isinstance(settings, VAT) for settings in consistency):
