@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -49,6 +50,17 @@ def test_the_documents_hold_what_the_records_say(document):
     text = (ROOT / document).read_text()
     assert tables.PLACE.search(text)
     assert tables.rewrite(text, tables.load_records(ROOT / run.RECORDS)) == text, "run `make table`"
+
+
+def test_every_record_was_made_by_a_commit_of_this_history():
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    if git("rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("not a whole clone")
+    history = git("rev-list", "HEAD").splitlines()
+    made = {record["commit"] for record in tables.load_records(ROOT / run.RECORDS)}
+    assert {commit for commit in made if not any(full.startswith(commit) for full in history)} == set()
 
 
 def test_a_cell_is_the_mean_and_the_sample_deviation():
