@@ -66,7 +66,7 @@ def losses(record: Record) -> tuple[list[float], list[float]]:
 def loss(records: Sequence[Record], folder: Path, models: Path, data_home: str | None) -> None:
     """Training loss of the ablation's rows on one axis, seed 0; a line that ends early has diverged."""
     figure, (axes,) = axes_of(8.0, 5.0)
-    axes.set_prop_cycle(color=colormaps["Paired"](range(len(ABLATION_ROWS))))
+    axes.set_prop_cycle(color=(*colormaps["tab10"](range(10)), "black", "navy"))
     for name, (inference, method) in ABLATION_ROWS.items():
         for record in records:
             if (record["recipe"], record["dataset"], record["seed"]) == (f"ablation/{name}", "digits", 0):
