@@ -251,6 +251,14 @@ def stub(monkeypatch, *programs):
     monkeypatch.setattr(bench, "_command", lambda job, *_: [sys.executable, "-c", programs[job.seed]])
 
 
+@pytest.fixture(autouse=True)
+def _an_interrupt_is_heard():
+    """A shell without job control starts background jobs with SIGINT ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_process_that_dies_leaves_a_record_and_the_others_go_on(tmp_path, monkeypatch):
     said, jobs = [], [Job("default", "digits", seed) for seed in range(5)]
     paths = [run.record_path(tmp_path, "digits", "default", job.seed) for job in jobs]
