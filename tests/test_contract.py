@@ -178,6 +178,8 @@ def test_restarts_take_the_starts_of_a_tuple_in_turn(blobs):
         make("nvisa", 3, n_init=1, init=("random", "gmm")).fit(X)
     with pytest.raises(ValueError, match="no such"):
         make("nvisa", 3, n_init=2, init=("random", "no such")).fit(X)
+    with pytest.raises(ValueError, match="no start"):
+        make("nvisa", 3, init=()).fit(X)
 
 
 def test_restarts_keep_the_one_with_the_most_neighbour_information(blobs):

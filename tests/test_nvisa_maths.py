@@ -206,7 +206,7 @@ def ascent(net, *, inference="vimco", n_samples=M, reparameterise=False, floor_x
     settings = {"consistency": (), "neighbour_distance": None, "moments": RunningMoments(), **options}
     generator = torch.Generator().manual_seed(seed)
     return nvisa_module.Ascent(
-        net, inference, n_samples, reparameterise or inference == "enum_y",
+        net, inference, n_samples, reparameterise,
         lambda t: floor_x, lambda t: floor_z, generator=generator, **settings,
     )  # fmt: skip
 

@@ -334,8 +334,7 @@ def _add_features(commands: Any) -> None:
         text = f"your own: {name} of R G B, of pixels in 0..1 as torchvision counts (default: pixels to -1..1)"
         parser.add_argument(f"--{name}", nargs=3, type=float, metavar=("R", "G", "B"), help=text)
     parser.add_argument("--size", type=int, metavar="N", help="your own: side of its images (default: the file's, 224)")
-    place = "an .npz; a run that was cut continues (data set: default where nvisa data list finds it)"
-    parser.add_argument("--out", metavar="FILE", help=place)
+    parser.add_argument("--out", metavar="FILE", help="an .npz; a run that was cut continues (data set: has a default)")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")
     parser.add_argument("--labels-from-folders", action="store_true", help="folder: labels are the subfolders' names")
     _add_data_home(parser)

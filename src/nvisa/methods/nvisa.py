@@ -111,11 +111,11 @@ class Ascent:
         if self.inference is None:
             return torch.zeros_like(x[:, 0]), {}
         floor_x, floor_z = self.floor_x(fraction), self.floor_z(fraction)
-        enumerated = self.inference == "enum_y"
+        enumerated = self.inference == "enum_y"  # which reparameterises always
         drawn = draw(
             self.densities, h, log_q_y, floor_z,
             n_samples=None if enumerated else self.n_samples,
-            reparameterise=self.reparameterise, generator=self.generator,
+            reparameterise=self.reparameterise or enumerated, generator=self.generator,
         )  # fmt: skip
         terms = log_weights(self.densities, x, drawn, floor_x)
         log_w = torch.stack(list(terms.values())).sum(0)
@@ -264,6 +264,8 @@ class NVISA(GenerativeClusterer):
         one_of("inference", self.inference, ("vimco", "nvil", "enum_y", None))
         check_likelihood(self.likelihood, X)
         one_of("posterior", self.posterior, ("joint", "mean_field"))
+        if not self._starts:
+            raise ValueError("init=() names no start: try 'umap'.")
         for start in self._starts:
             if isinstance(start, str):
                 one_of("init", start, ("umap", "gmm", "random"))
@@ -272,7 +274,7 @@ class NVISA(GenerativeClusterer):
                 settings.shape_of(X.shape[1])
         if self.inference is None and self.consistency is None:
             raise ValueError("inference=None leaves only consistency to train with, got consistency=None: try 'vat'.")
-        at_least("n_init", self.n_init, max(1, len(self._starts)))
+        at_least("n_init", self.n_init, len(self._starts))
         at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
 
@@ -340,7 +342,7 @@ class NVISA(GenerativeClusterer):
             self.neighbour_distance_ = float(distance.median())
             distance = distance.to(next(module.parameters()).device)
         return Ascent(
-            module, self.inference, self.n_samples, self.reparameterise or self.inference == "enum_y",
+            module, self.inference, self.n_samples, self.reparameterise,
             lambda t: unit * floor.x(t), floor.z, consistency, distance, generator, RunningMoments(),
         )  # fmt: skip
 
@@ -360,7 +362,7 @@ class NVISA(GenerativeClusterer):
         generator.manual_seed(generator.initial_seed() + self.n_iter_)  # other draws for every chunk
         source, before = Source(checked, next(net.parameters()).device), deepcopy(net)
         ascent = Ascent(
-            net, self.inference, self.n_samples, self.reparameterise or self.inference == "enum_y",
+            net, self.inference, self.n_samples, self.reparameterise,
             lambda t: self.std_floor_x_, lambda t: self.std_floor_z_,
             tuple(replace(settings, information=0.0) for settings in as_settings(self.consistency)),
             torch.full((len(checked),), getattr(self, "neighbour_distance_", 0.0), device=source.device),
