@@ -30,9 +30,9 @@ def gmm(n_clusters: int, random_state: int) -> Pipeline:
     return make_pipeline(components, mixture)
 
 
-def vat(n_clusters: int, random_state: int) -> NVISA:
-    """Consistency and information alone."""
-    return NVISA(n_clusters, inference=None, init="random", random_state=random_state)
+def vat(n_clusters: int, random_state: int, n_init: int = 1) -> NVISA:
+    """Consistency and information alone, the best of ``n_init`` restarts by neighbour information."""
+    return NVISA(n_clusters, inference=None, init="random", n_init=n_init, random_state=random_state)
 
 
 CONTROLS: dict[str, Callable[..., Any]] = {"kmeans": kmeans, "gmm": gmm, "vat": vat}

@@ -162,6 +162,8 @@ RECIPES: dict[str, Recipe] = {
     "bound_alone/umap_features": Recipe("nvisa", SETTLED | SHORT | {"init": "umap"}, curve=True),
     # From UMAP's clusters and from random weights, the better by neighbour information.
     "two_starts": Recipe("nvisa", {"init": ("umap", "random"), "n_init": 2}),
+    # From the clusters of consistency alone, the best of three restarts by neighbour information.
+    "from_consistency": Recipe("nvisa", start="vat/restarts"),
     # The gradient of the sum: the bound moves q(y|x) too.
     "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
     # Self-supervision by small affine maps of the images, in place of adversarial displacements and beside them; the
@@ -214,6 +216,7 @@ RECIPES: dict[str, Recipe] = {
     "kmeans/one_start": Recipe("kmeans", {"n_init": 1}),  # scikit-learn's default
     "gmm/default": Recipe("gmm"),
     "vat/default": Recipe("vat"),
+    "vat/restarts": Recipe("vat", {"n_init": 3}),
     # For images of 28 x 28: minutes on one thread, where DCGAN's nets and epochs take hours (docs/methods/gm_gan.md).
     "gm_gan/default": Recipe("gm_gan", GM_GAN),
     "gm_gan/information": Recipe("gm_gan", GM_GAN | {"information": 1.0}),
