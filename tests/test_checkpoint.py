@@ -189,6 +189,13 @@ def test_a_folder_with_other_things_is_left_alone(X, tmp_path):
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def test_files_of_the_user_in_the_folder_stay(X, left):
+    for name in ("mine.safetensors", "part-list.txt"):
+        (left / name).write_text("mine")
+    go_on(X, left)
+    assert sorted(path.name for path in left.iterdir()) == ["mine.safetensors", "part-list.txt"]
+
+
 def test_only_the_states_that_the_manifest_names_are_kept_and_nothing_is_pickled(X, left):
     manifest = json.loads((left / checkpoint.MANIFEST).read_text())
     (stage,) = manifest["stages"]

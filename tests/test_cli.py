@@ -270,7 +270,7 @@ def test_wrong_usage(argv, capsys):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (nvisa.DivergedError("log_p_x is not finite", term="log_p_x", history=[]), 3, "log_p_x is not finite"),
+        (nvisa.DivergedError("log_p_x"), 3, "log_p_x is not finite"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(28, "No space left on device"), 2, "No space left"),
         (TypeError("oops"), 1, "a fault of nvisa's"),

@@ -263,6 +263,11 @@ BAD = {
     "no sample": (np.eye(9), {"n_samples": 0}, "n_samples"),
     "no noise": (np.eye(9), {"noise_dim": 0}, "noise_dim"),
     "interval": (np.eye(9), {"update_interval": 0}, "update_interval"),
+    "nothing to train with": (np.eye(9), {"inference": None, "consistency": ()}, "only consistency"),
+    "no epochs": (np.eye(9), {"training": Training(epochs=0)}, "Training.epochs"),
+    "no batch": (np.eye(9), {"training": Training(batch_size=0)}, "Training.batch_size"),
+    "no layers": (np.eye(9), {"network": Network(hidden=())}, "Network.hidden"),
+    "no latent": (np.eye(9), {"network": Network(latent_dim=0)}, "Network.latent_dim"),
 }
 
 

@@ -1,5 +1,7 @@
 """Fused densities and layers against their plain forms under torch's own differentiation; skipping rows is exact."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -131,6 +133,7 @@ def test_only_rows_below_the_rounding_of_the_largest_are_left_out(monkeypatch):
     assert fused._rows(weight).tolist() == [0, 1, 2, 3]
     assert fused._rows(weight[:5]) == slice(None)  # 4 of 5: gathering would not pay
     assert fused._rows(torch.zeros(3)).tolist() == []
+    assert fused._rows(torch.tensor([0.0, math.nan] + 8 * [0.0])) == slice(None)  # the guard shall see it
     monkeypatch.setattr(fused, "MULTIPLE", 3)  # 4 rows count: the next two come along, whatever they are
     assert len(kept := fused._rows(weight).tolist()) == 6
     assert kept[:5] == [0, 1, 2, 3, 4]

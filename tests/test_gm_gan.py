@@ -1,5 +1,7 @@
 """GM-GAN against its equations: the latent mixture, the game's optimum, and the modes of planted data."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.testing import assert_close
 
 from nvisa import checkpoint
 from nvisa.convolutions import Layout
-from nvisa.methods import GMGAN, load
+from nvisa.methods import GMGAN, gm_gan, load
 from nvisa.methods.gm_gan import (
     Discriminator,
     Game,
@@ -22,7 +24,7 @@ from nvisa.methods.gm_gan import (
 )
 from nvisa.metrics import accuracy
 from nvisa.nets import Network, Rescale
-from nvisa.training import Training
+from nvisa.training import DivergedError, Objective, Training
 from oracles import TIGHT, build, gradients, log_normal, normal
 
 B, D, Z, K = 6, 4, 2, 3
@@ -315,6 +317,20 @@ def test_who_watches_changes_nothing(drawn):
     assert not watched.module_.maker.training
     for name, value in watched.module_.state_dict().items():
         assert torch.equal(value, drawn.module_.state_dict()[name]), name
+
+
+def test_a_discriminator_that_diverges_leaves_the_epochs_before(triangle, monkeypatch):
+    model, lesson = GMGAN(3, **SMALL | {"training": Training(epochs=4, batch_size=64)}), gm_gan.Game.lesson
+
+    def breaks_later(game, real, made):
+        step = lesson(game, real, made)
+        return Objective(step.value * math.nan, step.terms) if len(seen) == 2 else step
+
+    seen = []
+    monkeypatch.setattr(gm_gan.Game, "lesson", breaks_later)
+    with pytest.raises(DivergedError, match="objective is not finite after 2 whole epochs") as caught:
+        model.on_epoch(lambda clusterer, record: seen.append(record)).fit(triangle[0])
+    assert caught.value.history == seen
 
 
 @pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")  # after four epochs

@@ -276,6 +276,11 @@ def test_refining_heals_a_damaged_partition(random, blocks):
     assert (refine_by_information(damaged, rows, 4) == truth).all()
 
 
+def test_refining_gives_no_row_to_a_cluster_that_has_none(blocks):
+    truth, rows = blocks
+    assert (refine_by_information(truth, rows, 5) == truth).all()
+
+
 def test_refining_moves_a_row_where_the_information_grows_fastest_in_its_own_assignment(random, blocks):
     truth, rows = blocks
     k, step = 4, 1e-6

@@ -1,6 +1,8 @@
 """Pouch latent trees, their structure search, and LTVAE; the surface is tested in test_contract.py."""
 
+import json
 import math
+from copy import copy
 from itertools import product
 
 import numpy as np
@@ -12,7 +14,7 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import Independent, MultivariateNormal, Normal
 from torch.testing import assert_close
 
-from nvisa import load
+from nvisa import cli, load, tree_moves
 from nvisa.distributions import log_normal_tril
 from nvisa.latent_tree import LatentTree, Statistics, em
 from nvisa.methods import ltvae
@@ -513,6 +515,24 @@ def test_a_searched_tree_comes_back_from_its_directory(searched, tmp_path):
         assert again.moves_ == model.moves_
     finally:
         model.module_.tree, model.structure_, model.n_clusters_ = kept, kept.structure.plain(), kept.structure.states[0]
+
+
+def test_the_page_and_the_command_line_count_the_clusters_that_were_found(searched, tmp_path, capsys):
+    model, X = copy(searched[0]).set_params(n_clusters=9), searched[1]
+    page = model.report(X, out=tmp_path / "r.html", maps=("pca",)).read_text()
+    assert f"<h1>{model.n_clusters_} clusters" in page
+    model.save(tmp_path / "model")
+    np.save(tmp_path / "X.npy", X)
+    cli.main(["predict", f"{tmp_path}/model", f"{tmp_path}/X.npy", "--out", f"{tmp_path}/labels.csv", "--json"])
+    assert json.loads(capsys.readouterr().out)["sizes"] == np.bincount(model.labels_).tolist()
+
+
+def test_a_state_is_cut_alike_whichever_way_its_longest_axis_points(rng, monkeypatch):
+    z, eigh = normal(rng, 40, 3), torch.linalg.eigh
+    posterior = torch.ones(40, 1, dtype=torch.float64)
+    once = tree_moves._cut(posterior, 0, z)
+    monkeypatch.setattr(torch.linalg, "eigh", lambda a: (eigh(a)[0], -eigh(a)[1]))
+    assert_close(tree_moves._cut(posterior, 0, z), once, **TIGHT)
 
 
 def test_em_follows_the_codes(searched):

@@ -283,7 +283,9 @@ def test_a_history_becomes_charts_with_its_stages():
 
 
 def test_the_clock_runs_on_when_a_stage_starts_anew():
-    assert curves.running([1.0, 3.0, 2.0, 4.0, 1.0]) == [1.0, 3.0, 5.0, 7.0, 8.0]
+    clock = ((1, 1.0), (2, 3.0), (1, 4.0), (2, 5.0), (1, 1.0))
+    history = [{"epoch": epoch, "seconds": seconds} for epoch, seconds in clock]
+    assert curves.running(history) == [1.0, 3.0, 7.0, 8.0, 9.0]
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------
@@ -352,6 +354,11 @@ def test_a_prototype_is_the_sample_of_a_cluster_without_spread(kind, rows):
     np.testing.assert_allclose(clusterer.prototypes(), sampled, rtol=1e-5, atol=1e-6)
 
 
+def test_a_cluster_of_several_gaussians_has_no_prototype(rows):
+    two = Network(hidden=(8,), latent_dim=2, prior_components=2)
+    assert NVISA(2, init="random", **QUICK | {"network": two}).fit(rows).prototypes() is None
+
+
 # ---- records ----------------------------------------------------------------------------------------------------
 
 
@@ -369,17 +376,18 @@ def write_json(folder, *made):
 
 def test_a_page_of_records_stands_beside_the_slides(tmp_path):
     better = record(seed=1, metrics={"test": {"accuracy": 0.7, "nmi": 0.5, "ari": 0.3}})
-    curve = [{"seconds": 1.0, "accuracy": 0.2}, {"seconds": 0.5, "accuracy": 0.4}]
-    short = record(recipe="ablation/enum_y", curve=curve, status="diverged", metrics={})
-    write_json(tmp_path, record(), better, short, {"kind": "performance"})
+    curve = [{"elapsed": 1.0, "accuracy": 0.2}, {"elapsed": 1.5, "accuracy": 0.4}]
+    short = record(recipe="ablation/enum_y", curve=curve, status="diverged", metrics={}, start={"seconds": 2.0})
+    alone = record(recipe="bound_alone/random", history=[])
+    write_json(tmp_path, record(), better, short, alone, {"kind": "performance"})
     path = write_records_report([tmp_path], out=tmp_path / "r.html")
     text = path.read_text()
     assert "60.00 ± 14.14" in text
-    assert "96.55±2.64" in text
+    assert text.count("96.55±2.64") == 1  # beside the bound alone, and not beside the default
     assert "78.43" in text  # EnumY in the slides' ablation
     time, bound = payload_of(path)["charts"]
-    assert time["series"][0] == {"name": "ablation/enum_y, seed 0", "x": [1.0, 1.5], "y": [20.0, 40.0]}
-    assert time["series"][1]["y"] == [50.0, 70.0]
+    assert time["series"][0] == {"name": "ablation/enum_y, seed 0", "x": [3.0, 3.5], "y": [20.0, 40.0]}
+    assert time["series"][2]["y"] == [50.0, 70.0]
     assert bound["series"][0]["y"] == [-2.0]
 
 

@@ -1,6 +1,7 @@
 """The loop: every row once an epoch, the optimum of a known objective, and an end that names what broke."""
 
 import math
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,12 @@ def test_a_term_that_is_not_finite_ends_the_training_by_its_name_and_the_history
     assert torch.isfinite(module.at).all()
 
 
+def test_a_divergence_keeps_what_it_says_on_the_way_from_another_process():
+    error = pickle.loads(pickle.dumps(DivergedError("bound", [{"epoch": 1}])))
+    assert (error.term, error.history) == ("bound", [{"epoch": 1}])
+    assert "bound is not finite after 1 whole epochs" in str(error)
+
+
 def test_an_objective_that_breaks_without_a_term_is_named_itself(rng):
     module = Point(1.0)
     with pytest.raises(DivergedError) as caught:
@@ -91,7 +98,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_never_applied(rng):
         applied.append(module.at.detach().clone())
         return objective(*batch)
 
-    with pytest.raises(DivergedError, match="the gradient is not finite") as caught:
+    with pytest.raises(DivergedError, match="gradient is not finite") as caught:
         maximise(watched, module, rows_source(10), training(), rng)
     assert caught.value.term == "gradient"
     assert len(caught.value.history) == 1

@@ -14,6 +14,7 @@ Every file is written beside its name and renamed, the manifest last; at most ev
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ __all__ = ["Bookmark", "Stage", "branch", "checkpointing", "data_digest", "where
 
 MANIFEST = "checkpoint.json"
 FORMAT, SCHEMA = "nvisa checkpoint", 1
+OURS = re.compile(r"[0-9a-f]{64}\.safetensors")  # a state, whole or in part: other files of the folder are the user's
 EVERY = 30.0  # seconds between two writings: what a kill can cost, and nothing beside what they cost
 
 Record = dict[str, Any]
@@ -107,14 +109,14 @@ class Journal:
 
     def _remove(self, keep: set[str]) -> None:
         for path in self.folder.glob("*.safetensors*"):
-            if path.name not in keep:
+            if path.name not in keep and OURS.match(path.name):
                 path.unlink()
 
     def close(self) -> None:
         """The fit is done: nothing is left to resume."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self._remove(keep=set())
-        for part in self.folder.glob("part-*"):
+        for part in self.folder.glob("part-[0-9]*"):
             shutil.rmtree(part)
         with suppress(OSError):  # the user's own files are in it
             self.folder.rmdir()

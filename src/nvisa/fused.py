@@ -36,7 +36,7 @@ def _chunks(n: int) -> Iterator[slice]:
 def _rows(weight: Float[Tensor, " R"]) -> Rows:
     """The rows whose weight counts beside the largest one; all, as a slice, when gathering them would not pay."""
     size = weight.abs()
-    n_kept = int((size > torch.finfo(weight.dtype).eps * size.max()).sum())
+    n_kept = int((~(size <= torch.finfo(weight.dtype).eps * size.max())).sum())  # NaN counts: it must be seen
     n_kept = -(-n_kept // MULTIPLE) * MULTIPLE
     return size.topk(n_kept, sorted=False).indices.sort().values if n_kept < 0.8 * len(weight) else slice(None)
 

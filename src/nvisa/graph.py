@@ -47,12 +47,12 @@ def nearest(X: Array, k: int) -> tuple[Rows, Array]:
 def intrinsic_dimension(distances: Array) -> float:
     """Levina and Bickel's maximum likelihood dimension from sorted neighbour distances [N k].
 
-    ``1 / d = mean_i mean_{j<k} log( T_k(x_i) / T_j(x_i) )`` (NIPS 2004, eq. 8, with MacKay and
-    Ghahramani's average of the inverses).
+    ``1 / d = median_i mean_{j<k} log( T_k(x_i) / T_j(x_i) )`` (NIPS 2004, eq. 8, the inverses averaged as MacKay and
+    Ghahramani propose, by the median: duplicates would rule a mean).
     """
     tiny = np.finfo(distances.dtype).tiny
     ratios = np.log(np.maximum(distances[:, -1:], tiny) / np.maximum(distances[:, :-1], tiny))
-    inverse = np.median(ratios.mean(1)) if ratios.size else 0.0  # the median: duplicates would rule a mean
+    inverse = np.median(ratios.mean(1)) if ratios.size else 0.0
     return float(1.0 / max(inverse, 1e-3))
 
 
@@ -246,6 +246,7 @@ def refine_by_information(labels: Rows, neighbour_rows: Rows, n_clusters: int, *
         if (score := mutual_information(joint)) <= best_score:
             break
         best, best_score = labels, score
-        r = joint.sum(1)
-        labels = (votes @ np.log((joint + 1e-9) / (np.outer(r, r) + 1e-18)).T).argmax(1)
+        expected = np.outer(joint.sum(1), joint.sum(1))
+        expected[expected == 0] = 1e-9  # an empty cluster attracts nobody
+        labels = (votes @ np.log((joint + 1e-9) / expected).T).argmax(1)
     return best

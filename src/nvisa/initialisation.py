@@ -223,9 +223,7 @@ def find_start(
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
     if init not in ("gmm", "umap") and not hasattr(init, "predict_proba"):
-        raise ValueError(
-            f"init must be 'random', 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}."
-        )
+        raise ValueError(f"init must be 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}.")
     pretrained()
     rows = subset(len(source), rng)
     codes = encode(module.code, source, rows)

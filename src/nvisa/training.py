@@ -29,9 +29,15 @@ OnEpoch = Callable[[Record], None]
 class DivergedError(RuntimeError):
     """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept."""
 
-    def __init__(self, message: str, *, term: str, history: list[Record]) -> None:
-        super().__init__(message)
-        self.term, self.history = term, history
+    def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
+        super().__init__(term, list(history))  # what pickle hands to another process
+        self.term, self.history = term, list(history)
+
+    def __str__(self) -> str:
+        return (
+            f"Training diverged: {self.term} is not finite after {len(self.history)} whole epochs. Expected finite "
+            "numbers. Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
+        )
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ def maximise(
     history = bookmark.history
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     module.train()
-    with flush_denormals():
+    with flush_denormals(), _kept(history):
         for epoch in range(n_epochs if bookmark.finished else len(history), n_epochs):
             tally.start()
             for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
@@ -194,7 +200,7 @@ def maximise(
                 step = objective(source[rows], rows, fraction)
                 if step is None:
                     break
-                ascend(step, optimizer, trained, training.clip_norm, history)
+                ascend(step, optimizer, trained, training.clip_norm)
                 tally.add(step, rows)
             if tally.n == 0:  # converged before the epoch's first step
                 break
@@ -210,36 +216,26 @@ def maximise(
     return bookmark.close()
 
 
-def ascend(
-    step: Objective,
-    optimizer: torch.optim.Optimizer,
-    trained: list[nn.Parameter],
-    clip: float,
-    history: Sequence[Record] = (),
-) -> None:
-    """One step up the objective, or an error that names the term that is not finite."""
+@contextmanager
+def _kept(history: list[Record]) -> Iterator[None]:
+    """Hand the epochs so far to whoever catches a divergence."""
+    try:
+        yield
+    except DivergedError as error:
+        raise DivergedError(error.term, history) from None
+
+
+def ascend(step: Objective, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: float) -> None:
+    """One step up the objective, or an error that names the first term that is not finite."""
     loss = -step.value.mean()
     if not torch.isfinite(loss):
-        _raise_diverged(step, history)
+        raise DivergedError(next((k for k, term in step.terms.items() if not torch.isfinite(term).all()), "objective"))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(trained, clip)
     if not torch.isfinite(norm):
-        raise DivergedError(_message("the gradient", len(history)), term="gradient", history=list(history))
+        raise DivergedError("gradient")
     optimizer.step()
-
-
-def _raise_diverged(step: Objective, history: Sequence[Record]) -> None:
-    """Name the first term that is not finite."""
-    term = next((name for name, value in step.terms.items() if not torch.isfinite(value).all()), "objective")
-    raise DivergedError(_message(term, len(history)), term=term, history=list(history))
-
-
-def _message(term: str, epochs_done: int) -> str:
-    return (
-        f"Training diverged: {term} is not finite after {epochs_done} whole epochs. Expected finite numbers. "
-        "Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
-    )
 
 
 class _Tally:

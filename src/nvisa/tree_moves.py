@@ -178,7 +178,8 @@ def _cut(posterior: Float[Tensor, "B K"], state: int, z: Float[Tensor, "B D"]) -
     weight = posterior[:, state] / posterior[:, state].sum().clamp_min(1e-10)
     centred = z - weight @ z
     values, vectors = torch.linalg.eigh(centred.T @ (weight[:, None] * centred))
-    axis = vectors[:, -1] * vectors[:, -1].abs().argmax().sub(-1).sign()  # eigh leaves the sign open
+    longest = vectors[:, -1]
+    axis = longest * longest[longest.abs().argmax()].sign()  # eigh leaves the sign open
     side = (2.0 * centred @ axis / values[-1].clamp_min(1e-10).sqrt()).sigmoid()
     found = torch.cat([posterior, (posterior[:, state] * side)[:, None]], 1)
     found[:, state] *= 1 - side

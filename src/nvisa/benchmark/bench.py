@@ -23,9 +23,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NoReturn
 
+from nvisa.benchmark import RECORDS
 from nvisa.benchmark.experiments import Job
 from nvisa.benchmark.recipes import RECIPES
-from nvisa.benchmark.run import NO_DATA, RECORDS, blank, is_current, record_path, write
+from nvisa.benchmark.run import NO_DATA, blank, is_current, record_path, write
 from nvisa.progress import clock
 
 __all__ = ["Estimate", "bench", "estimate", "missing"]

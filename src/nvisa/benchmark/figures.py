@@ -21,8 +21,9 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa import datasets, pictures
+from nvisa.benchmark import MODELS, RECORDS
 from nvisa.benchmark.experiments import BEYOND, ROWS
-from nvisa.benchmark.run import MODELS, RECORDS, fitted
+from nvisa.benchmark.run import fitted
 from nvisa.benchmark.tables import ABLATION_ROWS, Record, load_records, values
 from nvisa.metrics import accuracy
 

@@ -3,7 +3,7 @@
 Source: slides of IJCNN 2020, "Overall Performance" and "Ablation Study".
 """
 
-__all__ = ["ABLATION", "DATASETS", "NVISA_MEAN_STD", "TABLE", "WITH_AE_GMM_INIT"]
+__all__ = ["ABLATION", "DATASETS", "TABLE", "WITH_AE_GMM_INIT"]
 
 DATASETS = ("mnist", "fashion_mnist", "stl10", "cifar10", "cifar100")
 
@@ -20,7 +20,6 @@ TABLE = {
     "NVISA(best)": ("98.40", "66.14", "91.22", "76.96", "38.79"),
     "NVISA(avg±std)": ("96.55±2.64", "62.63±2.92", "89.15±2.36", "71.37±2.79", "37.32±0.70"),
 }
-NVISA_MEAN_STD = dict(zip(DATASETS, TABLE["NVISA(avg±std)"], strict=True))
 WITH_AE_GMM_INIT = "98.04±0.17"
 
 # (inference, method, accuracy on MNIST); a star in the method: std annealing; N/A: the loss diverges.

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from nvisa.benchmark import RECORDS
 from nvisa.benchmark.grid import Grid, markdown
-from nvisa.benchmark.run import RECORDS
 from nvisa.benchmark.tables import PLACE
 
 __all__ = ["DOCUMENTS", "load_records", "main", "rewrite", "table"]

@@ -35,6 +35,7 @@ import torch
 from numpy.typing import NDArray
 
 from nvisa import datasets, load
+from nvisa.benchmark import MODELS, RECORDS
 from nvisa.benchmark.recipes import RECIPES, Recipe
 from nvisa.datasets import DataError, Dataset
 from nvisa.methods import SETTINGS
@@ -43,9 +44,7 @@ from nvisa.persistence import encode, is_model, read_manifest
 from nvisa.training import DivergedError
 
 __all__ = [
-    "MODELS",
     "NO_DATA",
-    "RECORDS",
     "blank",
     "is_current",
     "fitted",
@@ -56,8 +55,6 @@ __all__ = [
     "write",
 ]
 
-RECORDS = Path("benchmarks/records")
-MODELS = Path("benchmarks/models")  # not committed: figures make what they lack
 LONGEST_HISTORY = 60  # epochs of a history or a curve that a file keeps, evenly spaced; all 2,000 would be megabytes
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
 NO_DATA = os.EX_NOINPUT  # exit code of a run that had no data to begin with; 2 is argparse's
@@ -181,7 +178,7 @@ class _Watch:
     def __call__(self, fitted: Any, record: dict[str, Any]) -> None:
         """Note an epoch."""
         elapsed = self.elapsed()
-        labels = fitted._blocks(fitted._log_q_y, self.X).argmax(1)
+        labels = fitted._labels(self.X)
         point = {key: record[key] for key in self.KEYS if key in record}
         self.curve.append(point | {"elapsed": elapsed[0], "accuracy": accuracy(np.asarray(self.y), labels)})
         self.zero += self.elapsed() - elapsed

@@ -75,7 +75,7 @@ def fit(
     check_target(out)
     rows = read_rows(data, reading, split="train")
     if rows.labels is not None:
-        metrics.evaluate(rows.labels, rows.labels)  # labels that cannot be used are said before training
+        metrics.nmi(rows.labels, rows.labels)  # labels that cannot be used are said before training
     found = understand(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)
     if settings.get("consistency") == "augment" and rows.feature_shape is not None:
@@ -94,7 +94,7 @@ def fit(
         "n_rows": len(rows.X),
         "n_features": rows.X.shape[1],
         "data": found,
-        "sizes": np.bincount(clusterer.labels_, minlength=clusterer.n_clusters).tolist(),
+        "sizes": np.bincount(clusterer.labels_, minlength=clusterer._n_found).tolist(),
         "neighbour_information": getattr(clusterer, "neighbour_information_", None),
         "seconds": seconds,
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
@@ -142,7 +142,7 @@ def predict(
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
     write_table(path, columns)
-    sizes = np.bincount(columns["cluster"], minlength=clusterer.n_clusters).tolist()
+    sizes = np.bincount(columns["cluster"], minlength=q.shape[1]).tolist()
     return {"out": out, "source": rows.source, "n_rows": len(q), "sizes": sizes}
 
 
@@ -187,7 +187,7 @@ def _draw_picture(
 ) -> int:
     """A line of images for every cluster, or lines of at most 20 of one; the number of images drawn."""
     if cluster is None:
-        names = list(range(clusterer.n_clusters))
+        names = list(range(clusterer._n_found))
         lengths = [max(1, n // len(names))] * len(names)
     else:
         lengths = [len(part) for part in np.array_split(np.arange(n), -(-n // 20))]

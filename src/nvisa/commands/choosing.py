@@ -68,7 +68,7 @@ def choose_k_text(result: Result) -> str:
     best, top = result["candidates"], max(result["separation"])
     lines = [f"{'K':>4} {'information':>12} {'separation':>11}"]
     for k, information, drop in zip(result["k"], result["information"], result["separation"], strict=True):
-        bar = "#" * max(1, round(24 * drop / top))
+        bar = "#" * max(1, round(24 * drop / max(top, 1e-9)))
         lines.append(f"{k:>4} {information:>12.3f} {drop:>11.2f}  {bar}" + ("  <" if k == best[0] else ""))
     others = " or ".join(map(str, best[1:]))
     verdict = (

@@ -99,8 +99,9 @@ def few_in_use(sizes: NDArray[np.integer]) -> str | None:
     if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
         return None
     return (
-        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half of them. "
-        "Try fewer clusters, another random_state, longer training, or a start other than random weights."
+        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half "
+        "of them, and two. Try fewer clusters, another random_state, longer training, or a start other than random "
+        "weights."
     )
 
 
@@ -196,6 +197,15 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _check(self, X: Array) -> None:
         """Settings and sizes that no method can train with."""
         at_least("n_clusters", self.n_clusters, 2)
+        network, training = self._network, self._training
+        for name, value in (
+            ("Network.latent_dim", network.latent_dim),
+            *(("Network.hidden", width) for width in network.hidden or (0,)),
+            ("Training.epochs", 1 if training.epochs is None else training.epochs),
+            ("Training.steps", training.steps),
+            ("Training.batch_size", training.batch_size),
+        ):
+            at_least(name, value, 1)
         if len(X) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "

@@ -280,7 +280,8 @@ class GMVAE(GenerativeClusterer):
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         w = torch.randn(len(y), self.noise_dim, generator=generator, device=generator.device)
-        loc, scale = (table[torch.arange(len(y)), y] for table in self.module_.prior(w.to(y.device)))
+        w = w.to(self.module_.rescale.shift.device)
+        loc, scale = (table[torch.arange(len(y)), y] for table in self.module_.prior(w))
         z = loc + scale * noise_like(loc, generator)
         return self.module_.draw(z, generator if noise else None, self.std_floor)
 

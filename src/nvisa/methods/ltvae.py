@@ -263,7 +263,7 @@ class LTVAE(CodingClusterer):
     def _search(self, codes: Float[Tensor, "B Z"]) -> None:
         """Put the tree that the search finds into the networks."""
         operators = OPERATORS if self.states == "search" else tuple(o for o in OPERATORS if o not in STATE_OPERATORS)
-        search = Search(codes.double().cpu(), operators, LEAST_VARIANCE, on_move=self._report_move)
+        search = Search(codes.cpu().double(), operators, LEAST_VARIANCE, on_move=self._report_move)
         tree = search.run(self.module_.tree).tree
         self.moves_ += search.path
         self._plant(tree.to(codes))

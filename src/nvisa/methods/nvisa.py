@@ -272,8 +272,10 @@ class NVISA(GenerativeClusterer):
         for settings in as_settings(self.consistency):
             if isinstance(settings, Augment):
                 settings.shape_of(X.shape[1])
-        if self.inference is None and self.consistency is None:
-            raise ValueError("inference=None leaves only consistency to train with, got consistency=None: try 'vat'.")
+        if self.inference is None and not as_settings(self.consistency):
+            raise ValueError(
+                f"inference=None leaves only consistency to train with, got {self.consistency!r}: try 'vat'."
+            )
         at_least("n_init", self.n_init, len(self._starts))
         at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
@@ -381,7 +383,7 @@ class NVISA(GenerativeClusterer):
         with checkpointing(None, {}, RandomState()):
             self.history_ += maximise(held, net, source, once, generator, stage="partial_fit", on_epoch=self._report)
         self.n_iter_ = len(self.history_)
-        self.labels_ = self._blocks(self._log_q_y, checked).argmax(1)
+        self.labels_ = self._labels(checked)
         return self
 
     def _log_p_x(self, x: Data) -> PerExample:
@@ -394,8 +396,9 @@ class NVISA(GenerativeClusterer):
         x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
         return net.rescale.inverse(x)
 
-    def _prototypes(self) -> Float[Tensor, "K D"]:
-        return self.module_.rescale.inverse(self.module_.reconstruct(self.module_.prior.loc))
+    def _prototypes(self) -> Float[Tensor, "K D"] | None:
+        loc = self.module_.prior.loc  # [K C Z] when p(z|y) is a mixture itself, which has no middle
+        return None if loc.dim() == 3 else self.module_.rescale.inverse(self.module_.reconstruct(loc))
 
     def _log_q_y(self, x: Data) -> LogClusters:
         return self.module_.log_posterior(self.module_.rescale(x))

@@ -50,13 +50,13 @@ def charts_of_history(history: Sequence[Record]) -> list[Chart]:
     return drawn
 
 
-def running(seconds: Sequence[float]) -> list[float]:
-    """Seconds since the first stage began, from a clock that every stage starts anew."""
+def running(history: Sequence[Record]) -> list[float]:
+    """Seconds since the first stage began, from the clock that every stage starts anew with its first epoch."""
     gone, before, found = 0.0, 0.0, []
-    for now in seconds:
-        gone += before if now < before else 0.0
-        found.append(gone + now)
-        before = now
+    for record in history:
+        gone += before if record.get("epoch", 1) == 1 else 0.0
+        before = record.get("seconds", 0.0)
+        found.append(gone + before)
     return found
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nvisa import metrics
 from nvisa.report import facts, pack
-from nvisa.report.curves import charts_of_history
+from nvisa.report.curves import charts_of_history, running
 from nvisa.report.maps import chosen_maps, plane
 from nvisa.report.render import render
 from nvisa.report.subject import Subject
@@ -139,15 +139,8 @@ def _glance(subject: Subject) -> list[tuple[str, str, str]]:
     if (information := getattr(fitted, "neighbour_information_", None)) is not None:
         most = f"nats, of at most {np.log(subject.n_clusters):.3f}; no label is used"
         lines.append(("neighbour information", f"{information:.3f}", most))
-    seconds = sum(last["seconds"] for last in _last_of_stages(fitted.history_))
-    lines.append(("training", f"{fitted.n_iter_} epochs", f"{seconds:,.1f} s"))
+    lines.append(("training", f"{fitted.n_iter_} epochs", f"{running(fitted.history_)[-1]:,.1f} s"))
     return lines
-
-
-def _last_of_stages(history: Sequence[Part]) -> list[Part]:
-    """The last record of each stage; its seconds are the stage's."""
-    last = {record.get("stage"): record for record in history}
-    return list(last.values())
 
 
 def _clusters(subject: Subject, gallery: Gallery) -> list[Part]:

@@ -10,21 +10,19 @@ from typing import Any
 import numpy as np
 
 from nvisa.benchmark import paper
-from nvisa.benchmark.tables import ABLATION_ROWS, accuracy_cell, cell, values
+from nvisa.benchmark.experiments import ROWS
+from nvisa.benchmark.tables import ABLATION_ROWS, accuracy_cell, cell, slides_cell, values
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
 from nvisa.pictures import brightness
-from nvisa.report.curves import chart, charts_of_history, running
+from nvisa.report.curves import chart, charts_of_history
 from nvisa.report.pack import Sheets, sheet, tidy
 from nvisa.report.render import render
 
 __all__ = ["read_records", "write_records_report"]
 
 Record = dict[str, Any]
-ROWS = {  # the slides' row of a recipe
-    "ae_gmm": "AE+GMM", "vae_gmm": "VAE+GMM", "dec": "DEC", "gm_gan": "GM-GAN", "gmvae": "GMVAE", "vade": "VaDE",
-    "ltvae_gmm": "LTVAE-GMM", "ltvae_full": "LTVAE-full", "nvisa": "NVISA(avg±std)",
-}  # fmt: skip
+ROW_OF = {recipe: row for row in ROWS for recipe in (row.pixels, row.features)}
 ABLATION = "ablation"
 PER_CLUSTER, MAX_CLUSTERS, MAX_GRIDS = 8, 20, 24  # of the samples
 
@@ -89,7 +87,7 @@ def _grid(folder: Path) -> dict[str, Any] | None:
     if len(shape) < 2 or not hasattr(model, "sample"):
         return None
     drawn = [model.sample(PER_CLUSTER, cluster=k, noise=False, random_state=k)[0]
-             for k in range(min(model.n_clusters, MAX_CLUSTERS))]  # fmt: skip
+             for k in range(min(model._n_found, MAX_CLUSTERS))]  # fmt: skip
     X = np.concatenate(drawn)
     low, high = brightness(X)
     edges = ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (len(shape) - 2))  # a dark line around each image
@@ -123,21 +121,17 @@ def _row(dataset: str, recipe: str, records: list[Record]) -> dict[str, Any]:
         "ari": cell(values(records, "ari")),
         "seeds": ", ".join(str(record["seed"]) for record in records),
         "seconds": f"{mean(seconds):.0f}" if seconds else "-",
-        "slides": _slides(dataset, recipe, records[0].get("method", "")),
+        "slides": _slides(dataset, recipe),
         "commits": ", ".join(sorted({tidy(record.get("commit", "")) for record in records})),
     }
 
 
-def _slides(dataset: str, recipe: str, method: str) -> str:
-    """The slides' cell of this method on this data set, with their marks; of the ablation their MNIST's."""
+def _slides(dataset: str, recipe: str) -> str:
+    """The slides' cell of this recipe on this data set, with their marks; of the ablation their MNIST's."""
     if recipe.startswith(ABLATION):
         printed = {(inference, name): accuracy for inference, name, accuracy in paper.ABLATION}
         return printed.get(ABLATION_ROWS.get(recipe.partition("/")[2], ("", "")), "-")
-    if dataset not in paper.DATASETS or method not in ROWS:
-        return "-"
-    if recipe == "bound_alone/gmm":
-        return paper.WITH_AE_GMM_INIT if dataset == "mnist" else "-"
-    return paper.TABLE[ROWS[method]][paper.DATASETS.index(dataset)]
+    return (recipe in ROW_OF and slides_cell(ROW_OF[recipe], dataset)) or "-"
 
 
 def _charts(name: str, cells: list[tuple[str, list[Record]]]) -> list[dict[str, Any]]:
@@ -157,8 +151,9 @@ def _charts(name: str, cells: list[tuple[str, list[Record]]]) -> list[dict[str, 
 def _against_time(recipe: str, records: list[Record]) -> dict[str, Any] | None:
     """The curve of the first run that has one; without, where each run ended."""
     for record in records:
-        if points := [point for point in record.get("curve", []) if "accuracy" in point and "seconds" in point]:
-            x, y = running([point["seconds"] for point in points]), [100 * point["accuracy"] for point in points]
+        if points := [point for point in record.get("curve", []) if "accuracy" in point and "elapsed" in point]:
+            before = record.get("start", {}).get("seconds", 0.0)
+            x, y = [before + point["elapsed"] for point in points], [100 * point["accuracy"] for point in points]
             return {"name": f"{recipe}, seed {record['seed']}", "x": x, "y": y}
     ended = [record for record in records if record["status"] == "ok"]
     if not ended:

@@ -80,8 +80,8 @@ class Subject:
 
     @property
     def n_clusters(self) -> int:
-        """K."""
-        return int(self.clusterer.n_clusters)
+        """K, as it was asked for or found."""
+        return int(self.clusterer._n_found)
 
     @cached_property
     def q(self) -> Array:
