@@ -35,7 +35,7 @@ DOCUMENTS = (
 )
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 NOT_RUN = "not run"  # the slides' dash says something else
-NO_RECORD = "No record yet; `nvisa bench` makes them."
+NO_RECORD = "No record yet: the command above makes them."
 
 
 def load_records(folder: Path = RECORDS) -> list[Record]:
