@@ -25,6 +25,13 @@ def saved(path, *args, **named):
 # .npy -------------------------------------------------------------------------------------------------
 
 
+def test_the_names_of_images_go_with_their_features(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.eye(3), names=np.array(["a/1.png", "a/2.png", "b/1.png"]))
+    np.savez(tmp_path / "b.npz", X=np.eye(3), names=np.array(["cat", "dog"]))  # of something else
+    assert files.read_table(tmp_path / "a.npz").row_names == ["a/1.png", "a/2.png", "b/1.png"]
+    assert files.read_table(tmp_path / "b.npz").row_names is None
+
+
 def test_float32_npy_is_mapped_not_copied(tmp_path):
     path = saved(tmp_path / "x.npy", X)
     table = read_table(path)

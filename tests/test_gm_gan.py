@@ -9,6 +9,7 @@ from sklearn.datasets import make_blobs
 from torch.testing import assert_close
 
 from nvisa import checkpoint
+from nvisa.bounds import scaled_gradient
 from nvisa.convolutions import Layout
 from nvisa.methods import GMGAN, gm_gan, load
 from nvisa.methods.gm_gan import (
@@ -20,7 +21,6 @@ from nvisa.methods.gm_gan import (
     gradient_penalty,
     log_q_of,
     recognition_terms,
-    scale_gradient,
 )
 from nvisa.metrics import accuracy
 from nvisa.nets import Network, Rescale
@@ -153,7 +153,7 @@ def test_the_plain_game_has_no_penalty(rng):
 
 def test_a_scaled_gradient_has_the_same_value(rng):
     x = normal(rng, B, D).requires_grad_()
-    y = scale_gradient(x, 0.3)
+    y = scaled_gradient(x, 0.3)
     assert_close(y.detach(), x.detach(), **TIGHT)
     assert_close(gradients(y.square().sum(), [x])[0], 0.6 * x.detach(), **TIGHT)
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.mixtures import common_axes
-from nvisa.nets import LIKELIHOODS, BernoulliHead, Decoder, Network, Rescale, covariances, mlp, turn, whiten
+from nvisa.nets import LIKELIHOODS, BernoulliHead, Decoder, Network, Rescale, covariances, mlp, standardise, turn
 from nvisa.products import Linear
 from nvisa.shapes import Data, Float, PerSample, Tensor
 
@@ -83,20 +83,19 @@ class Autoencoder(nn.Module):
         return self.x_head.log_prob(self.rescale(x), self.decoder(z), std_floor)
 
     def begin(self, codes: Array, proba: Array | None = None) -> Array:
-        """Whiten the codes, let q(z|x) start narrow, and return the white codes; no reconstruction changes.
+        """Standardise the codes, let q(z|x) start narrow, and return the new codes; no reconstruction changes.
 
         With responsibilities [n K] their axes are also turned to where these clusters are nearest to diagonal ones.
         """
         last, first = self.encoder.z_loc, cast(nn.Linear, self.decoder[0])
-        whiten(last, first, codes)
+        codes = standardise(last, first, codes)
         self.encoder.fix_scale(START_SCALE)
-        white = (codes - codes.mean(0)) / codes.std(0).clip(1e-6)
         if proba is None:
-            return white
-        axes = common_axes(proba.mean(0), covariances(white, proba))
-        axes /= (white @ axes.T).std(0)[:, None]
+            return codes
+        axes = common_axes(proba.mean(0), covariances(codes, proba))
+        axes /= (codes @ axes.T).std(0)[:, None]
         turn(last, first, axes)
-        return (white @ axes.T).astype(codes.dtype)
+        return (codes @ axes.T).astype(codes.dtype)
 
     def draw(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
         """``x ~ p(x|z)`` in the user's units; without a generator its mean."""

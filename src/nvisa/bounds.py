@@ -35,6 +35,11 @@ def add_gradient(value: Tensor, term: Tensor) -> Tensor:
     return value + (term - term.detach())
 
 
+def scaled_gradient(value: Tensor, weight: float) -> Tensor:
+    """``value``, unchanged as a number, with ``weight`` times its gradient."""
+    return add_gradient(value.detach(), weight * value)
+
+
 def enum_y(log_w: Float[Tensor, "K B"], log_q_y: Float[Tensor, "K B"]) -> PerExample:
     """``sum_y q(y|x) [ log p(x,y,z) - log q(y,z|x) ]``, z reparameterised: differentiable as it stands.
 

@@ -5,13 +5,18 @@ Every function broadcasts over leading axes. Nothing here knows a model, a netwo
 
 import math
 
+import numpy as np
 import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from nvisa.shapes import Float, Tensor
 
 __all__ = [
     "HALF_LOG_2PI",
+    "draw_categorical",
+    "draw_normal_tril",
     "entropy",
     "kl_categorical",
     "kl_normal",
@@ -57,6 +62,19 @@ def log_normal_tril(
     white = (inverse.flatten(0, 1) @ x.T).unflatten(0, loc.shape) - inverse @ loc[..., None]  # [K D B]
     log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return -(0.5 * white.square().sum(1).T + log_det + x.shape[-1] * HALF_LOG_2PI)
+
+
+def draw_normal_tril(
+    loc: Float[Tensor, "B D"], tril: Float[Tensor, "B D D"], generator: torch.Generator
+) -> Float[Tensor, "B D"]:
+    """One ``x ~ N(loc, L L^T)`` a row."""
+    return loc + (tril @ noise_like(loc, generator)[..., None])[..., 0]
+
+
+def draw_categorical(log_weights: Float[Tensor, " K"], n: int, rng: RandomState) -> NDArray[np.int64]:
+    """n draws of ``y ~ exp(log_weights)``."""
+    weights = log_weights.detach().cpu().double().exp().numpy()
+    return rng.choice(len(weights), size=n, p=weights / weights.sum())
 
 
 def log_bernoulli(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

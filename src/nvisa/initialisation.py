@@ -198,7 +198,7 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
 def mixture(
     codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "full"
 ) -> GaussianMixture:
-    """Gaussian mixture, the most likely of ``n_init`` k-means starts (recipes 2).
+    """Gaussian mixture, the most likely of ``n_init`` k-means starts.
 
     EM runs until a step gains less than 1e-5 nats a row. At scikit-learn's 1e-3 it stops after ten steps on MNIST's
     codes, and its clusters are still moving.

@@ -23,7 +23,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.distributions import log_normal_tril, noise_like
+from nvisa.distributions import draw_categorical, draw_normal_tril, log_normal_tril
 from nvisa.shapes import Float, Int, PerExample, Tensor
 from nvisa.tree_structure import Structure
 
@@ -262,8 +262,7 @@ class LatentTree(nn.Module):
 
     def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n states of the root, ``y_0 ~ p(y_0)``."""
-        weights = self.log_prior.cpu().double().exp().numpy()
-        return rng.choice(len(weights), size=n, p=weights / weights.sum())
+        return draw_categorical(self.log_prior, n, rng)
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y_0)`` for each y_0, down the tree."""
@@ -275,7 +274,7 @@ class LatentTree(nn.Module):
         for j in range(len(self.structure.states)):
             if dims := self.structure.dims(j):
                 loc, tril = (table[states[j]] for table in self.gaussian(j))
-                z[:, dims] = loc + (tril @ noise_like(loc, generator)[..., None])[..., 0]
+                z[:, dims] = draw_normal_tril(loc, tril, generator)
         return z
 
 

@@ -18,8 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.bounds import importance_sampled
-from nvisa.distributions import log_normal, log_normal_tril, noise_like
+from nvisa.distributions import draw_normal_tril, log_normal, log_normal_tril, noise_like
 from nvisa.nets import (
+    LEAK,
     LIKELIHOODS,
     Decoder,
     GaussianHead,
@@ -30,7 +31,7 @@ from nvisa.nets import (
     covariances,
     mlp,
     moments,
-    whiten,
+    standardise,
 )
 from nvisa.products import Linear
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
@@ -131,8 +132,7 @@ class FullPrior(MixturePrior):
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y)`` for each y."""
-        loc = self.loc[y]
-        return loc + (self.tril[y] @ noise_like(loc, generator)[..., None])[..., 0]
+        return draw_normal_tril(self.loc[y], self.tril[y], generator)
 
     @torch.no_grad()
     def set_covariances(self, loc: Array, covariance: Array) -> None:
@@ -204,13 +204,13 @@ class Densities(nn.Module):
         """Loc and scale of ``q(z|y,x)``; of ``q(z|x)`` when mean-field."""
         base = self.z_base(h)
         if self.y_embedding is None:
-            loc, scale = self.z_head(F.leaky_relu(base, 0.2), std_floor)
+            loc, scale = self.z_head(F.leaky_relu(base, LEAK), std_floor)
             return loc.expand(len(y), -1, -1), scale.expand(len(y), -1, -1)
         n_clusters = self.y_embedding.num_embeddings
         if len(y) <= n_clusters:
-            return self.z_head(F.leaky_relu(base + self.y_embedding(y), 0.2), std_floor)
+            return self.z_head(F.leaky_relu(base + self.y_embedding(y), LEAK), std_floor)
         # More samples than clusters: compute each cluster once and look the samples up.
-        loc, scale = self.z_head(F.leaky_relu(base + self.y_embedding.weight[:, None], 0.2), std_floor)
+        loc, scale = self.z_head(F.leaky_relu(base + self.y_embedding.weight[:, None], LEAK), std_floor)
         index = y[:, :, None].expand(-1, -1, self.latent_dim)
         return loc.gather(0, index), scale.gather(0, index)
 
@@ -220,16 +220,11 @@ class Densities(nn.Module):
 
     def code(self, x: Data) -> Float[Tensor, "B Z"]:
         """The latent mean without a cluster: what pretraining uses. ``x`` in the user's units."""
-        return self.z_head.loc(F.leaky_relu(self.z_base(self.trunk(self.rescale(x))), 0.2))
+        return self.z_head.loc(F.leaky_relu(self.z_base(self.trunk(self.rescale(x))), LEAK))
 
     def reconstruct(self, z: Float[Tensor, "B Z"]) -> Data:
         """``E[x|z]`` in the networks' units."""
         return self.x_head.mean(self.decoder(z))
-
-    @torch.no_grad()
-    def whiten_codes(self, codes: Array) -> None:
-        """Give the codes unit deviation and mean zero without changing any reconstruction."""
-        whiten(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes)
 
     @torch.no_grad()
     def set_prior(self, codes: Array, proba: Array) -> None:
@@ -237,9 +232,8 @@ class Densities(nn.Module):
         self.prior.set_from(codes, proba)
 
     def load_codes(self, codes: Array, proba: Array) -> None:
-        """Whiten the codes, then load ``p(z|y)`` with their moments."""
-        self.whiten_codes(codes)
-        self.set_prior((codes - codes.mean(0)) / codes.std(0).clip(1e-6), proba)
+        """Give the codes mean zero and deviation one, which changes no reconstruction, and ``p(z|y)`` their moments."""
+        self.set_prior(standardise(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
 
     @torch.no_grad()
     def settle(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:

@@ -8,9 +8,15 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import nn
-from torch.distributions import MultivariateNormal
 
-from nvisa.distributions import log_normal, noise_like, responsibilities
+from nvisa.distributions import (
+    draw_categorical,
+    draw_normal_tril,
+    log_normal,
+    log_normal_tril,
+    noise_like,
+    responsibilities,
+)
 from nvisa.shapes import Float, Int, LogClusters, Tensor
 
 __all__ = ["FullMixture", "Mixture", "common_axes", "mixture_of_codes"]
@@ -57,8 +63,7 @@ class Mixture(nn.Module):
 
     def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ pi``."""
-        weights = self.log_weights.detach().cpu().double().exp().numpy()
-        return rng.choice(len(weights), size=n, p=weights / weights.sum())
+        return draw_categorical(self.log_weights, n, rng)
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y)`` for each y."""
@@ -97,20 +102,15 @@ class FullMixture(nn.Module):
 
     def log_q_y(self, z: Float[Tensor, "B Z"]) -> LogClusters:
         """``log p(y|z)``, Bayes' rule."""
-        return (self.log_weights + self._normal().log_prob(z[:, None])).log_softmax(-1)
+        return (self.log_weights + log_normal_tril(z, self.loc, self.tril)).log_softmax(-1)
 
     def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ pi``."""
-        weights = self.log_weights.cpu().double().exp().numpy()
-        return rng.choice(len(weights), size=n, p=weights / weights.sum())
+        return draw_categorical(self.log_weights, n, rng)
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y)`` for each y."""
-        loc = self.loc[y]
-        return loc + (self.tril[y] @ noise_like(loc, generator)[..., None])[..., 0]
-
-    def _normal(self) -> MultivariateNormal:
-        return MultivariateNormal(self.loc, scale_tril=self.tril, validate_args=False)
+        return draw_normal_tril(self.loc[y], self.tril[y], generator)
 
     @torch.no_grad()
     def load(self, weights: Array, loc: Array, covariance: Array) -> None:

@@ -37,14 +37,14 @@ __all__ = [
     "initialise",
     "mlp",
     "moments",
+    "standardise",
     "turn",
-    "whiten",
 ]
 
 Module = TypeVar("Module", bound=nn.Module)
 Array = NDArray[np.floating]
 
-LEAK = 0.2  # TensorFlow's default, which the NVISA authors' library uses (recipes 1.4)
+LEAK = 0.2  # TensorFlow's default, which the authors' library, tfsnippet, uses
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,18 @@ def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
 
 
 @torch.no_grad()
-def whiten(last: nn.Linear, first: nn.Linear, codes: Array) -> None:
-    """Give the codes that ``last`` makes and ``first`` reads deviation one and mean zero; what follows is unchanged."""
-    shift, scale = (torch.from_numpy(a).to(first.weight) for a in (codes.mean(0), codes.std(0).clip(1e-6)))
+def standardise(last: nn.Linear, first: nn.Linear, codes: Array) -> Array:
+    """Give the codes that ``last`` makes and ``first`` reads mean zero and deviation one; what follows is unchanged.
+
+    Returns them as they are now [n Z].
+    """
+    mean, deviation = codes.mean(0), codes.std(0).clip(1e-6)
+    shift, scale = (torch.from_numpy(a).to(first.weight) for a in (mean, deviation))
     first.bias.add_(first.weight @ shift)
     first.weight.mul_(scale)
     last.bias.sub_(shift).div_(scale)
     last.weight.div_(scale[:, None])
+    return (codes - mean) / deviation
 
 
 @torch.no_grad()
@@ -164,10 +169,9 @@ def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
 
 def covariances(codes: Array, proba: Array) -> Array:
     """Covariances [K Z Z] of the codes [n Z] under responsibilities [n K]; each variance is 1e-3 above the codes'."""
-    weights, n = proba / np.maximum(proba.sum(0), 1e-6), codes.shape[1]
-    loc, squares = weights.T @ codes, codes[:, :, None] * codes[:, None]
-    second = (weights.T @ squares.reshape(-1, n * n)).reshape(-1, n, n)
-    return second - loc[:, :, None] * loc[:, None] + 1e-3 * np.eye(n)
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    loc, second = weights.T @ codes, np.stack([(w[:, None] * codes).T @ codes for w in weights.T])
+    return second - loc[:, :, None] * loc[:, None] + 1e-3 * np.eye(codes.shape[1])
 
 
 class Rescale(nn.Module):
@@ -197,7 +201,7 @@ class Rescale(nn.Module):
 class MixturePrior(nn.Module):
     """``p(y) = 1/K`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``: a free table of K means and log deviations.
 
-    The slides put no floor on ``sigma_y``. Means start at N(0, 1) draws, deviations at 1 (recipes 1.1).
+    The slides put no floor on ``sigma_y``. Means start at N(0, 1) draws, deviations at 1.
     """
 
     def __init__(self, n_clusters: int, latent_dim: int) -> None:

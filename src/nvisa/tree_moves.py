@@ -79,7 +79,7 @@ class Move:
 
 
 def regular(structure: Structure) -> bool:
-    """Whether no latent has more states than its neighbours can tell apart (recipes 8.4).
+    """Whether no latent has more states than its neighbours can tell apart.
 
     A latent without a pouch may have at most the product of its neighbours' states over the largest of them.
     """

@@ -172,7 +172,6 @@ RECIPES: dict[str, Recipe] = {
     "vat_augment": Recipe("nvisa", {"consistency": (VAT(), Augment(information=0.0))}, curve=True),
     # For the study of the label-free score: short fits that differ only in luck.
     "selection": Recipe("nvisa", {"init": "random", "training": Training(steps=300)}),
-    "no_annealing": Recipe("nvisa", {"std_floor": StdFloor(Constant(0.0), Constant(0.0))}),
     # What NVISA is compared with, at its own defaults; pixels in [0, 1] are Bernoulli, as in the papers' MNIST rows.
     "ae_gmm/default": Recipe("ae_gmm"),
     "ae_gmm/features": Recipe("ae_gmm", FEATURE_AUTOENCODER),

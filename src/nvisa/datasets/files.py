@@ -126,12 +126,14 @@ def _read_npz(path: Path) -> Table:
         X, feature_shape = _as_rows(dequantized(archive, key, source) if "scale" in archive else archive[key], source)
         label_key = next((name for name in Y_KEYS if name in archive and name != key), None)
         labels = None if label_key is None else archive[label_key]
+        names = archive["names"] if "names" in archive else np.empty(0, dtype=str)  # of images, by `nvisa features`
     if labels is not None and labels.shape != (len(X),):
         raise DataError(
             f"{path}: expected {label_key} of shape ({len(X)},) to go with {key}, got {labels.shape}. "
             "Try saving one label per row, or no labels."
         )
-    return Table(X, None, feature_shape, labels, source)
+    row_names = names.tolist() if names.dtype.kind == "U" and names.shape == (len(X),) else None
+    return Table(X, None, feature_shape, labels, source, row_names)
 
 
 def _read_columns(

@@ -18,7 +18,6 @@ from nvisa.initialisation import codes_of, mixture, pretrain
 from nvisa.methods.base import Array, DeepClusterer, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
-from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.training import Source, Training
 
@@ -113,7 +112,7 @@ class AEGMM(DeepClusterer):
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        rescale = self._rescale(X)
         self.module_ = self._built(rescale, generator)
         self.history_ = pretrain(self.module_, source, self._training, generator, self._report, masked=self.masked)
         codes = codes_of(self.module_, source, rng)

@@ -35,6 +35,7 @@ from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import LIKELIHOODS, Network, Rescale, build
 from nvisa.persistence import encode, save
 from nvisa.progress import EpochProgress
+from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, LogClusters, Tensor
 from nvisa.training import Source, Training
 
@@ -224,6 +225,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
+
+    def _rescale(self, X: Array) -> Rescale:
+        """The networks' units of the data: those of ``Network.scaling``, or as they are for a Bernoulli likelihood."""
+        bernoulli = getattr(self, "likelihood", None) == "bernoulli"
+        return make_rescale(X, "none" if bernoulli else self._network.scaling)
 
     def _built(self, rescale: Rescale, generator: torch.Generator) -> Any:
         """The networks with fresh weights, on the device of the training."""

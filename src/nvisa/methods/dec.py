@@ -25,7 +25,6 @@ from nvisa.distributions import kl_categorical
 from nvisa.initialisation import centroids, codes_of, mixture, pretrain
 from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, one_of, stores
 from nvisa.nets import Network, Rescale, build
-from nvisa.scaling import make_rescale
 from nvisa.schedules import Constant
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -137,8 +136,7 @@ class DEC(DeepClusterer):
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose encoder is taken; None: ``Training()``.
     network, training
-        Sizes, and schedule of the refinement; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
-        ``Training(learning_rate=Constant(1e-3))``.
+        Sizes, and schedule of the refinement; None: ``DEFAULT_NETWORK`` and ``DEFAULT_TRAINING``.
     random_state
         Seed of everything; the global generators are never touched.
     verbose
@@ -151,6 +149,7 @@ class DEC(DeepClusterer):
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
+    DEFAULT_TRAINING = Training(learning_rate=Constant(1e-3))
 
     @stores
     def __init__(
@@ -184,16 +183,12 @@ class DEC(DeepClusterer):
         at_least("n_init", self.n_init, 1)
         one_of("init", self.init, ("kmeans", "mixture"))
 
-    @property
-    def _training(self) -> Training:
-        return self.training or Training(learning_rate=Constant(1e-3))
-
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network)
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        self.module_ = net = self._built(make_rescale(X, self._network.scaling), generator)
+        self.module_ = net = self._built(self._rescale(X), generator)
         pretraining = self.pretraining or Training()
         learner: nn.Module = net  # all that is taken from a fitted clusterer
         if isinstance(pretraining, Training):

@@ -25,13 +25,13 @@ from numpy.random import RandomState
 from torch import nn
 from torch.nn import functional as F
 
+from nvisa.bounds import scaled_gradient
 from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.distributions import noise_like
 from nvisa.methods.base import Array, generator_from, one_of, stores
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets import Network, Rescale, build
 from nvisa.products import Linear
-from nvisa.scaling import make_rescale
 from nvisa.schedules import Constant
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
 from nvisa.training import Objective, Source, Training, ascend, maximise
@@ -58,11 +58,6 @@ def gradient_penalty(logit: PerExample, x: Data) -> PerExample:
 def log_q_of(log_q_y: LogClusters, y: Int[Tensor, " B"]) -> PerExample:
     """``log q(y|x)`` of the given y."""
     return -F.nll_loss(log_q_y, y, reduction="none")
-
-
-def scale_gradient(x: Data, weight: float) -> Data:
-    """x, with ``weight`` times its gradient: what reads it learns in full, what made it by that weight."""
-    return x.detach() + weight * (x - x.detach())
 
 
 def recognition_terms(
@@ -214,7 +209,7 @@ class Game:
         terms = {"log_fooled": fooled, **lesson.terms}
         if self.information == 0:
             return Objective(fooled, terms)
-        log_q_y, _ = self.networks.recogniser(scale_gradient(made, self.information))
+        log_q_y, _ = self.networks.recogniser(scaled_gradient(made, self.information))
         terms["log_q_of_maker"] = log_q_of(log_q_y, y)
         return Objective(fooled + terms["log_q_of_maker"], terms, log_q_y, made=True)
 
@@ -315,10 +310,6 @@ class GMGAN(SamplingClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
-    @property
-    def _training(self) -> Training:
-        return self.training or self.DEFAULT_TRAINING
-
     def _check(self, X: Array) -> None:
         super()._check(X)
         one_of("latent", self.latent, ("static", "dynamic"))
@@ -332,7 +323,7 @@ class GMGAN(SamplingClusterer):
     def _rescale(self, X: Array) -> Rescale:
         """Of images, the data's range to [-1, 1]."""
         if self.image_shape is None:
-            return make_rescale(X, self._network.scaling)
+            return super()._rescale(X)
         low, high = float(X.min()), float(X.max())
         ones = torch.ones(X.shape[1])
         return Rescale((low + high) / 2 * ones, max((high - low) / 2, 1e-6) * ones)

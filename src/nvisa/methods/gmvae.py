@@ -34,7 +34,6 @@ from nvisa.methods.base import Array, at_least, check_likelihood, generator_from
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, moments
 from nvisa.products import Linear
-from nvisa.scaling import make_rescale
 from nvisa.schedules import Cosine
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -226,7 +225,7 @@ class GMVAE(GenerativeClusterer):
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        rescale = self._rescale(X)
         self.module_ = self._built(rescale, generator)
         self.start_score_ = float("nan")
         if not (isinstance(self.init, str) and self.init == "random"):

@@ -28,7 +28,6 @@ from nvisa.latent_tree import LatentTree
 from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets import Network, Rescale
-from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 from nvisa.tree_moves import OPERATORS, STATE_OPERATORS, Model, settle
@@ -213,7 +212,7 @@ class LTVAE(CodingClusterer):
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        rescale = self._rescale(X)
         self.structure_ = Structure.mixture(self.n_clusters, self._network.latent_dim, full=True).plain()
         self.moves_: list[dict[str, Any]] = []
         self.module_ = self._built(rescale, generator)

@@ -25,7 +25,7 @@ import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
-from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, vimco
+from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, scaled_gradient, vimco
 from nvisa.checkpoint import checkpointing
 from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
 from nvisa.distributions import kl_categorical
@@ -37,7 +37,7 @@ from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generato
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
-from nvisa.scaling import Rescaled, make_rescale, top_deviation
+from nvisa.scaling import Rescaled, top_deviation
 from nvisa.schedules import Constant, Geometric, Halving, StdFloor
 from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
@@ -47,7 +47,7 @@ __all__ = ["NVISA", "StdFloor"]
 HOT = StdFloor(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
 WARM = StdFloor(x=Geometric(0.43, 0.022, until=0.7), z=Geometric(0.5, 0.05, until=0.7))
 PRESETS: dict[str, dict[str, Any]] = {
-    # The slides and what is reported of the paper (recipes 1.4; epochs and batch are strong guesses there).
+    # The slides and what is reported of the paper; epochs and batch are guesses.
     "paper": {
         "inference": "vimco",
         "n_samples": 15,
@@ -91,8 +91,7 @@ class Ascent:
         # Consistency learns from the number of steps, the bound from the number of rows: with both, the bound is
         # estimated on every second row of the shuffled batch, which leaves its gradient unbiased at half the cost.
         pull = min(settings.pull for settings in self.consistency)
-        pulled = pull * log_q_y + (1.0 - pull) * log_q_y.detach()  # its value, with that share of its gradient
-        bound, terms = self.bound(x[::2], h[::2], pulled[::2], fraction)
+        bound, terms = self.bound(x[::2], h[::2], scaled_gradient(log_q_y, pull)[::2], fraction)
         value = bound.mean() / x.shape[1]
         for settings in self.consistency:
             if isinstance(settings, VAT):
@@ -291,7 +290,7 @@ class NVISA(GenerativeClusterer):
         )  # fmt: skip
 
     def _fit(self, X: Array, rng: RandomState) -> None:
-        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        rescale = self._rescale(X)
         rows = subset(len(X), rng, 10_000)
         graph = neighbours(Rescaled(X, rescale)[rows], 10)
         seeds = [int(rng.randint(2**31 - 1)) for _ in range(self.n_init)]

@@ -27,7 +27,6 @@ from nvisa.methods.base import Array, at_least, check_likelihood, generator_from
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
 from nvisa.nets import Network, Rescale, moments
-from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
@@ -148,7 +147,7 @@ class VaDE(CodingClusterer):
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        rescale = self._rescale(X)
         self.module_ = self._built(rescale, generator)
         self.history_: list[dict[str, Any]] = []
         self._start(source, rng, generator)

@@ -24,7 +24,6 @@ from nvisa.methods.base import Array, at_least, check_likelihood, generator_from
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
-from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
@@ -133,7 +132,7 @@ class VAEGMM(CodingClusterer):
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = make_rescale(X, "none" if self.likelihood == "bernoulli" else self._network.scaling)
+        rescale = self._rescale(X)
         self.module_ = self._built(rescale, generator)
         self.history_ = []
         if self.pretraining is not None:
