@@ -2,12 +2,13 @@
 
 import argparse
 import time
+from dataclasses import replace
 
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
-from nvisa import Training, metrics
+from nvisa import metrics
 from nvisa.methods import METHODS
 
 
@@ -18,10 +19,9 @@ def main(epochs: int | None, n_rows: int) -> None:
         "k-means": KMeans(10, n_init=10, random_state=0),
         "mixture": GaussianMixture(10, covariance_type="diag", random_state=0),
     }
-    methods |= {
-        name: method(n_clusters=10, training=Training(epochs=epochs), random_state=0)
-        for name, method in METHODS.items()
-    }
+    for name, method in METHODS.items():
+        training = None if epochs is None else replace(method.DEFAULT_TRAINING, epochs=epochs)
+        methods[name] = method(n_clusters=10, training=training, random_state=0)
     print(f"{'':<10} {'accuracy':>8} {'nmi':>6} {'ari':>6} {'seconds':>8}")
     for name, method in methods.items():
         started = time.perf_counter()

@@ -2,11 +2,12 @@
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from nvisa import NVISA, Training
+from nvisa import NVISA
 
 
 def some_embeddings(path: Path) -> None:
@@ -18,7 +19,8 @@ def some_embeddings(path: Path) -> None:
 
 def main(path: Path, n_clusters: int, epochs: int | None) -> None:
     X = np.load(path, mmap_mode="r")
-    model = NVISA(n_clusters, training=Training(epochs=epochs), random_state=0).fit(X)
+    training = None if epochs is None else replace(NVISA.DEFAULT_TRAINING, epochs=epochs)
+    model = NVISA(n_clusters, training=training, random_state=0).fit(X)
     z, proba = model.transform(X), model.predict_proba(X)
     print(f"{len(X)} vectors of {X.shape[1]} numbers -> {z.shape[1]} numbers and a cluster")
     for k in range(n_clusters):

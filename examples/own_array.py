@@ -2,18 +2,20 @@
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import make_blobs
 
 import nvisa
-from nvisa import NVISA, Training
+from nvisa import NVISA
 
 
 def main(epochs: int | None) -> None:
     X, _ = make_blobs(600, n_features=8, centers=4, random_state=0)  # your rows here, [N D]
-    model = NVISA(n_clusters=4, training=Training(epochs=epochs), random_state=0).fit(X)
+    training = None if epochs is None else replace(NVISA.DEFAULT_TRAINING, epochs=epochs)
+    model = NVISA(n_clusters=4, training=training, random_state=0).fit(X)
     print("sizes", np.bincount(model.labels_, minlength=4))
     print("sure of", f"{(model.predict_proba(X).max(axis=1) > 0.9).mean():.0%} of the rows")
     made_up, _ = model.sample(5, cluster=0)
