@@ -50,8 +50,3 @@ def test_from_a_clone_to_clusters_in_at_most_three_commands():
     lines = first[1].splitlines()
     assert len(lines) <= 3
     assert any("nvisa fit DATA" in line for line in lines)
-
-
-def test_every_file_that_the_readme_links_is_there():
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (Path(__file__).parents[1] / link).exists(), link

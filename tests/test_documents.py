@@ -1,0 +1,97 @@
+"""What the documents link is there, and what they tell a reader to type is understood by the program as it is."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nvisa import cli
+from nvisa.benchmark.experiments import EXPERIMENTS
+from nvisa.benchmark.recipes import RECIPES
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for top in ("docs", "tests") for path in (ROOT / top).rglob("*.md"))])
+FENCED = re.compile(r"^```(\S*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def subcommands(parser):
+    """The parsers of the commands below this one, by name."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: command for action in found for name, command in action.choices.items()}
+
+
+def understood(words, capsys, *, whole):
+    """What the program makes of a command; of one that is not whole only what it says has to be right."""
+    command, options = cli._parser(), {}
+    for word in words:
+        command = subcommands(command).get(word, command)
+        options = command._option_string_actions
+    unknown = [word for word in words if word.startswith("--") and word not in options and word != "--version"]
+    assert not unknown, f"{shlex.join(words)}: no such option"
+    try:
+        args = cli._parser().parse_args(words)
+    except SystemExit as end:
+        said, code = capsys.readouterr().err, end.code
+        if code != 0 and (whole or "arguments are required" not in said):
+            pytest.fail(f"{shlex.join(words)}: {said}")
+        return
+    if args.run is cli._bench:
+        assert EXPERIMENTS[args.table].jobs(args.methods, args.datasets, args.seeds), shlex.join(words)
+
+
+def heading_anchors(page):
+    """GitHub's and MyST's name of every heading."""
+    text = FENCED.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text())):
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in heading_anchors(target), link
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_commands_in_blocks_are_understood_as_they_stand(page, capsys):
+    for _, block in FENCED.findall(page.read_text()):
+        for line in re.sub(r"\\\n", " ", block).splitlines():
+            if line.startswith("nvisa "):
+                understood(shlex.split(line, comments=True)[1:], capsys, whole=True)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_commands_in_sentences_exist_with_the_options_they_name(page, capsys):
+    text = FENCED.sub("", page.read_text())
+    for line in re.findall(r"`nvisa\s([^`|]*)`", text):
+        understood(shlex.split(line.replace("...", "").replace("COMMAND", "fit")), capsys, whole=False)
+    for names in re.findall(r"`python -m nvisa\.benchmark\.run --recipes\s([^`]*?)\s--", text):
+        assert set(names.split()) <= set(RECIPES)
+
+
+def test_commands_of_the_makefile_are_understood(capsys):
+    text = (ROOT / "Makefile").read_text()
+    named = [name for names in re.findall(r"for table in ([^$;]+);", text) for name in names.split()]
+    assert named
+    lines = re.findall(r"bin/nvisa ([^|;\n]*)", text)
+    assert any("$$table" in line for line in lines)
+    for line in lines:
+        for table in {*EXPERIMENTS, *named} if "$$table" in line else {""}:
+            understood(shlex.split(line.replace("$$table", table).replace("$(ARGS)", "")), capsys, whole=True)
+
+
+def test_the_page_of_the_command_line_has_every_command():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert sorted(re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)) == sorted(subcommands(cli._parser()))
+    assert page.count("<!-- help -->") == 1
