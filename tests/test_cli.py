@@ -141,6 +141,42 @@ def test_a_data_set_by_name(home, capsys):
     assert "without one. Try --split train" in capsys.readouterr().err
 
 
+def plain(params, name):
+    """The setting of this name, or of this name in the network."""
+    return params[name] if name in params else getattr(params["network"], name)
+
+
+@pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")
+@pytest.mark.parametrize(
+    ("option", "value", "name", "expected"),
+    [
+        ("--scaling", "columns", "scaling", "columns"),
+        ("--scaling", "none", "scaling", "none"),
+        ("--likelihood", "gaussian", "likelihood", "gaussian"),
+        ("--inference", "enum_y", "inference", "enum_y"),
+        ("--init", "random", "init", "random"),
+        ("--n-samples", "2", "n_samples", 2),
+        ("--n-init", "2", "n_init", 2),
+        ("--seed", "7", "random_state", 7),
+        ("--consistency", "none", "consistency", None),
+    ],
+)
+def test_an_option_of_fit_is_the_setting_of_the_model(frame, option, value, name, expected):
+    argv = ["fit", *write_npy(frame), "--n-clusters", "3", "--out", "m", "--quiet"]
+    assert cli.main([*argv, *FAST, option, value]) == 0
+    assert plain(nvisa.load("m").get_params(), name) == expected
+
+
+def test_the_column_that_names_the_rows_is_no_feature(frame, home):
+    names = [f"n{i:02}" for i in range(N)]
+    frame.drop(columns="kind").assign(who=names).to_csv("x.csv", index=False)
+    read = ["x.csv", "--id-column", "who"]
+    assert cli.main(["fit", *read, "--n-clusters", "3", "--out", "m", "--quiet", *FAST]) == 0
+    assert list(nvisa.load("m").feature_names_in_) == ["age", "height", "weight", "pulse"]
+    assert cli.main(["predict", "m", *read, "--out", "l.csv"]) == 0
+    assert list(pandas.read_csv("l.csv").row) == names
+
+
 # ---- sample ---------------------------------------------------------------------------------------------------
 
 

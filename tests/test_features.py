@@ -278,6 +278,18 @@ def test_a_network_of_ones_own_through_the_command_line(own, tmp_path):
     assert main(["features", "pictures", "--backbone", f"{own}:Pool", "--quiet"]) == 2  # of a folder: --out
 
 
+@pytest.mark.parametrize(("option", "sizes"), [([], [5]), (["--batch-size", "2"], [2, 2, 1])])
+def test_the_network_sees_as_many_images_at_a_time_as_the_command_line_says(own, tmp_path, monkeypatch, option, sizes):
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images(5)):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    seen, call = [], features.Backbone.__call__
+    monkeypatch.setattr(features.Backbone, "__call__", lambda self, X: seen.append(len(X)) or call(self, X))
+    words = ["features", "pictures", "--backbone", f"{own}:Pool", "--out", "f.npz", "--size", "8", "--quiet"]
+    assert main([*words, *option]) == 0
+    assert seen == sizes
+
+
 @pytest.mark.parametrize(
     ("attribute", "got"),
     [("Missing", "AttributeError"), ("broken", "RuntimeError: no weights here"), ("number", "got int")],
