@@ -159,7 +159,13 @@ def test_a_checkpoint_of_another_method_is_refused(X, left):
 
 
 def test_showing_progress_is_no_other_setting(X, left, capsys):
-    go_on(X, left, verbose=1)
+    """It goes on: the same model, and only the epochs that were left are shown."""
+    whole = NVISA(3, init="random", **SMALL).fit(X)
+    callback, after = killed_at(0)
+    resumed = NVISA(3, init="random", **SMALL, verbose=1).on_epoch(callback).fit(X, checkpoint=left)
+    assert_same(whole, resumed, X)
+    assert after == [("training", 3), ("training", 4)]
+    assert "training 4/4" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_refused(X, left):

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nvisa.consistency import (
-    VAT,
     Augment,
     adversarial_direction,
     affine,
@@ -253,7 +252,3 @@ def test_information_is_log_k_for_sure_and_equal_clusters_and_zero_for_one_or_fo
     assert of([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) == pytest.approx(math.log(3), abs=1e-12)
     assert of([[0.0, 1, 0]] * 3) == pytest.approx(0, abs=1e-12)
     assert of([[0.2, 0.5, 0.3]] * 3) == pytest.approx(0, abs=1e-12)
-
-
-def test_settings_are_equal_to_their_copies():
-    assert VAT(radius=0.3) == VAT(radius=0.3) != VAT()
