@@ -25,13 +25,6 @@ def saved(path, *args, **named):
 # .npy -------------------------------------------------------------------------------------------------
 
 
-def test_the_names_of_images_go_with_their_features(tmp_path):
-    np.savez(tmp_path / "a.npz", X=np.eye(3), names=np.array(["a/1.png", "a/2.png", "b/1.png"]))
-    np.savez(tmp_path / "b.npz", X=np.eye(3), names=np.array(["cat", "dog"]))  # of something else
-    assert files.read_table(tmp_path / "a.npz").row_names == ["a/1.png", "a/2.png", "b/1.png"]
-    assert files.read_table(tmp_path / "b.npz").row_names is None
-
-
 def test_float32_npy_is_mapped_not_copied(tmp_path):
     path = saved(tmp_path / "x.npy", X)
     table = read_table(path)
@@ -86,6 +79,13 @@ def test_npz_keys(tmp_path, key, label_key):
     np.testing.assert_array_equal(table.X, X)
     assert table.labels is None if label_key is None else table.labels.tolist() == [*range(6)]
     assert table.source.endswith(f"x.npz[{key}]")
+
+
+def test_the_names_of_images_go_with_their_features(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.eye(3), names=np.array(["a/1.png", "a/2.png", "b/1.png"]))
+    np.savez(tmp_path / "b.npz", X=np.eye(3), names=np.array(["cat", "dog"]))  # of something else
+    assert read_table(tmp_path / "a.npz").row_names == ["a/1.png", "a/2.png", "b/1.png"]
+    assert read_table(tmp_path / "b.npz").row_names is None
 
 
 def test_a_feature_file_is_restored(tmp_path):
