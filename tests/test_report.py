@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+from functools import partial
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from nvisa import AEGMM, NVISA, VAEGMM, Network, Training, VaDE, cli
+from nvisa.mapped import blocks
 from nvisa.pictures import brightness
 from nvisa.report import curves, facts, library, maps, pack, records, write_records_report, write_report
 
@@ -103,7 +105,7 @@ def test_rows_between_two_clusters():
 
 
 def test_contrasts_against_direct_means(random, monkeypatch):
-    monkeypatch.setattr(facts, "BLOCK", 7)  # so that blocks are cut in the middle
+    monkeypatch.setattr(facts, "blocks", partial(blocks, size=7))  # so that they are cut in the middle
     X, labels = random.randn(N, 5).astype(np.float32), random.randint(0, 3, N)
     X[:, 4] = 0.1
     inside, outside, contrast = facts.contrasts(X, labels, 4)

@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.testing import assert_close
 
-from nvisa import NVISA
+from nvisa import GMVAE, NVISA
 from nvisa.bounds import RunningMoments
 from nvisa.initialisation import Start, distil, mixture, pretrain, reconstruction_error
 from nvisa.methods.nvisa import Ascent, StdFloor
@@ -146,3 +146,14 @@ def test_training_begins_higher_from_a_settled_start():
         model = NVISA(4, init="gmm", consistency=None, n_samples=5, random_state=0, **settings).fit(X)
         bounds[settled] = next(record["bound"] for record in model.history_ if record["stage"] == "training")
     assert bounds[True] > bounds[False] + 1.0
+
+
+@pytest.mark.parametrize("kind", [NVISA, GMVAE])
+def test_the_history_begins_with_the_start(kind):
+    seen = []
+    model = kind(2, init="gmm", training=Training(epochs=12, batch_size=64), random_state=0)
+    X, _ = make_blobs(120, 4, centers=2, random_state=0)
+    model.on_epoch(lambda clusterer, record: seen.append(record)).fit(X)
+    assert list(dict.fromkeys(record["stage"] for record in seen)) == ["pretraining", "distillation", "training"]
+    assert model.history_ == seen
+    assert model.n_iter_ == len(seen)

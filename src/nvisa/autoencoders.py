@@ -1,6 +1,5 @@
 """The encoder and the autoencoder of the methods that start from codes: x in the user's units, z, and back."""
 
-import math
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +9,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.mixtures import common_axes
-from nvisa.nets import LIKELIHOODS, BernoulliHead, Decoder, Network, Rescale, covariances, mlp, standardise, turn
+from nvisa.nets import (
+    LIKELIHOODS,
+    BernoulliHead,
+    Decoder,
+    Network,
+    Rescale,
+    covariances,
+    inverse_softplus,
+    mlp,
+    standardise,
+    turn,
+)
 from nvisa.products import Linear
 from nvisa.shapes import Data, Float, PerSample, Tensor
 
@@ -52,7 +62,7 @@ class Encoder(nn.Module):
         """Let ``q(z|x)`` start at this deviation everywhere."""
         assert self.z_raw_scale is not None  # built with variational=True
         self.z_raw_scale.weight.zero_()
-        self.z_raw_scale.bias.fill_(math.log(math.expm1(scale)))
+        self.z_raw_scale.bias.fill_(inverse_softplus(torch.tensor(scale)))
 
 
 class Autoencoder(nn.Module):

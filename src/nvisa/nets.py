@@ -35,6 +35,7 @@ __all__ = [
     "build",
     "covariances",
     "initialise",
+    "inverse_softplus",
     "mlp",
     "moments",
     "standardise",
@@ -243,10 +244,14 @@ class MixturePrior(nn.Module):
         self.set_moments(*moments(codes, proba))
 
 
+def inverse_softplus(scale: Tensor) -> Tensor:
+    """The argument of which ``scale`` is the softplus, ``log(exp(scale) - 1)``."""
+    return scale + torch.log(-torch.expm1(-scale))
+
+
 def _raw(scale: Tensor, std_floor: float) -> Tensor:
     """The argument of ``softplus(raw) + std_floor = scale``; softplus is at least 0.01."""
-    above = (scale - std_floor).clamp_min(1e-2)
-    return above + torch.log(-torch.expm1(-above))
+    return inverse_softplus((scale - std_floor).clamp_min(1e-2))
 
 
 class GaussianHead(nn.Module):

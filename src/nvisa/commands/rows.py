@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from nvisa import datasets
 from nvisa.datasets import DataError
+from nvisa.mapped import blocks
 from nvisa.progress import DownloadProgress
 
 __all__ = ["Reading", "Rows", "aligned", "read_rows", "shown"]
-
-BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -134,11 +133,12 @@ def _digest(path: Path, X: NDArray[np.float32]) -> str:
 
 def _without_gaps(rows: Rows, *, drop_missing: bool) -> Rows:
     """The rows whose numbers are all finite; others are left out if that was asked for, else refused."""
-    n_gaps, is_whole = np.zeros(rows.X.shape[1], dtype=int), np.ones(len(rows.X), dtype=bool)
-    for start in range(0, len(rows.X), BLOCK):
-        wrong = ~np.isfinite(rows.X[start : start + BLOCK])
+    n_gaps, whole = np.zeros(rows.X.shape[1], dtype=int), []
+    for block in blocks(rows.X):
+        wrong = ~np.isfinite(block)
         n_gaps += wrong.sum(0)
-        is_whole[start : start + BLOCK] = ~wrong.any(1)
+        whole.append(~wrong.any(1))
+    is_whole = np.concatenate(whole)
     if is_whole.all():
         return rows
     if not drop_missing or not is_whole.any():

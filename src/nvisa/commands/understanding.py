@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nvisa.commands.rows import BLOCK, Rows, shown
+from nvisa.commands.rows import Rows, shown
+from nvisa.mapped import blocks
 from nvisa.scaling import make_rescale
 
 __all__ = ["understand", "understanding_text"]
@@ -53,8 +54,7 @@ def _kind(rows: Rows) -> str:
 def _ranges(rows: Rows) -> tuple[np.ndarray, np.ndarray, bool]:
     """(least [D], largest [D], whether every value is 0 or 1), block by block."""
     low, high, is_binary = rows.X[0], rows.X[0], True
-    for start in range(0, len(rows.X), BLOCK):
-        block = rows.X[start : start + BLOCK]
+    for block in blocks(rows.X):
         low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
         is_binary = is_binary and bool(((block == 0) | (block == 1)).all())
     return low, high, is_binary and bool(high.max() > low.min())

@@ -116,10 +116,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     module_ : torch.nn.Module
         The trained networks, usable alone.
     history_ : list of dict
-        One record an epoch: the mean terms, and where q(y|x) of the rows is trained the clusters in use, the entropy
-        of the mean assignment and the share of rows whose cluster is not that of the epoch before.
+        One record an epoch, of every stage (pretraining, distillation, training): the mean terms, and where q(y|x) of
+        the rows is trained the clusters in use, the entropy of the mean assignment and the share of rows whose cluster
+        is not that of the epoch before.
     n_iter_ : int
-        Epochs trained.
+        Epochs trained, in all stages.
     n_features_in_ : int
     """
 

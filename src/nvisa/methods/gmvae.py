@@ -17,7 +17,6 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_nor
 from nvisa.initialisation import distil, find_start, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.nets import GaussianHead, Network, Rescale, moments
+from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus, moments
 from nvisa.products import Linear
 from nvisa.schedules import Cosine
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
@@ -69,10 +68,10 @@ class ConditionalPrior(nn.Module):
     @torch.no_grad()
     def load(self, loc: Array, variance: Array, gain: float) -> None:
         """Take over a mixture's means and variances [K Z]; w keeps the share ``gain`` of its first influence."""
-        raw = np.log(np.expm1(np.sqrt(variance)))
-        for layer, values in ((self.head.loc, loc), (self.head.raw_scale, raw)):
+        raw = inverse_softplus(torch.from_numpy(variance).sqrt())
+        for layer, values in ((self.head.loc, torch.from_numpy(loc)), (self.head.raw_scale, raw)):
             layer.weight.mul_(gain)
-            layer.bias.copy_(torch.from_numpy(values).flatten())
+            layer.bias.copy_(values.flatten())
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
@@ -227,19 +226,23 @@ class GMVAE(GenerativeClusterer):
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         rescale = self._rescale(X)
         self.module_ = self._built(rescale, generator)
-        self.start_score_ = float("nan")
+        self.history_, self.start_score_ = [], float("nan")
         if not (isinstance(self.init, str) and self.init == "random"):
             self._start(source, rng, generator)
-        self.history_ = self._train(source, generator)
+        self.history_ += self._train(source, generator)
         self._number_by_size(X)
 
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, load it into p(z|w,y), and teach it to p(y|z,w)."""
         net, training = self.module_, self.pretraining or Training(steps=700)
-        pretrained = partial(pretrain, net, source, training, generator, self._report)
+
+        def pretrained() -> None:
+            self.history_ += pretrain(net, source, training, generator, self._report)
+
         start = find_start(net, source, self.init, self.n_clusters, rng, pretrained)
         net.start(start.codes, start.proba)
-        distil(net.log_q_y, net, source, start, self._training.shortened(0.08), generator, self._report)
+        taught = self._training.shortened(0.08)
+        self.history_ += distil(net.log_q_y, net, source, start, taught, generator, self._report)
         self.start_score_ = start.score
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:

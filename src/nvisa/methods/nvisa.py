@@ -16,7 +16,6 @@ paper, with its reason and our numbers, is listed in docs/methods/nvisa.md.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -321,10 +320,17 @@ class NVISA(GenerativeClusterer):
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
         module, kept = self.module_, self.std_floor is not None and self.std_floor.settled
         training = self._training.shortened(PRETRAINING.get(init, 0.3))
-        pretrained = partial(pretrain, module, source, training, generator, self._report, masked=MASKED * kept)
+
+        def pretrained() -> None:
+            masked = MASKED * kept
+            self.history_ += pretrain(module, source, training, generator, self._report, masked=masked)
+
         start = find_start(module, source, init, self.n_clusters, rng, pretrained)
         self.start_score_ = start.score
-        teach = partial(distil, self._log_q_y, module, source, start, generator=generator, on_epoch=self._report)
+
+        def teach(training: Training, also: Callable[[Data], PerExample] | None = None) -> None:
+            self.history_ += distil(self._log_q_y, module, source, start, training, generator, self._report, also)
+
         if kept:
             keep(module, source, start, teach, self._training, lambda: self._ascent(init, source.X, rng, generator))
         else:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
 
+from nvisa.mapped import blocks
+
 __all__ = [
     "between",
     "confused_pairs",
@@ -30,7 +32,6 @@ __all__ = [
 Array = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 Function: TypeAlias = Callable[[Array], Array]
-BLOCK = 8192
 
 
 def effective_clusters(sizes: Ints) -> float:
@@ -80,10 +81,11 @@ def between(q: Array, a: int, b: int, n: int) -> Ints:
 
 
 def _blocks(X: Array) -> Iterator[tuple[slice, Array]]:
-    """Rows in float64, a block at a time: X may be a memory map."""
-    for start in range(0, len(X), BLOCK):
-        rows = slice(start, start + BLOCK)
-        yield rows, np.asarray(X[rows], dtype=np.float64)
+    """Which rows, and these in float64, a block at a time: X may be a memory map."""
+    start = 0
+    for block in blocks(X):
+        yield slice(start, start + len(block)), block.astype(np.float64)
+        start += len(block)
 
 
 def moments(X: Array) -> tuple[Array, Array]:

@@ -1,6 +1,5 @@
 """A fitted clusterer, and rows if there are some, as one HTML file that needs nothing else and no network."""
 
-import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa import metrics
+from nvisa.checkpoint import data_digest
 from nvisa.report import facts, pack
 from nvisa.report.curves import charts_of_history, running
 from nvisa.report.maps import chosen_maps, plane
@@ -225,7 +225,7 @@ def _agreement(subject: Subject) -> Part:
 def _box(subject: Subject) -> Part:
     """All that is needed to make the run again."""
     about, fitted = subject.about, subject.clusterer
-    digest = about.get("data_digest") or (None if subject.X is None else _digest(subject.X))
+    digest = about.get("data_digest") or (None if subject.X is None else data_digest(subject.X)["sha256"])
     made = {"data": about.get("source"), "SHA-256 of the data": digest, "model": about.get("model"),
             "SHA-256 of the model": about.get("model_digest"), "command": about.get("command")}  # fmt: skip
     return {
@@ -234,14 +234,6 @@ def _box(subject: Subject) -> Part:
         "made": [(name, pack.tidy(value, 400)) for name, value in made.items() if value is not None],
         "versions": [("python", platform.python_version()), *((name, version(name)) for name in PACKAGES)],
     }
-
-
-def _digest(X: Array) -> str:
-    """SHA-256 of the rows' bytes, a block at a time."""
-    found = hashlib.sha256()
-    for start in range(0, len(X), facts.BLOCK):
-        found.update(np.ascontiguousarray(X[start : start + facts.BLOCK]).tobytes())
-    return found.hexdigest()
 
 
 # ---- the map ----------------------------------------------------------------------------------------------------
