@@ -148,6 +148,7 @@ def test_training_begins_higher_from_a_settled_start():
     assert bounds[True] > bounds[False] + 1.0
 
 
+@pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")  # after twelve epochs
 @pytest.mark.parametrize("kind", [NVISA, GMVAE])
 def test_the_history_begins_with_the_start(kind):
     seen = []
