@@ -3,9 +3,11 @@
 import argparse
 import re
 import shlex
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from nvisa import cli
 from nvisa.benchmark.experiments import EXPERIMENTS
@@ -78,6 +80,17 @@ def test_commands_in_sentences_exist_with_the_options_they_name(page, capsys):
         understood(shlex.split(line.replace("...", "").replace("COMMAND", "fit")), capsys, whole=False)
     for names in re.findall(r"`python -m nvisa\.benchmark\.run --recipes\s([^`]*?)\s--", text):
         assert set(names.split()) <= set(RECIPES)
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_what_pip_is_told_to_install_is_what_pip_takes(page):
+    """A name with extras that are ours, or the working folder with them; pip refuses "nvisa[all] @ ."."""
+    extras = set(metadata("nvisa").get_all("Provides-Extra"))
+    for line in re.findall(r"pip install ([^`\n]+)", page.read_text()):
+        for word in shlex.split(line.split("--")[0], comments=True):
+            wanted = Requirement(word.replace(".", "nvisa", 1) if word.startswith(".") else word)
+            assert wanted.url is None, line
+            assert wanted.name != "nvisa" or wanted.extras <= extras, line
 
 
 def test_commands_of_the_makefile_are_understood(capsys):

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from importlib.metadata import metadata
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,7 @@ def test_the_shell_lines_are_commands_that_exist(tmp_path, monkeypatch, capsys):
     for line in lines:
         program, *words = shlex.split(line)
         if program == "pip":
-            assert words == ["install", ".[all]"]  # the working folder with an extra: pip takes no "nvisa[all] @ ."
-            assert "all" in metadata("nvisa").get_all("Provides-Extra")
-            continue
+            continue  # test_documents.py reads it
         fast = ["--epochs", "2", "--init", "random", "--quiet"] if words[0] == "fit" else []
         assert main([*words, *fast]) == 0, line
     assert len(Path("labels.csv").read_text().splitlines()) == 61
