@@ -397,7 +397,6 @@ def _add_data_home(parser: argparse.ArgumentParser) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", text.lower()):
+    if not (found := re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text.lower())):
         raise argparse.ArgumentTypeError(f"expected pixels such as 28x28, got {text!r}")
-    height, _, width = text.lower().partition("x")
-    return int(height), int(width or height)
+    return int(found[1]), int(found[2] or found[1])
