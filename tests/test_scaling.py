@@ -1,0 +1,61 @@
+"""The networks' units against moments in float64 of all rows at once."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import RandomState
+from torch.testing import assert_close
+
+from nvisa.nets import Rescale
+from nvisa.scaling import Rescaled, make_rescale, top_deviation
+
+MEANS, DEVIATIONS = np.array([0.0, -3.0, 200.0]), np.array([1.0, 2.0, 4.0])
+
+
+def rows(n=20_000):
+    """More rows than a block has, whose moments are exactly MEANS and DEVIATIONS (but for float32)."""
+    x = RandomState(0).randn(n, 3)
+    return (MEANS + DEVIATIONS * (x - x.mean(0)) / x.std(0)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "shift", "scale"),
+    [
+        ("columns", MEANS, DEVIATIONS),
+        ("global", MEANS, np.full(3, np.sqrt(7.0))),  # the root of the mean variance, (1 + 4 + 16) / 3
+        ("none", np.zeros(3), np.ones(3)),
+    ],
+)
+def test_the_units_are_the_moments_of_all_rows(scaling, shift, scale):
+    made = make_rescale(rows(), scaling)
+    assert_close(made.shift.double(), torch.from_numpy(shift), rtol=1e-5, atol=1e-5)
+    assert_close(made.scale.double(), torch.from_numpy(scale), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("ratio", "scaling"), [(9.0, "global"), (11.0, "columns")])
+def test_left_to_itself_it_divides_by_column_from_a_ratio_of_ten_to_the_median_on(ratio, scaling):
+    X = rows() / DEVIATIONS * [1.0, 1.0, ratio]
+    for mine, its in zip(*(make_rescale(X, kind).state_dict().values() for kind in ("auto", scaling)), strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_far_from_zero_the_deviation_keeps_its_digits():
+    """``E x^2 - (E x)^2`` of numbers at 5e6 with deviation 1 has two or three left in float64."""
+    made = make_rescale(5e6 + rows().astype(np.float64), "columns")
+    assert_close(made.scale.double(), torch.from_numpy(DEVIATIONS), rtol=1e-5, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:1 of 3 columns are constant")
+def test_a_constant_column_is_shifted_to_zero_and_not_divided():
+    X = rows()
+    X[:, 2] = 0.1
+    made = make_rescale(X, "columns")
+    assert (made.scale[2], made(torch.from_numpy(X))[:, 2].abs().max()) == (1, 0)
+
+
+@pytest.mark.parametrize("at", [0.0, 100.0])
+def test_the_top_deviation_is_that_of_the_first_principal_component(at):
+    x = RandomState(1).randn(500, 6) @ RandomState(2).randn(6, 6) + at
+    units = Rescale(torch.zeros(6), torch.full((6,), 2.0))
+    top = np.sqrt(np.linalg.eigvalsh(np.cov(x.T, bias=True))[-1])
+    assert top_deviation(Rescaled(x, units), RandomState(0)) == pytest.approx(top / 2, rel=1e-4)
