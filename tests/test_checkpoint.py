@@ -1,5 +1,6 @@
 """A killed fit that goes on is the fit that was never killed; a checkpoint of another fit is refused."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.random import RandomState
 
 from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE, checkpoint
-from nvisa.checkpoint import checkpointing, where
+from nvisa.checkpoint import checkpointing, data_digest, where
 from nvisa.training import Objective, Source, maximise
 from oracles import build
 
@@ -151,6 +152,12 @@ def test_a_checkpoint_of_other_data_is_refused(X, left):
         go_on(other, left)
     with pytest.raises(ModelError, match=r"data\.sha256, data\.shape"):
         go_on(X[:-1], left)
+
+
+def test_rows_of_every_block_enter_the_digest():
+    X = RandomState(0).randn(20_000, 2).astype(np.float32)  # more than two blocks
+    found = data_digest(X)
+    assert found == {"shape": [20_000, 2], "type": "<f4", "sha256": hashlib.sha256(X.tobytes()).hexdigest()}
 
 
 def test_a_checkpoint_of_another_method_is_refused(X, left):

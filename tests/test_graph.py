@@ -111,6 +111,12 @@ def test_the_radius_in_as_many_components_as_columns_is_that_of_the_rows(random)
     assert (neighbour_radius(X, random, n_components=50) < found).all()
 
 
+def test_the_leading_components_are_those_about_the_mean(random):
+    X = random.randn(400, 60) * 0.9 ** np.arange(60)
+    here, there = (neighbour_radius(X + at, np.random.RandomState(1), n_components=2) for at in (0.0, 50.0))
+    np.testing.assert_allclose(there, here, rtol=1e-6)
+
+
 def test_the_radius_scales_with_the_data(random):
     X = random.randn(500, 3)
     small, large = (neighbour_radius(c * X, np.random.RandomState(1), n_reference=100) for c in (1.0, 8.0))

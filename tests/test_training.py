@@ -189,6 +189,17 @@ def test_a_record_holds_the_mean_over_rows_of_every_term_and_the_assignment(rng)
     assert record["clusters_in_use"] == (counts >= 0.1 * 10 / 4).sum() < 4
 
 
+def test_a_cluster_with_exactly_a_tenth_of_an_equal_share_is_in_use(rng):
+    """20 rows in 2 clusters: an equal share is 10, a tenth of it one row."""
+    module, log_q_y = Point(0.0), torch.eye(2)[[1] + [0] * 19].log_softmax(1)
+
+    def objective(x, rows, fraction):
+        return Objective(0 * module.at.sum() + 0 * x.sum(1), {}, log_q_y[rows])
+
+    (record,) = maximise(objective, module, rows_source(20), training(epochs=1, batch_size=5), rng)
+    assert record["clusters_in_use"] == 2
+
+
 def moving_labels(rng, n_epochs, **settings):
     """Label of row i in epoch e: ``(i + e // (1 + i % 3)) % 4``; the records, and these labels [n_epochs 10]."""
     module = Point(0.0)
