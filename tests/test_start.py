@@ -1,7 +1,9 @@
 """What a start hands over to training: its codes, its assignment, and the deviations at which the bound is largest."""
 
+import math
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +16,20 @@ from torch.testing import assert_close
 
 from nvisa import GMVAE, NVISA
 from nvisa.bounds import RunningMoments
-from nvisa.initialisation import Start, distil, mixture, pretrain, reconstruction_error
+from nvisa.graph import neighbour_information, neighbours
+from nvisa.initialisation import (
+    Start,
+    distil,
+    keep,
+    merged_microclusters,
+    mixture,
+    pretrain,
+    reconstruction_error,
+)
 from nvisa.methods.nvisa import Ascent, StdFloor
 from nvisa.mixture_vae import Densities
 from nvisa.nets import Network, Rescale
-from nvisa.schedules import Constant
+from nvisa.schedules import Constant, Geometric
 from nvisa.training import Source, Training
 from oracles import TIGHT, build, gradients, normal
 
@@ -92,6 +103,19 @@ def test_settled_deviations_are_where_the_bound_is_largest(rng, likelihood):
     assert_close(slope_x, torch.zeros_like(slope_x), rtol=0, atol=1e-6)
 
 
+def test_z_settles_for_the_deviation_of_x_that_the_floor_leaves(rng):
+    """``1 / sigma_z,j^2 = sum_d A_dj^2 / epsilon_x^2 + 1 / sigma_y,j^2`` where no error is as large as epsilon_x."""
+    net, x = networks(rng), normal(rng, 200, D)
+    A = linear_decoder(net)
+    with torch.no_grad():
+        net.x_head.loc.bias -= net.reconstruct(net.code(x)).mean(0) - x.mean(0)
+        net.prior.log_scale.fill_(3.0)
+        floor = 3 * float((x - net.reconstruct(net.code(x))).square().mean(0).max().sqrt())
+        net.settle(x, floor, 0.0)
+        scale = net.q_z(net.trunk(x), torch.zeros(1, len(x), dtype=torch.long), 0.0)[1][0, 0]
+    assert_close(scale**-2, A.square().sum(0) / floor**2 + math.exp(-6.0), rtol=1e-6, atol=0)
+
+
 def test_no_settled_deviation_lies_below_its_floor(rng):
     net, x = networks(rng), normal(rng, 50, D)
     net.settle(x, 50.0, 60.0)
@@ -117,6 +141,43 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
         errors[kept] = float(reconstruction_error(net, x).detach().mean()) / before
     assert errors[True] < 1.2
     assert errors[False] > 2.0
+
+
+def test_the_start_s_rows_are_taught_and_no_others(rng):
+    """Of 200 rows the start knows the last 50, and of these the side of the first column."""
+    x = normal(rng, 200, D).float()
+    source, rows = Source(x.numpy(), torch.device("cpu")), np.arange(150, 200)
+    side = (x[:, 0] > 0).long()
+    start = Start(rows, torch.eye(K)[side[rows]].numpy(), np.zeros((50, Z)), 0.0)
+    net = networks(torch.Generator().manual_seed(3), hidden=16).float()
+    distil(net.log_posterior, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
+    with torch.no_grad():
+        assert (net.log_posterior(x[rows]).argmax(1) == side[rows]).float().mean() > 0.95
+        assert (net.log_posterior(x).argmax(1) == side).float().mean() > 0.7  # the others follow as far as it reaches
+
+
+def test_the_deviations_of_a_kept_start_settle_at_the_first_floors(rng):
+    x, proba = normal(rng, 60, D).float(), normal(rng, 60, K).mul(3).softmax(1).float().numpy()
+    start = Start(np.arange(60), proba, np.zeros((60, Z)), 0.0)
+    floors = {"floor_x": Geometric(0.7, 0.01), "floor_z": Geometric(0.4, 0.01)}
+    kept, twin = (networks(torch.Generator().manual_seed(3)).float() for _ in range(2))
+    untaught = lambda *_, **__: None  # noqa: E731
+    source = Source(x.numpy(), torch.device("cpu"))
+    keep(kept, source, start, untaught, Training(), lambda: SimpleNamespace(held=None, **floors))
+    twin.load_codes(twin.code(x).detach().numpy(), proba)
+    twin.settle(x, 0.7, 0.4)
+    assert all(map(torch.equal, kept.state_dict().values(), twin.state_dict().values()))
+
+
+@pytest.mark.parametrize("fineness", [(1, 3, 10), (10, 3, 1)])
+def test_of_several_cuts_the_one_with_the_most_neighbour_information_is_kept(fineness):
+    random = np.random.RandomState(0)
+    points = make_blobs(300, centers=4, cluster_std=1.5, random_state=0)[0]
+    graph = neighbours(points, 10)
+    alone = [merged_microclusters(points, graph, 4, random, per_cluster=(n,))[1] for n in fineness]
+    proba, score = merged_microclusters(points, graph, 4, np.random.RandomState(0), per_cluster=fineness)
+    assert score == max(alone) > min(alone)
+    assert neighbour_information(proba, graph) == pytest.approx(score)
 
 
 def test_a_held_bound_is_the_bound_and_moves_everything_but_q_y(rng):
