@@ -373,6 +373,14 @@ def test_the_clock_of_a_curve_stands_still_while_people_look(monkeypatch):
     assert watch.curve[0] == {"stage": "training", "epoch": 1, "elapsed": 3.0, "accuracy": 0.5}
 
 
+def test_a_curve_shows_the_accuracy_on_the_test_rows_where_there_are_some():
+    train, test = np.zeros((4, 1), "f4"), np.ones((5, 1), "f4")
+    y_train, y_test = np.array([0, 1, 0, 1]), np.array([0, 0, 0, 0, 1])
+    watch = run._Watch(datasets.Dataset("split", train, y_train, test, y_test, (1,), ("a", "b"), ""))
+    watch(SimpleNamespace(_labels=lambda X: X[:, 0].astype(int)), {})  # all in one cluster
+    assert watch.curve[0]["accuracy"] == 0.8
+
+
 @pytest.mark.filterwarnings("ignore:.*columns are constant")
 def test_a_run_becomes_a_record_that_is_not_made_again(tmp_path, monkeypatch, capsys):
     tiny = {"init": "random", "network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=1)}
@@ -523,6 +531,11 @@ def test_a_record_holds_the_cost_of_the_model_it_starts_from(tmp_path, monkeypat
     (model / "manifest.json").write_text(json.dumps(manifest))
     assert made()[1] == start, "a setting that is younger than the model has its default in it"
     assert made(seed=1)[1] != start, "every seed has its own"
+
+    manifest["extra"]["dataset_digest"] = "of other rows"
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    start, before = made()[1], start
+    assert start != before, "a model of other data is no start"
 
     monkeypatch.setitem(RECIPES, "ae_gmm/default", Recipe("ae_gmm", tiny | {"n_init": 2}))
     assert made()[1] != start, "the recipe is another one: so is its model"

@@ -177,6 +177,26 @@ def test_the_column_that_names_the_rows_is_no_feature(frame, home):
     assert list(pandas.read_csv("l.csv").row) == names
 
 
+def test_a_data_set_is_fitted_on_its_train_split_and_judged_on_its_test_split(home, capsys):
+    folder = home.parent / "no-data" / "features"
+    folder.mkdir(parents=True)
+    rng = np.random.RandomState(0)
+    y = {split: np.arange(n) % 2 for split, n in (("train", 40), ("test", 12))}
+    X = {f"x_{split}": rng.randn(len(labels), 3) + 6 * labels[:, None] for split, labels in y.items()}
+    np.savez(folder / "toy.npz", **X, y_train=y["train"], y_test=y["test"])
+    assert cli.main(["fit", "toy", "--n-clusters", "2", "--out", "m", *FAST, "--quiet"]) == 0
+    assert len(nvisa.load("m").labels_) == 40
+    for command, n_rows in (
+        (["choose-k", "toy", "--max-k", "3"], 40),
+        (["predict", "m", "toy", "--out", "l.csv"], 12),
+        (["evaluate", "m", "toy"], 12),
+        (["evaluate", "m", "toy", "--split", "train"], 40),
+    ):
+        capsys.readouterr()
+        assert cli.main([*command, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n_rows"] == n_rows
+
+
 # ---- sample ---------------------------------------------------------------------------------------------------
 
 

@@ -125,6 +125,32 @@ def test_a_cut_run_goes_on_and_another_job_starts_anew(tmp_path, monkeypatch):
         np.testing.assert_array_equal(archive["X"], identity()(images(seed=1)))
 
 
+@pytest.mark.parametrize("change", ["preprocessing", "weights", "last image"])
+def test_blocks_of_another_job_are_not_used(tmp_path, monkeypatch, change):
+    """The images are told apart by a hundred that are spread over the split."""
+    monkeypatch.setattr(files, "BLOCK", 100)
+    X, out, seen = images(n=300), tmp_path / "f.npz", []
+
+    def dying(x):
+        seen.append(len(x))
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return x
+
+    backbone = replace(identity(), function=dying)
+    with pytest.raises(KeyboardInterrupt):
+        features.extract({"X": X}, backbone, out, batch_size=100)
+    if change == "last image":
+        X[-1] = 255 - X[-1]
+    else:
+        other = {"preprocessing": {"scale": (64.0,) * 3}, "weights": {"weights_digest": "other weights"}}[change]
+        backbone = replace(backbone, **other)
+    features.extract({"X": X}, backbone, out, batch_size=100)
+    assert seen[3:] == [100] * 3  # from the first block on
+    with np.load(out) as archive:
+        np.testing.assert_array_equal(archive["X"], replace(backbone, function=nn.Identity())(X))
+
+
 def varint(n):
     out = b""
     while n > 127:
