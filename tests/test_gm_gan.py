@@ -24,6 +24,7 @@ from nvisa.methods.gm_gan import (
 )
 from nvisa.metrics import accuracy
 from nvisa.nets import Network, Rescale
+from nvisa.schedules import Cosine
 from nvisa.training import DivergedError, Objective, Training
 from oracles import TIGHT, build, gradients, log_normal, normal
 
@@ -141,6 +142,17 @@ def test_a_lesson_raises_the_discriminator_s_objective_and_leaves_the_maker_alon
     assert_close(told_apart, after.terms["log_told_apart"].mean(), **TIGHT)
     assert after.value.mean() > (step.terms["log_told_apart"] - play.penalty * step.terms["gradient_penalty"]).mean()
     assert_close(step.value, play.discriminator(made).sigmoid().log(), **TIGHT)
+
+
+def test_the_discriminator_learns_at_the_rate_of_the_fraction_done(rng):
+    """At the end of ``Cosine(0.1)`` the rate is zero, and the discriminator stays where it is."""
+    play, x = game(rng, rate=Cosine(0.1)), normal(rng, B, D)
+    weight = play.discriminator.logit.weight
+    start = weight.detach().clone()
+    play(x, np.arange(B), 1.0)
+    assert torch.equal(weight, start)
+    play(x, np.arange(B), 0.0)
+    assert not torch.equal(weight, start)
 
 
 def test_the_plain_game_has_no_penalty(rng):

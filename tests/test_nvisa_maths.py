@@ -407,6 +407,15 @@ def test_pull_is_the_share_of_the_bound_s_gradient_that_reaches_q_of_y(rng, infe
         assert bool((a == 0).all()) == name.startswith("y_logits"), name
 
 
+@pytest.mark.parametrize("settings", [VAT(), Augment()])
+def test_batch_norm_keeps_the_statistics_of_the_rows_and_not_of_their_neighbours(rng, settings):
+    network, units = Network(hidden=(6,), latent_dim=Z, batch_norm=True), Rescale(torch.zeros(D), torch.ones(D))
+    net = build(lambda: Densities(units, K, network, likelihood="gaussian", posterior="joint"), rng).train()
+    x, (linear, layer) = some_x(rng), net.trunk[:2]
+    ascent(net, consistency=(settings,), neighbour_distance=torch.ones(B).double())(x, ROWS, 0.5)
+    assert_close(layer.running_mean, 0.1 * linear(x).mean(0).detach(), **TIGHT)  # from zero, at torch's momentum
+
+
 def test_augmentations_are_drawn_in_the_user_s_units_and_their_divergence_is_subtracted(rng):
     """Two kinds of consistency add up. The networks' units differ by pixel: there, a moved image is another image."""
     net = networks(rng, rescale=Rescale(normal(rng, D), normal(rng, D).exp()))

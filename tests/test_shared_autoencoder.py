@@ -9,6 +9,7 @@ from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
 import nvisa
+from nvisa import initialisation
 from nvisa.autoencoders import Autoencoder, adopt
 from nvisa.initialisation import hidden_in_part, pretrain
 from nvisa.methods import METHODS
@@ -137,6 +138,13 @@ def test_the_encoder_sees_the_masked_row_and_is_judged_by_the_whole_one():
     assert 0.25 < gone.float().mean() < 0.35
     # what was seen comes back as it was: the error is that of the numbers that were not, which come back as 7
     assert record["reconstruction_error"] == pytest.approx(float(((7 - X) ** 2).mean() * 0.3), rel=0.1)
+
+
+def test_the_share_asked_for_is_what_the_clusterer_masks(X, monkeypatch):
+    shares = []
+    monkeypatch.setattr(initialisation, "hidden_in_part", lambda x, shift, share, generator: shares.append(share) or x)
+    AEGMM(2, masked=0.3, **SETTINGS).fit(X)
+    assert set(shares) == {0.3}
 
 
 def test_the_masked_share_is_checked(X):
