@@ -14,9 +14,10 @@ from torch.testing import assert_close
 import nvisa.methods.nvisa as nvisa_module
 from nvisa.bounds import RunningMoments, enum_y
 from nvisa.consistency import VAT, Augment, augmented, information, vat
-from nvisa.methods.nvisa import NVISA
+from nvisa.methods.nvisa import NVISA, StdFloor
 from nvisa.mixture_vae import Densities, Drawn, draw, log_weights
 from nvisa.nets import Network, Rescale, standardise
+from nvisa.schedules import Geometric
 from nvisa.training import Training
 from oracles import TIGHT, all_draws, binary_vectors, build, gradients, grid, hermite, normal, swap_one_out_matrix
 from oracles import log_normal as log_normal_oracle
@@ -638,6 +639,18 @@ def test_the_papers_preset_halves_epsilon_every_hundred_epochs_and_the_rate_ever
     assert [model.training.rate(epoch / 3000) for epoch in (0, 300, 600)] == pytest.approx([1e-3, 5e-4, 2.5e-4])
     with pytest.raises(ValueError, match="paper"):
         NVISA.preset("papers")
+
+
+@pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")  # after one epoch that moves nothing
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_relative_floor_of_x_counts_in_the_largest_principal_deviation(relative):
+    X = np.random.RandomState(0).normal(size=(60, 3)) @ np.diag([1.0, 4.0, 2.0])
+    floor = StdFloor(x=Geometric(2.0, 0.5), z=Geometric(1.0, 0.1), relative=relative)
+    settings = {"network": Network(hidden=(4,), scaling="none"), "training": Training(epochs=1, learning_rate=0.0)}
+    model = NVISA(2, init="random", consistency=None, std_floor=floor, random_state=0, **settings).fit(X)
+    top = np.sqrt(np.linalg.eigvalsh(np.cov(X.T, bias=True))[-1])
+    assert model.std_floor_x_ == pytest.approx(0.5 * (top if relative else 1.0), rel=1e-4)
+    assert model.std_floor_z_ == pytest.approx(0.1)
 
 
 def test_without_inference_consistency_alone_trains():

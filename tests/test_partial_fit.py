@@ -72,6 +72,20 @@ def test_every_call_is_one_epoch_at_the_floors_of_the_end_with_draws_of_its_own(
     np.testing.assert_array_equal(fitted.labels_, fitted.predict(X))
 
 
+def test_the_first_step_is_a_tenth_of_the_fit_s_first_rate(fitted):
+    """Adam's first step moves every weight that has a slope by the rate."""
+    before = [p.detach().clone() for p in fitted.module_.parameters()]
+    fitted.partial_fit(blobs(64, 6)[0])  # one batch
+    moved = max(float((p.detach() - b).abs().max()) for p, b in zip(fitted.module_.parameters(), before, strict=True))
+    assert moved == pytest.approx(0.1 * 1e-2, rel=0.01)
+
+
+def test_balance_is_not_rewarded_and_q_is_held_to_what_it_was(fitted):
+    record = fitted.partial_fit(blobs(192, 7, shift=1.0)[0]).history_[-1]  # three batches
+    assert record["information"] == 0
+    assert record["drift"] > 0  # from the second batch on q(y|x) is another than before
+
+
 def test_a_saved_model_goes_on_like_the_one_in_memory(saved):
     X = blobs(64, 5)[0]
     memory, loaded = make().fit(blobs(300, 0)[0]).partial_fit(X), nvisa.load(saved).partial_fit(X)
