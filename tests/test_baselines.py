@@ -356,6 +356,18 @@ def test_the_target_is_of_the_whole_data_set_and_fixed_between_refreshes(rng):
     assert_close(objective.target, whole, **TIGHT)
 
 
+def test_the_target_is_made_in_evaluation_mode_and_the_step_in_training_mode(rng):
+    """With batch norm, P in training mode would depend on how the rows are cut into blocks."""
+    net, x, modes = dec_networks(rng).train(), some_x(rng, n=B), []
+
+    def all_log_q():
+        modes.append(net.training)
+        return net.log_q_y(x).detach().numpy()
+
+    Refinement(net, all_log_q, update_interval=2, tol=0.0)(x, np.arange(B), 0.0)
+    assert (modes, net.training) == ([False], True)
+
+
 def test_dec_s_gradient_is_the_paper_s_and_the_target_has_none(rng):
     net, x = dec_networks(rng), some_x(rng, n=B)
     kl = refinement(net, x)(x, np.arange(B), 0.0).terms["kl"].sum()

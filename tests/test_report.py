@@ -301,6 +301,7 @@ def test_the_page_holds_what_the_clusterer_says(fitted, rows, tmp_path):
     path = fitted.report(rows, ["a"] * 30 + ["b"] * 30, out=tmp_path / "r.html", feature_shape=(4, 4), maps=("pca",))
     held = payload_of(path)
     np.testing.assert_array_equal(unpacked(held["cluster"]), fitted.predict(rows))
+    np.testing.assert_array_equal(unpacked(held["second"]), np.argsort(fitted.predict_proba(rows))[:, -2])
     assert unpacked(held["label"]).tolist() == [0] * 30 + [1] * 30
     sheet = np.asarray(opened(held["sheets"]["urls"][0]).convert("L"))
     images = sheet.reshape(4, 64, 4).swapaxes(0, 1)[unpacked(held["place"])].reshape(60, 16)
