@@ -517,6 +517,15 @@ def test_a_searched_tree_comes_back_from_its_directory(searched, tmp_path):
         model.module_.tree, model.structure_, model.n_clusters_ = kept, kept.structure.plain(), kept.structure.states[0]
 
 
+def test_the_first_tree_is_the_start_with_the_highest_bic(rng, monkeypatch):
+    z, found, settle = normal(rng, 90, 2), [], ltvae.settle
+    monkeypatch.setattr(ltvae, "settle", lambda *start: found.append(settle(*start)) or found[-1])
+    tree = LTVAE(4, n_init=6)._first_tree(z, np.random.RandomState(0))
+    scores = [model.score for model in found]
+    assert len(set(scores)) > 1  # rows without clusters: every start ends elsewhere
+    assert tree is found[int(np.argmax(scores))].tree
+
+
 def test_the_page_and_the_command_line_count_the_clusters_that_were_found(searched, tmp_path, capsys):
     model, X = copy(searched[0]).set_params(n_clusters=9), searched[1]
     page = model.report(X, out=tmp_path / "r.html", maps=("pca",)).read_text()
