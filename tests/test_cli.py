@@ -376,6 +376,17 @@ def test_an_interrupted_fit_says_how_to_go_on_and_the_same_command_does(frame, c
     assert not os.path.exists("run")
 
 
+def test_an_interruption_while_torch_is_imported_is_one_too(capsys, monkeypatch):
+    def cut_short():
+        monkeypatch.setitem(sys.modules, "nvisa.commands.results", None)  # as broken as torch is then
+        monkeypatch.setitem(sys.modules, "nvisa.training", None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_commands", cut_short)
+    assert cli.main(["choose-k", "x.csv"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted: nothing was written")
+
+
 def test_an_interrupted_fit_without_a_checkpoint_names_the_option(frame, capsys, monkeypatch):
     monkeypatch.setattr(nvisa.NVISA, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["fit", *write_npy(frame), "--n-clusters", "3", "--out", "m", *FAST]) == 130

@@ -64,13 +64,13 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 def _failed(error: BaseException, *, debug: bool) -> tuple[int, str]:
     """(the exit code, what went wrong); the traceback is shown for ``--debug`` only."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):  # before the imports: one that was cut short cannot be repeated
+        return INTERRUPTED, f"interrupted: {str(error) or 'nothing was written, and what was there before still is'}"
     from nvisa.commands.results import in_options  # noqa: PLC0415
     from nvisa.training import DivergedError  # noqa: PLC0415
 
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, f"interrupted: {str(error) or 'nothing was written, and what was there before still is'}"
     if isinstance(error, (ValueError, OSError)):
         return WRONG_INPUT, f"error: {in_options(str(error))}"
     if isinstance(error, DivergedError):
