@@ -183,6 +183,15 @@ def test_the_label_column_by_position_without_a_header(tmp_path):
         assert (table.X.tolist(), table.labels.tolist(), table.columns) == ([[1, 2], [3, 4]], [0, 1], None)
 
 
+@pytest.mark.parametrize("option", [{"label_column": "1"}, {"id_column": "1"}, {"drop": ["1"]}])
+def test_a_column_that_has_no_name_to_be_found_by_is_not_silently_a_feature(tmp_path, option):
+    np.save(tmp_path / "t.npy", np.eye(3))
+    (tmp_path / "folder").mkdir()
+    for source in (tmp_path / "t.npy", tmp_path / "folder"):
+        with pytest.raises(DataError, match=rf"to find columns by name \({next(iter(option))}\)"):
+            read_table(source, **option)
+
+
 def test_one_odd_cell_is_shown(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n3,?\n")
     with pytest.raises(DataError, match=r"'b' \(row 1: '\?'\)"):

@@ -93,11 +93,16 @@ def read_table(
         If the source is missing, unreadable, cut, empty or not numeric.
     """
     path = Path(path).expanduser()
+    is_table = path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet") and not path.is_dir()
+    asked = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
+    if any(asked.values()) and path.exists() and not is_table:
+        options = ", ".join(name for name, is_asked in asked.items() if is_asked)
+        raise DataError(f"{path}: expected a .csv or .parquet to find columns by name ({options}). Try without it.")
     if path.is_dir():
         return _read_folder(path, image_size, labels_from_folders=labels_from_folders)
     if not path.exists():
         raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
-    if path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet"):
+    if is_table:
         return _read_columns(path, label_column, id_column, drop, drop_text=drop_text)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
