@@ -183,6 +183,12 @@ def test_the_label_column_by_position_without_a_header(tmp_path):
         assert (table.X.tolist(), table.labels.tolist(), table.columns) == ([[1, 2], [3, 4]], [0, 1], None)
 
 
+def test_the_column_of_row_names_by_position_without_a_header(tmp_path):
+    (tmp_path / "t.csv").write_text("7,1,2\n8,3,4\n")
+    table = read_table(tmp_path / "t.csv", id_column="0")
+    assert (table.X.tolist(), table.row_names, table.columns) == ([[1, 2], [3, 4]], ["7", "8"], None)
+
+
 @pytest.mark.parametrize("option", [{"label_column": "1"}, {"id_column": "1"}, {"drop": ["1"]}])
 def test_a_column_that_has_no_name_to_be_found_by_is_not_silently_a_feature(tmp_path, option):
     np.save(tmp_path / "t.npy", np.eye(3))

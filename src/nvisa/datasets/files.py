@@ -150,7 +150,7 @@ def _read_columns(
     for name in drop:
         tables.pop_column(frame, name, path, role="a column to leave out,")
     labels = None if label_column is None else tables.pop_column(frame, label_column, path)
-    if has_header:
+    if has_header or id_column is not None:
         frame = tables.name_rows(frame, id_column, path)
     X, columns, text = tables.numeric_block(frame, path, drop_text=drop_text)
     left_out = (*drop, *text)
