@@ -351,6 +351,7 @@ BAD = {
     "words.csv": (b"a\nx\n", "got 1 of 1"),
     "bytes.csv": (bytes(range(256)), "unreadable"),
     "huge.csv": (b"a\n1e300\n", r"below 3\.4e\+38"),
+    "twice.csv": (b"a,a ,b\n1,2,3\n", "of its own for each column, got a more than once"),
     "empty.parquet": (b"", "unreadable"),
     "cut.parquet": (PARQUET[:-8], "unreadable"),
     "text.parquet": (b"a,b\n1,2\n", "unreadable"),

@@ -37,6 +37,8 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
         ):
             frame, has_header = _read_csv(path)
     frame.columns = pd.Index([str(column).strip() for column in frame.columns])
+    if twice := sorted(set(frame.columns[frame.columns.duplicated()])):
+        raise DataError(f"{path}: expected a name of its own for each column, got {_listed(twice)} more than once.")
     if frame.empty:
         raise DataError(f"{path}: expected rows and columns, got shape {frame.shape}. Try another file.")
     return frame, has_header
