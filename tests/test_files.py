@@ -134,6 +134,15 @@ def test_csv_headers(tmp_path, text, columns, first):
     np.testing.assert_array_equal(table.X[0], np.float32(first))
 
 
+def test_a_header_that_looks_like_a_row_is_told(tmp_path):
+    (tmp_path / "iris.csv").write_text("5.1,3.5,setosa\n4.9,3.0,setosa\n")
+    with pytest.warns(UserWarning, match=r"first line is read as the names .* numbers \(5.1, 3.5\)"):
+        table = read_table(tmp_path / "iris.csv", drop_text=True)
+    assert table.columns == ["5.1", "3.5"]
+    (tmp_path / "frame.csv").write_text("0,1,label\n5,6,7\n")  # DataFrame(X).assign(label=y).to_csv(index=False)
+    assert read_table(tmp_path / "frame.csv").columns == ["0", "1", "label"]
+
+
 @pytest.mark.parametrize("names", [["a", "b"], [0, 1]])
 def test_the_index_that_pandas_writes_names_rows_and_is_no_feature(tmp_path, names):
     frame = pd.DataFrame([[1, 2], [3, 4]], index=["r", "s"], columns=names)

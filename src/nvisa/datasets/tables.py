@@ -105,6 +105,13 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
     separator = _separator(lines)
     rows = _cells(lines, separator)
     has_header = _is_header(rows[0])
+    numbers = [cell.strip() for cell in rows[0] if _is_number(cell)]
+    if has_header and numbers != [str(i) for i in range(len(numbers))]:
+        warnings.warn(
+            f"{path}: the first line is read as the names of the columns, though it has numbers ({_listed(numbers)}). "
+            "If it is a row, put a line of names above it.",
+            stacklevel=2,
+        )
     frame = pd.read_csv(
         path,
         sep=separator,
