@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import pickletools
+from copy import deepcopy
 from dataclasses import is_dataclass
 from importlib import import_module
 from pkgutil import walk_packages
@@ -373,6 +374,14 @@ def test_a_model_left_aside_by_a_killed_save_is_pointed_to(model):
     model.rename(model.with_name(".model.12345678.old"))
     with pytest.raises(ModelError, match=r"An interrupted save left the model in .*\.model\.12345678\.old"):
         load(model)
+
+
+@pytest.mark.parametrize("changed", [{"n_clusters": 5}, {"network": Network(hidden=(16,), latent_dim=3)}])
+def test_a_model_that_could_not_be_loaded_is_not_saved(fitted, model, changed):
+    before, clusterer = contents(model), deepcopy(fitted)
+    with pytest.raises(ModelError, match="Set back what was changed after fit"):
+        clusterer.set_params(**changed).save(model)
+    assert contents(model) == before
 
 
 def test_an_unfitted_clusterer_is_refused(tmp_path):

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "ModelError",
+    "check_state",
     "check_target",
     "decode",
     "encode",
@@ -374,7 +375,7 @@ def restore(clusterer: Any, module: nn.Module, manifest: Manifest, arrays: Mappi
         If the tensors are not the module's.
     """
     state = {name.removeprefix("module."): t for name, t in arrays.items() if name.startswith("module.")}
-    _check_state(module.state_dict(), state)
+    check_state(module.state_dict(), state)
     module.load_state_dict(state, assign=True)
     found = {name.removeprefix("fitted."): t.numpy() for name, t in arrays.items() if name.startswith("fitted.")}
     found |= {name: _revive(value) for name, value in manifest["fitted"].items()}
@@ -385,7 +386,8 @@ def restore(clusterer: Any, module: nn.Module, manifest: Manifest, arrays: Mappi
     clusterer.module_ = module.eval()
 
 
-def _check_state(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+def check_state(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Raise a ModelError unless the tensors ``got`` have the names, shapes and types of those ``expected``."""
     if expected.keys() != got.keys():
         names = ", ".join(sorted(expected.keys() ^ got.keys())[:5])
         raise ModelError(f"expected the networks that the settings describe, got others (differing in {names}).")

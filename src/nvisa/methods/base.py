@@ -33,7 +33,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nvisa.checkpoint import checkpointing, data_digest
 from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import LIKELIHOODS, Network, Rescale, build
-from nvisa.persistence import encode, save
+from nvisa.persistence import ModelError, check_state, encode, save
 from nvisa.progress import EpochProgress
 from nvisa.scaling import make_rescale
 from nvisa.shapes import Data, Float, LogClusters, Tensor
@@ -347,9 +347,15 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Raises
         ------
         nvisa.ModelError
-            If ``path`` is something else.
+            If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
         """
         check_is_fitted(self)
+        with torch.device("meta"):
+            described = self._networks(Rescale(torch.zeros(self.n_features_in_), torch.ones(self.n_features_in_)))
+        try:
+            check_state(described.state_dict(), self.module_.state_dict())
+        except ModelError as error:
+            raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
         save(self, path, extra=extra)
 
     def report(self, X: Rows = None, y: Any = None, *, out: str | Path = "report.html", **options: Any) -> Path:
