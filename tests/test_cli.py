@@ -254,6 +254,16 @@ def test_columns_are_matched_by_name(frame, trained, home, capsys):
     assert not os.path.exists("l.csv")
 
 
+def test_images_of_another_shape_are_refused_though_they_have_as_many_pixels(home, capsys):
+    images = np.random.RandomState(0).rand(30, 4, 9)
+    for name, shape in {"x": (4, 9), "grey": (4, 9, 1), "wide": (2, 18)}.items():
+        np.save(f"{name}.npy", images.reshape(30, *shape))
+    assert cli.main(["fit", "x.npy", "--n-clusters", "2", "--out", "m", *FAST, "--quiet"]) == 0
+    assert cli.main(["predict", "m", "grey.npy", "--out", "l.csv"]) == 0
+    assert cli.main(["predict", "m", "wide.npy", "--out", "l2.csv"]) == 2
+    assert "expected images of 4 x 9, as the model was fitted on, got 2 x 18" in capsys.readouterr().err
+
+
 def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):
     def train(*_):
         raise AssertionError("trained")

@@ -137,7 +137,7 @@ def predict(
     path = check_output(out, TABLES, source=data)
     clusterer = load(model, device="auto")
     rows = read_rows(data, reading, split=split)
-    q = clusterer.predict_proba(aligned(rows, clusterer))
+    q = clusterer.predict_proba(aligned(rows, clusterer, read_manifest(model)["extra"].get("feature_shape")))
     columns: dict[str, Any] = {"row": rows.names or np.arange(len(q)), "cluster": q.argmax(1)}
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
@@ -155,7 +155,7 @@ def evaluate(model: str, data: str, reading: Reading, *, split: str | None = Non
             f"{rows.source}: expected labels to compare the clusters with, got none. Try --label-column for a "
             "table, --labels-from-folders for images, or an array y in the .npz."
         )
-    labels = clusterer.predict(aligned(rows, clusterer))
+    labels = clusterer.predict(aligned(rows, clusterer, read_manifest(model)["extra"].get("feature_shape")))
     return {"source": rows.source, "n_rows": len(labels), "metrics": metrics.evaluate(rows.labels, labels)}
 
 

@@ -58,6 +58,6 @@ def _report_model(
     words += ["--data", data, *reading.words(), *(["--split", split] if split else []), "--maps", *maps]
     about |= {"source": rows.source, "data_digest": rows.digest, "command": command(*words)}
     pages.write_report(
-        clusterer, aligned(rows, clusterer), rows.labels, out=part,
+        clusterer, aligned(rows, clusterer, known.get("feature_shape")), rows.labels, out=part,
         feature_shape=rows.feature_shape or known.get("feature_shape"), names=rows.names, maps=maps, about=about,
     )  # fmt: skip

@@ -168,14 +168,17 @@ def _gaps_text(rows: Rows, n_gaps: NDArray[np.integer], is_whole: NDArray[np.boo
     )
 
 
-def aligned(rows: Rows, model: Any) -> Any:
+def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
     """The rows as the model wants them: its columns in its order, or as many columns as it has.
 
     Raises
     ------
     DataError
-        If columns are missing or unknown, or their number is another.
+        If columns are missing or unknown, their number is another, or images have another ``shape`` than the model's.
     """
+    if shape is not None and rows.feature_shape is not None and _plain(shape) != _plain(rows.feature_shape):
+        want, got = (" x ".join(map(str, each)) for each in (shape, rows.feature_shape))
+        raise DataError(f"{rows.source}: expected images of {want}, as the model was fitted on, got {got}.")
     names = None if (known := getattr(model, "feature_names_in_", None)) is None else [str(name) for name in known]
     if names is not None and rows.columns is not None:
         missing = [name for name in names if name not in rows.columns]
@@ -194,6 +197,11 @@ def aligned(rows: Rows, model: Any) -> Any:
             f"{rows.X.shape[1]}. Try the kind of data that it was fitted on."
         )
     return rows.X if names is None else as_frame(rows.X, names)
+
+
+def _plain(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of an image, without the one channel of a grey one."""
+    return tuple(shape[:2]) if len(shape) == 3 and shape[2] == 1 else tuple(shape)
 
 
 def as_frame(X: NDArray[np.float32], columns: Sequence[str] | None) -> Any:
