@@ -320,6 +320,12 @@ def test_a_named_device_is_taken_at_its_word():
     assert Training(device="meta").torch_device() == torch.device("meta")
 
 
+@pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
+def test_a_device_that_is_not_there_is_a_value_error_that_names_it(device):
+    with pytest.raises(ValueError, match=f"a device of this machine, got '{device}'"):
+        Training(device=device).torch_device()
+
+
 # ---- denormals -------------------------------------------------------------------------------------------------------
 
 

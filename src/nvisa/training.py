@@ -96,7 +96,12 @@ class Training:
     def torch_device(self) -> torch.device:
         """The device that ``device`` stands for on this machine."""
         if self.device != "auto":
-            return torch.device(self.device)
+            try:
+                return torch.empty(0, device=self.device).device
+            except (RuntimeError, AssertionError, TypeError) as error:
+                raise ValueError(
+                    f"Training.device must be 'auto' or a device of this machine, got {self.device!r} ({error})."
+                ) from error
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
