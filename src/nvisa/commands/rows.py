@@ -160,7 +160,8 @@ def _gaps_text(rows: Rows, n_gaps: NDArray[np.integer], is_whole: NDArray[np.boo
     d = int(np.argmin(np.isfinite(rows.X[n])))
     worst = [k for k in np.argsort(-n_gaps, kind="stable")[:5] if n_gaps[k]]
     where = ", ".join(f"{names[k]} ({n_gaps[k]:,})" for k in worst)
-    advice = "--drop-missing to leave these rows out, " + ("--drop COLUMN, " if rows.columns is not None else "")
+    advice = "--drop-missing to leave these rows out, " if is_whole.any() else ""
+    advice += "--drop COLUMN, " if rows.columns is not None else ""
     return (
         f"{rows.source}: expected finite numbers, got {rows.X[n, d]} in row {n}, column {names[d]} (counted from 0), "
         f"in all {(~is_whole).sum():,} of {len(is_whole):,} rows with gaps, most in columns {where}. "
@@ -187,7 +188,7 @@ def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
             problems = [f"{what} {shown(which)}" for what, which in (("no", missing), ("also", unknown)) if which]
             raise DataError(
                 f"{rows.source}: expected the columns that the model was fitted on, {shown(names)}; got "
-                f"{' and '.join(problems)}. Try --label-column or --drop-text as for fit, or remove what is too many."
+                f"{' and '.join(problems)}. Try --label-column, --id-column, --drop or --drop-text as for fit."
             )
         order = [rows.columns.index(name) for name in names]
         return as_frame(rows.X[:, order], names)
