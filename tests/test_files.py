@@ -155,6 +155,15 @@ def test_the_index_that_pandas_writes_names_rows_and_is_no_feature(tmp_path, nam
         assert table.columns == [str(name) for name in names]
 
 
+@pytest.mark.parametrize(
+    ("text", "id_column"), [("id,a\n3,1\n4,2\n", None), (",a\n3,1\n4,2\n", None), ("a,key\n1,3\n2,4\n", "key")]
+)
+def test_running_numbers_are_the_names_that_the_file_gave(tmp_path, text, id_column):
+    (tmp_path / "t.csv").write_text(text)
+    table = read_table(tmp_path / "t.csv", id_column=id_column)
+    assert (table.X.tolist(), table.row_names) == ([[1], [2]], ["3", "4"])
+
+
 def test_parquet_with_missing_values(tmp_path):
     frame = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0.5, np.nan]})
     frame.to_parquet(tmp_path / "t.parquet")

@@ -54,8 +54,8 @@ def pop_column(frame: pd.DataFrame, column: str | int, path: Path, *, role: str 
 
 
 def row_names(frame: pd.DataFrame) -> list[str] | None:
-    """The index as text, where the file had one."""
-    return None if isinstance(frame.index, pd.RangeIndex) else [str(name) for name in frame.index]
+    """The index as text, unless it only counts 0, 1, ...; pandas makes a range of 1, 2, ... too, and those are names."""
+    return None if frame.index.equals(pd.RangeIndex(len(frame))) else [str(name) for name in frame.index]
 
 
 def name_rows(frame: pd.DataFrame, column: str | None, path: Path) -> pd.DataFrame:
