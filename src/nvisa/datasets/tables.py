@@ -54,7 +54,7 @@ def pop_column(frame: pd.DataFrame, column: str | int, path: Path, *, role: str 
 
 
 def row_names(frame: pd.DataFrame) -> list[str] | None:
-    """The index as text, unless it only counts 0, 1, ...; pandas makes a range of 1, 2, ... too, and those are names."""
+    """The index as text, unless it counts 0, 1, ...; of 1, 2, ... pandas makes a range too, and those are names."""
     return None if frame.index.equals(pd.RangeIndex(len(frame))) else [str(name) for name in frame.index]
 
 
