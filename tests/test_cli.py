@@ -276,6 +276,7 @@ def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):
     np.save("holes.npy", holes)
     pandas.DataFrame(holes, columns=list("abcd")).to_csv("holes.csv", index=False)
     pandas.DataFrame(holes, columns=list("abcd")).assign(b=np.nan).to_csv("hollow.csv", index=False)
+    frame.assign(kind=frame.kind.where(frame.index != 7)).to_csv("some.csv", index=False)
     (home / "cut.npy").write_bytes((home / "holes.npy").read_bytes()[:-9])
     (home / "mine").mkdir()
     (home / "mine" / "thesis.txt").write_text("years of work")
@@ -288,6 +289,7 @@ def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):
         ("holes.npy", [], "expected finite numbers, got nan in row 17, column 2"),
         ("holes.csv", [], "got nan in row 17, column 'c'"),
         ("hollow.csv", ["--drop-missing"], "most in columns 'b' (45), 'c' (1). Try --drop COLUMN, or filling in"),
+        ("some.csv", ["--label-column", "kind"], "some.csv: expected a label for every row, got 1 without one"),
         ("cut.npy", [], "got an unreadable file"),
         ("x.csv", ["--drop-text", "--n-samples", "1"], "n_samples must be a whole number of at least 2"),
         ("x.csv", ["--drop-text", "--out", "mine"], "got a folder with other files"),

@@ -74,8 +74,7 @@ def fit(
     """
     check_target(out)
     rows = read_rows(data, reading, split="train")
-    if rows.labels is not None:
-        metrics.nmi(rows.labels, rows.labels)  # labels that cannot be used are said before training
+    _check_labels(rows)
     found = understand(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)
     if settings.get("consistency") == "augment" and rows.feature_shape is not None:
@@ -100,6 +99,16 @@ def fit(
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
         "next": _next_commands(data, out, rows, reading),
     }
+
+
+def _check_labels(rows: Rows) -> None:
+    """Say before training what labels cannot be used."""
+    if rows.labels is None:
+        return
+    if n := sum(label is None or (isinstance(label, float) and np.isnan(label)) for label in rows.labels.tolist()):
+        advice = "Try removing these rows, or --drop for the column in place of --label-column."
+        raise DataError(f"{rows.source}: expected a label for every row, got {n:,} without one. {advice}")
+    metrics.nmi(rows.labels, rows.labels)
 
 
 def _how_to_resume(checkpoint: str | None) -> str:
@@ -155,6 +164,7 @@ def evaluate(model: str, data: str, reading: Reading, *, split: str | None = Non
             f"{rows.source}: expected labels to compare the clusters with, got none. Try --label-column for a "
             "table, --labels-from-folders for images, or an array y in the .npz."
         )
+    _check_labels(rows)
     labels = clusterer.predict(aligned(rows, clusterer, read_manifest(model)["extra"].get("feature_shape")))
     return {"source": rows.source, "n_rows": len(labels), "metrics": metrics.evaluate(rows.labels, labels)}
 
