@@ -430,7 +430,7 @@ def test_a_result_is_whole_or_the_old_one_stays(monkeypatch, home):
     [
         ("Try drop_text=True to leave", "Try --drop-text to leave"),
         ("Try image_size=(28, 27) to resize", "Try --image-size 28x27 to resize"),
-        ("or labels_from_folders=False.", "or --labels-from-folders."),
+        ("or labels_from_folders=False.", "or without --labels-from-folders."),
         ("label_column= if one", "--label-column if one"),
     ],
 )

@@ -90,5 +90,6 @@ def in_options(message: str) -> str:
     """An error's advice in the words of the command line: ``drop_text=True`` is ``--drop-text`` there."""
     message = re.sub(r"\bimage_size=\(?(\d+), (\d+)\)?", r"--image-size \1x\2", message)
     settings = r"\b(drop_text|labels_from_folders|label_column|id_column|image_size|n_clusters)\b(=(True|False))?"
-    message = re.sub(settings, lambda match: "--" + match[1].replace("_", "-"), message)
+    negated = {"False": "without "}
+    message = re.sub(settings, lambda m: negated.get(m[3], "") + "--" + m[1].replace("_", "-"), message)
     return re.sub(r"(--(?:label|id)-column)=(?=[, ])", r"\1", message)
