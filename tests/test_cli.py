@@ -308,6 +308,8 @@ def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):
     ("argv", "message"),
     [
         (["predict", "nowhere", "x.csv", "--out", "l.csv"], "expected a model directory, got nothing there"),
+        (["predict", "x.csv", "x.csv", "--out", "l.csv"], "x.csv: expected a model directory, got a file"),
+        (["choose-k", "x.csv", "--drop-text", "--max-k", "1"], "Try a larger --max-k"),
         (["predict", "M", "x.csv", "--out", "l.xlsx"], "expected a name ending in .csv, .parquet, got '.xlsx'"),
         (["predict", "M", "x.csv", "--out", "x.csv"], "got the data themselves"),
         (["predict", "M", "x.csv", "--out", "no/l.csv"], "expected a folder that can be written to, got no"),

@@ -340,6 +340,7 @@ OBJECTS = np.array([[Harmless()]], dtype=object)
 BAD = {
     "nothing.npy": (None, "nothing there"),
     "x.xlsx": (b"PK", r"\.npy, \.npz, \.csv, \.parquet or a folder.*'\.xlsx'"),
+    "x.csv.gz": (b"\x1f\x8b", r"unpack what is compressed first"),
     "empty.npy": (b"", "unreadable"),
     "cut.npy": (NPY[:-1], "unreadable"),
     "cut_header.npy": (NPY[:40], "unreadable"),

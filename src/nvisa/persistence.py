@@ -348,7 +348,8 @@ def _content(folder: Path, name: str) -> bytes:
     if not folder.is_dir():
         saved = sorted(folder.parent.glob(f".{folder.name}.*.old"))
         hint = f" An interrupted save left the model in {saved[-1]}: rename it." if saved else " Check the path."
-        raise ModelError(f"{folder}: expected a model directory, got nothing there.{hint}")
+        got = "a file" if folder.exists() else "nothing there"
+        raise ModelError(f"{folder}: expected a model directory, got {got}.{hint}")
     try:
         return (folder / name).read_bytes()
     except OSError as error:

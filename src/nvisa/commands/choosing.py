@@ -34,7 +34,7 @@ def choose_k(data: str, reading: Reading, *, max_k: int = 20, seed: int = 0) -> 
     if n_micro < 5 or max_k < 2:
         raise DataError(
             f"{rows.source}: expected at least 25 rows and --max-k of at least 2, got {len(rows.X)} and {max_k}. "
-            "Try more rows."
+            f"Try {'a larger --max-k' if max_k < 2 else 'more rows'}."
         )
     max_k = min(max_k, n_micro - 1)
     curve = _mean_curve(rows.X, understand(rows)["scaling"], n_micro, seed)

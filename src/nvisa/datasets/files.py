@@ -108,7 +108,7 @@ def read_table(
     if reader is None:
         raise DataError(
             f"{path}: expected .npy, .npz, .csv, .parquet or a folder of images, got {path.suffix!r}. "
-            "Try numpy.save, or DataFrame.to_csv."
+            "Try numpy.save, or DataFrame.to_csv; unpack what is compressed first."
         )
     return reader(path)
 
