@@ -200,6 +200,13 @@ def test_a_data_set_is_fitted_on_its_train_split_and_judged_on_its_test_split(ho
 # ---- sample ---------------------------------------------------------------------------------------------------
 
 
+def test_a_column_that_may_name_the_rows_is_asked_about(frame, capsys):
+    X = frame.drop(columns="kind").assign(customer_id=range(1, N + 1), day_no=np.arange(N) % 7)
+    X.to_csv("x.csv", index=False)
+    assert cli.main(["fit", "x.csv", "--n-clusters", "2", "--out", "m", *FAST]) == 0
+    assert "used       'customer_id': if they name the rows, --id-column or --drop NAME" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
 def test_samples_have_the_clusters_asked_for(trained, suffix):
     out = f"s{suffix}"

@@ -36,6 +36,7 @@ def understand(rows: Rows, *, likelihood: str | None = None, scaling: str | None
         "range": [float(low.min()), float(high.max())],
         "n_constant": int((low == high).sum()),
         "left_out": list(rows.left_out),
+        "perhaps_names": _perhaps_names(rows),
         "n_incomplete": rows.n_incomplete,
         "rows_are_named": rows.names is not None and not rows.n_incomplete,
         "has_labels": rows.labels is not None,
@@ -49,6 +50,16 @@ def _kind(rows: Rows) -> str:
     if rows.feature_shape is not None:
         return "images"
     return "array" if rows.columns is None else "table"
+
+
+def _perhaps_names(rows: Rows) -> list[str]:
+    """Columns called id or the like, of whole numbers that seldom repeat: features, unless somebody says otherwise."""
+    if rows.columns is None:
+        return []
+    from nvisa.datasets.tables import IDENTIFIER  # noqa: PLC0415  pandas, which has read the columns
+
+    named = {name: rows.X[:, d] for d, name in enumerate(rows.columns) if IDENTIFIER.search(name)}
+    return [n for n, x in named.items() if (x == np.round(x)).all() and 2 * len(np.unique(x)) > len(x) > 1]
 
 
 def _ranges(rows: Rows) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -99,6 +110,8 @@ def understanding_text(found: Result) -> str:
     lines.append(f"  scaling    {SCALES[found['scaling']]}: {found['why_scaling']}")
     if found["left_out"]:
         lines.append(f"  left out   columns {shown(found['left_out'])}")
+    if found["perhaps_names"]:
+        lines.append(f"  used       {shown(found['perhaps_names'])}: if they name the rows, --id-column or --drop NAME")
     if found["n_incomplete"]:
         lines.append(f"  left out   {found['n_incomplete']:,} rows with gaps")
     if found["rows_are_named"]:
