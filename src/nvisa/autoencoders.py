@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         """Let ``q(z|x)`` start at this deviation everywhere."""
         assert self.z_raw_scale is not None  # built with variational=True
         self.z_raw_scale.weight.zero_()
-        self.z_raw_scale.bias.fill_(inverse_softplus(torch.tensor(scale)))
+        self.z_raw_scale.bias.fill_(inverse_softplus(torch.tensor(scale, dtype=torch.float64)))
 
 
 class Autoencoder(nn.Module):
