@@ -97,17 +97,23 @@ def test_progress_is_told_after_every_batch_and_every_block_found(tmp_path, monk
     assert told[3:] == [("X", 4, 7), ("X", 6, 7), ("X", 7, 7)]
 
 
-def test_a_cut_run_goes_on_and_another_job_starts_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "BLOCK", 3)
-    X, out, seen = images(), tmp_path / "f.npz", []
+def dying_at_the_third_batch(seen):
+    """A backbone that is interrupted once; the batches' sizes are noted."""
 
-    def dying(x):
+    def function(x):
         seen.append(len(x))
         if len(seen) == 3:
             raise KeyboardInterrupt
         return x
 
-    backbone = replace(identity(), function=dying)
+    return replace(identity(), function=function)
+
+
+def test_a_cut_run_goes_on_and_another_job_starts_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK", 3)
+    X, out, seen = images(), tmp_path / "f.npz", []
+
+    backbone = dying_at_the_third_batch(seen)
     with pytest.raises(KeyboardInterrupt):
         features.extract({"X": X}, backbone, out, batch_size=2)
     assert not out.exists()
@@ -131,13 +137,7 @@ def test_blocks_of_another_job_are_not_used(tmp_path, monkeypatch, change):
     monkeypatch.setattr(files, "BLOCK", 100)
     X, out, seen = images(n=300), tmp_path / "f.npz", []
 
-    def dying(x):
-        seen.append(len(x))
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return x
-
-    backbone = replace(identity(), function=dying)
+    backbone = dying_at_the_third_batch(seen)
     with pytest.raises(KeyboardInterrupt):
         features.extract({"X": X}, backbone, out, batch_size=100)
     if change == "last image":

@@ -38,8 +38,7 @@ DONE, FAULT, WRONG_INPUT, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     run = args.run or (lambda _: print(SUMMARY, end=""))
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -121,8 +120,7 @@ def _choose_k(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    reading = _reading(args)
-    result = _commands().predict(args.model, args.data, args.out, reading, split=args.split, proba=args.proba)
+    result = _commands().predict(args.model, args.data, args.out, _reading(args), split=args.split, proba=args.proba)
     _tell(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{_sizes(r['sizes'])}\nwrote {r['out']}")
 
 

@@ -1,6 +1,6 @@
-"""Log densities, divergences and responsibilities: pure functions that sum over the last axis.
+"""Log densities, divergences, responsibilities and draws: functions that sum over the last axis.
 
-Every function broadcasts over leading axes. Nothing here knows a model, a network or a generator.
+They broadcast over leading axes; what draws is handed its generator. Nothing here knows a model or a network.
 """
 
 import math

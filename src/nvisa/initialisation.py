@@ -209,22 +209,12 @@ def mixture(
         return GaussianMixture(n_clusters, covariance_type=covariance, **settings).fit(codes.astype(np.float64))
 
 
-def find_start(
-    module: Any,
-    source: Source,
-    init: Any,
-    n_clusters: int,
-    rng: RandomState,
-    pretrained: Callable[[], Any],
-) -> Start:
-    """Cluster a subset of the rows by ``module``, which ``pretrained`` makes an autoencoder (:func:`pretrain`).
+def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: RandomState) -> Start:
+    """Cluster a subset of the rows by ``module``, an autoencoder (:func:`pretrain`).
 
     ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
-    if init not in ("gmm", "umap") and not hasattr(init, "predict_proba"):
-        raise ValueError(f"init must be 'gmm', 'umap' or a fitted clusterer with predict_proba, got {init!r}.")
-    pretrained()
     rows = subset(len(source), rng)
     codes = encode(module.code, source, rows)
     x = encode(module.rescale, source, rows)

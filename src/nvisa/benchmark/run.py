@@ -55,7 +55,6 @@ __all__ = [
     "write",
 ]
 
-HERE = Path(__file__).parent
 LONGEST_HISTORY = 60  # epochs of a history or a curve that a file keeps, evenly spaced; all 2,000 would be megabytes
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
 NO_DATA = os.EX_NOINPUT  # exit code of a run that had no data to begin with; 2 is argparse's
@@ -305,7 +304,7 @@ def _metrics(clusterer: Any, data: Dataset) -> dict[str, dict[str, float]]:
 
 
 def _commit() -> str:
-    asked = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 

@@ -146,13 +146,18 @@ def predict(
     path = check_output(out, TABLES, source=data)
     clusterer = load(model, device="auto")
     rows = read_rows(data, reading, split=split)
-    q = clusterer.predict_proba(aligned(rows, clusterer, read_manifest(model)["extra"].get("feature_shape")))
+    q = clusterer.predict_proba(aligned(rows, clusterer, _feature_shape(model)))
     columns: dict[str, Any] = {"row": rows.names or np.arange(len(q)), "cluster": q.argmax(1)}
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
     write_table(path, columns)
     sizes = np.bincount(columns["cluster"], minlength=q.shape[1]).tolist()
     return {"out": out, "source": rows.source, "n_rows": len(q), "sizes": sizes}
+
+
+def _feature_shape(model: str) -> Any:
+    """Shape of one image, of a model that was fitted on images."""
+    return read_manifest(model)["extra"].get("feature_shape")
 
 
 def evaluate(model: str, data: str, reading: Reading, *, split: str | None = None) -> Result:
@@ -165,7 +170,7 @@ def evaluate(model: str, data: str, reading: Reading, *, split: str | None = Non
             "table, --labels-from-folders for images, or an array y in the .npz."
         )
     _check_labels(rows)
-    labels = clusterer.predict(aligned(rows, clusterer, read_manifest(model)["extra"].get("feature_shape")))
+    labels = clusterer.predict(aligned(rows, clusterer, _feature_shape(model)))
     return {"source": rows.source, "n_rows": len(labels), "metrics": metrics.evaluate(rows.labels, labels)}
 
 
@@ -174,7 +179,7 @@ def sample(
 ) -> Result:
     """Draw rows from the model and write them: an array, a table with their cluster, or a picture."""
     path = check_output(out, SAMPLES)
-    shape = read_manifest(model)["extra"].get("feature_shape")
+    shape = _feature_shape(model)
     if path.suffix.lower() == ".png" and shape is None:
         raise DataError(f"{out}: expected a model of images for a picture, got one of columns. Try .csv or .npz.")
     clusterer = load(model, device="auto")

@@ -43,6 +43,7 @@ __all__ = [
     "DeepClusterer",
     "at_least",
     "check_likelihood",
+    "check_start",
     "few_in_use",
     "generator_from",
     "one_of",
@@ -71,6 +72,15 @@ def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise a ValueError unless the setting is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_start(init: object, names: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``init`` is one of the names or a fitted clusterer."""
+    if isinstance(init, str):
+        one_of("init", init, names)
+    elif not hasattr(init, "predict_proba"):
+        choices = ", ".join(map(repr, names))
+        raise ValueError(f"init must be {choices} or a fitted clusterer with predict_proba, got {init!r}.")
 
 
 def at_least(name: str, value: object, least: int) -> None:

@@ -29,7 +29,7 @@ from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
 from nvisa.initialisation import distil, find_start, pretrain
-from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.base import Array, at_least, check_likelihood, check_start, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus, moments
 from nvisa.products import Linear
@@ -214,8 +214,7 @@ class GMVAE(GenerativeClusterer):
     def _check(self, X: Array) -> None:
         super()._check(X)
         check_likelihood(self.likelihood, X)
-        if isinstance(self.init, str):
-            one_of("init", self.init, ("umap", "gmm", "random"))
+        check_start(self.init, ("umap", "gmm", "random"))
         at_least("n_samples", self.n_samples, 1)
         at_least("noise_dim", self.noise_dim, 1)
 
@@ -235,11 +234,8 @@ class GMVAE(GenerativeClusterer):
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, load it into p(z|w,y), and teach it to p(y|z,w)."""
         net, training = self.module_, self.pretraining or Training(steps=700)
-
-        def pretrained() -> None:
-            self.history_ += pretrain(net, source, training, generator, self._report)
-
-        start = find_start(net, source, self.init, self.n_clusters, rng, pretrained)
+        self.history_ += pretrain(net, source, training, generator, self._report)
+        start = find_start(net, source, self.init, self.n_clusters, rng)
         net.start(start.codes, start.proba)
         taught = self._training.shortened(0.08)
         self.history_ += distil(net.log_q_y, net, source, start, taught, generator, self._report)

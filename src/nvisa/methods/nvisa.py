@@ -32,7 +32,7 @@ from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import distil, find_start, keep, pretrain, subset
 from nvisa.machine import side_by_side
 from nvisa.mapped import take
-from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.base import Array, Rows, at_least, check_likelihood, check_start, generator_from, one_of, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
@@ -265,15 +265,12 @@ class NVISA(GenerativeClusterer):
         if not self._starts:
             raise ValueError("init=() names no start: try 'umap'.")
         for start in self._starts:
-            if isinstance(start, str):
-                one_of("init", start, ("umap", "gmm", "random"))
+            check_start(start, ("umap", "gmm", "random"))
         for settings in as_settings(self.consistency):
             if isinstance(settings, Augment):
                 settings.shape_of(X.shape[1])
         if self.inference is None and not as_settings(self.consistency):
-            raise ValueError(
-                f"inference=None leaves only consistency to train with, got {self.consistency!r}: try 'vat'."
-            )
+            raise ValueError(f"inference=None leaves only consistency, got {self.consistency!r}: try 'vat'.")
         at_least("n_init", self.n_init, len(self._starts))
         at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
@@ -320,12 +317,8 @@ class NVISA(GenerativeClusterer):
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
         module, kept = self.module_, self.std_floor is not None and self.std_floor.settled
         training = self._training.shortened(PRETRAINING.get(init, 0.3))
-
-        def pretrained() -> None:
-            masked = MASKED * kept
-            self.history_ += pretrain(module, source, training, generator, self._report, masked=masked)
-
-        start = find_start(module, source, init, self.n_clusters, rng, pretrained)
+        self.history_ += pretrain(module, source, training, generator, self._report, masked=MASKED * kept)
+        start = find_start(module, source, init, self.n_clusters, rng)
         self.start_score_ = start.score
 
         def teach(training: Training, also: Callable[[Data], PerExample] | None = None) -> None:

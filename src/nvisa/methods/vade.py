@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.initialisation import codes_of, distil, find_start, mixture, pretrain
-from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.base import Array, at_least, check_likelihood, check_start, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
 from nvisa.nets import Network, Rescale, moments
@@ -139,8 +139,7 @@ class VaDE(CodingClusterer):
         super()._check(X)
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
-        if isinstance(self.init, str):
-            one_of("init", self.init, ("gmm", "umap"))
+        check_start(self.init, ("gmm", "umap"))
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
@@ -157,16 +156,12 @@ class VaDE(CodingClusterer):
     def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, and give the prior its first clusters."""
         net = self.module_
-
-        def pretrained() -> None:
-            self.history_ += pretrain(net, source, self.pretraining or Training(), generator, self._report)
-
+        self.history_ += pretrain(net, source, self.pretraining or Training(), generator, self._report)
         if isinstance(self.init, str) and self.init == "gmm":
             self.start_score_ = float("nan")
-            pretrained()
             net.start(codes_of(net, source, rng), self.n_init, rng)
             return
-        start = find_start(net, source, self.init, self.n_clusters, rng, pretrained)
+        start = find_start(net, source, self.init, self.n_clusters, rng)
         self.start_score_ = start.score
         net.start_from(start.codes, start.proba)
         taught = self._training.shortened(0.25)
