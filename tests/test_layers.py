@@ -34,6 +34,7 @@ LEAVES = {
     "features",
     "persistence",
     "graph",
+    "gaussian_em",
     "progress",
     "pictures",
     "tree_structure",

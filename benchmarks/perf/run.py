@@ -34,6 +34,7 @@ from nvisa import NVISA, Training, datasets
 from nvisa.benchmark.run import RECORDS, record_path, run
 from nvisa.benchmark.run import write as write_run
 from nvisa.consistency import VAT
+from nvisa.gaussian_em import MAX_STEPS, RIDGE, TOL, mixture
 from nvisa.metrics import accuracy
 from nvisa.nets import Network
 from nvisa.training import flush_denormals
@@ -232,6 +233,28 @@ def whole(number: int, name: str) -> None:
           "MNIST, 60,000 rows, seed 0.")  # fmt: skip
 
 
+def em() -> None:
+    """(e) A full mixture of codes, by EM to its end from one k-means start: nvisa.gaussian_em and scikit-learn."""
+    from sklearn.mixture import GaussianMixture
+
+    rows = []
+    for n_clusters in (10, 100):
+        rng = np.random.RandomState(0)
+        codes = rng.randn(n_clusters, 10)[rng.randint(n_clusters, size=40_000)] + 0.4 * rng.randn(40_000, 10)
+        its = GaussianMixture(n_clusters, tol=TOL, max_iter=MAX_STEPS, reg_covar=RIDGE, random_state=0)
+        programs = {
+            "nvisa": lambda codes=codes, k=n_clusters: mixture(codes, k, np.random.RandomState(0), n_init=1),
+            "scikit-learn": lambda codes=codes, its=its: its.fit(codes),
+        }
+        seconds = paired(programs, 3)
+        rows += [
+            {"K": n_clusters, "steps of EM": its.n_iter_, "program": name, "s": s,
+             "times as long as nvisa": ratios(s, seconds["nvisa"])}
+            for name, s in seconds.items()
+        ]  # fmt: skip
+    write("em", rows, "40,000 codes of 10 numbers, float64, k-means included.")
+
+
 def predict() -> None:
     """(d) Rows per second of predict, on one array."""
     from sklearn.cluster import MiniBatchKMeans
@@ -341,6 +364,7 @@ SECTIONS: dict[str, Callable[[], None]] = {
     "libraries": libraries,
     "step": step,
     "plain": plain,
+    "em": em,
     "predict": predict,
     "page": page,
     "maps": maps,

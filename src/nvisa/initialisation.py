@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from nvisa.autoencoders import adopt
+from nvisa.gaussian_em import mixture
 from nvisa.graph import (
     joint_of_labels,
     merge_by_information,
@@ -44,7 +44,6 @@ __all__ = [
     "hidden_in_part",
     "keep",
     "merged_microclusters",
-    "mixture",
     "pretrain",
     "reconstruction_error",
     "subset",
@@ -193,20 +192,6 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(codes).cluster_centers_
-
-
-def mixture(
-    codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "full"
-) -> GaussianMixture:
-    """Gaussian mixture, the most likely of ``n_init`` k-means starts.
-
-    EM runs until a step gains less than 1e-5 nats a row. At scikit-learn's 1e-3 it stops after ten steps on MNIST's
-    codes, and its clusters are still moving.
-    """
-    settings = {"n_init": n_init, "tol": 1e-5, "max_iter": 300, "reg_covar": 1e-6, "random_state": rng}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(n_clusters, covariance_type=covariance, **settings).fit(codes.astype(np.float64))
 
 
 def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: RandomState) -> Start:

@@ -14,7 +14,8 @@ from typing import Any
 from numpy.random import RandomState
 
 from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.initialisation import codes_of, mixture, pretrain
+from nvisa.gaussian_em import mixture
+from nvisa.initialisation import codes_of, pretrain
 from nvisa.methods.base import Array, DeepClusterer, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale

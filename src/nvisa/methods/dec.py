@@ -22,7 +22,8 @@ from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical
-from nvisa.initialisation import centroids, codes_of, mixture, pretrain
+from nvisa.gaussian_em import mixture
+from nvisa.initialisation import centroids, codes_of, pretrain
 from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, one_of, stores
 from nvisa.nets import Network, Rescale, build
 from nvisa.schedules import Constant

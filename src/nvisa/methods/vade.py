@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
-from nvisa.initialisation import codes_of, distil, find_start, mixture, pretrain
+from nvisa.gaussian_em import mixture
+from nvisa.initialisation import codes_of, distil, find_start, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, check_start, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_normal, log_normal, noise_like
-from nvisa.initialisation import codes_of, mixture, pretrain
+from nvisa.gaussian_em import mixture
+from nvisa.initialisation import codes_of, pretrain
 from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import mixture_of_codes
