@@ -247,6 +247,12 @@ def test_reconstruction_explains_most_of_the_variance(blobs, generative):
     assert ((X - generative.reconstruct(X)) ** 2).mean() < 0.2 * X.var(0).mean()
 
 
+def forced(settings, name, value):
+    """Settings with a value of another type than annotated: the checker of the tests refuses it, a user does not."""
+    object.__setattr__(settings, name, value)
+    return settings
+
+
 BAD = {
     "one cluster": (np.ones((20, 2)), {"n_clusters": 1}, "n_clusters"),
     "no whole number": (np.ones((20, 2)), {"n_clusters": 2.5}, "n_clusters"),
@@ -270,6 +276,15 @@ BAD = {
     "nothing to train with": (np.eye(9), {"inference": None, "consistency": ()}, "only consistency"),
     "no epochs": (np.eye(9), {"training": Training(epochs=0)}, "Training.epochs"),
     "no batch": (np.eye(9), {"training": Training(batch_size=0)}, "Training.batch_size"),
+    "settings of a network": (np.eye(9), {"network": 500}, "network must be an instance of"),
+    "settings of training": (np.eye(9), {"training": {"epochs": 3}}, "training must be an instance of"),
+    "one width": (np.eye(9), {"network": forced(Network(), "hidden", 500)}, "Network.hidden must be an instance of"),
+    "a rate in words": (
+        np.eye(9),
+        {"training": forced(Training(), "learning_rate", "fast")},
+        "Training.learning_rate must be",
+    ),
+    "a floor in words": (np.eye(9), {"std_floor": "low"}, "std_floor must be an instance of"),
     "no layers": (np.eye(9), {"network": Network(hidden=())}, "Network.hidden"),
     "no latent": (np.eye(9), {"network": Network(latent_dim=0)}, "Network.latent_dim"),
 }
@@ -283,7 +298,7 @@ def test_bad_input_is_refused_before_training(quick, name):
         pytest.skip("has no such setting")
     epochs = []
     model = clone(quick).set_params(**settings).on_epoch(lambda _, record: epochs.append(record))
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         model.fit(X)
     assert not epochs
 

@@ -1,5 +1,7 @@
 """The networks' units against moments in float64 of all rows at once."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from numpy.random import RandomState
 from torch.testing import assert_close
 
 from nvisa.nets import Rescale
-from nvisa.scaling import Rescaled, make_rescale, top_deviation
+from nvisa.scaling import Rescaled, make_rescale, top_deviation, warn_of_units
 
 MEANS, DEVIATIONS = np.array([0.0, -3.0, 200.0]), np.array([1.0, 2.0, 4.0])
 
@@ -59,3 +61,20 @@ def test_the_top_deviation_is_that_of_the_first_principal_component(at):
     units = Rescale(torch.zeros(6), torch.full((6,), 2.0))
     top = np.sqrt(np.linalg.eigvalsh(np.cov(x.T, bias=True))[-1])
     assert top_deviation(Rescaled(x, units), RandomState(0)) == pytest.approx(top / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1, 255])
+def test_rows_in_other_units_than_the_fits_are_told(factor):
+    X = 3.0 + np.random.RandomState(0).rand(200, 5)
+    rescale = make_rescale(X, "global")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        warn_of_units(factor * X, rescale)
+    assert ["times as far as those of the fit" in str(w.message) for w in told] == [True] * (factor != 1)
+
+
+def test_few_rows_or_equal_rows_have_no_spread_that_could_be_wrong(recwarn):
+    rescale = make_rescale(np.random.RandomState(0).rand(200, 5), "global")
+    warn_of_units(255 * np.random.RandomState(1).rand(19, 5), rescale)
+    warn_of_units(np.ones((200, 5)), rescale)
+    assert not recwarn.list

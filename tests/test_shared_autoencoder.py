@@ -148,7 +148,7 @@ def test_the_share_asked_for_is_what_the_clusterer_masks(X, monkeypatch):
 
 
 def test_the_masked_share_is_checked(X):
-    with pytest.raises(ValueError, match=r"masked must be in \[0, 1\), got 1.0"):
+    with pytest.raises(ValueError, match=r"masked == 1.0, must be < 1"):
         AEGMM(2, masked=1.0, **SETTINGS).fit(X)
 
 

@@ -11,7 +11,7 @@ from sklearn.utils.extmath import randomized_svd
 from nvisa.mapped import blocks, take
 from nvisa.nets import Rescale
 
-__all__ = ["Rescaled", "make_rescale", "top_deviation"]
+__all__ = ["Rescaled", "make_rescale", "top_deviation", "warn_of_units"]
 
 Array = NDArray[np.floating]
 
@@ -70,6 +70,25 @@ class Rescaled:
         rescale = self.rescale
         x = torch.from_numpy(take(self.X, rows, np.float32)).to(rescale.shift.device)
         return rescale(x).cpu().numpy()
+
+
+def warn_of_units(X: Array, rescale: Rescale) -> None:
+    """Warn when rows spread thirty times as far as those that ``rescale`` was made from, or a thirtieth as far.
+
+    Pixels from 0 to 255 given to a model of pixels from 0 to 1 are finite numbers like any others, and all in one
+    cluster. Data that were fitted as they are (``shift`` 0) have no spread to compare with.
+    """
+    if len(X) < 20 or not rescale.shift.any():
+        return
+    x = Rescaled(X, rescale)[:1000].astype(np.float64)
+    spread = np.sqrt(np.square(x - x.mean(0)).mean())
+    if not 1 / 30 < spread < 30 and spread > 1e-6:  # equal rows say nothing
+        warnings.warn(
+            f"The rows spread {spread:.2g} times as far as those of the fit. Are they in its units? Pixels from 0 to 1 "
+            "are not in those of pixels from 0 to 255. If so, look for outliers, here or in the rows of the fit.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def top_deviation(X: Rescaled, rng: RandomState) -> float:

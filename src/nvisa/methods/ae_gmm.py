@@ -9,9 +9,11 @@ The baseline of the tables of VaDE (Jiang et al., IJCAI 2017), LTVAE (Li et al.,
 al., IJCNN 2020). Every deviation from them is listed in docs/methods/ae_gmm.md.
 """
 
+from numbers import Real
 from typing import Any
 
 from numpy.random import RandomState
+from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.gaussian_em import mixture
@@ -105,8 +107,7 @@ class AEGMM(DeepClusterer):
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
         one_of("covariance", self.covariance, ("full", "diag"))
-        if not 0 <= self.masked < 1:
-            raise ValueError(f"masked must be in [0, 1), got {self.masked!r}: 0.3 hides a third.")
+        check_scalar(self.masked, "masked", Real, min_val=0, max_val=1, include_boundaries="left")
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -27,7 +28,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.checkpoint import checkpointing, data_digest
@@ -35,7 +36,8 @@ from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import LIKELIHOODS, Network, Rescale, build
 from nvisa.persistence import ModelError, check_state, encode, save
 from nvisa.progress import EpochProgress
-from nvisa.scaling import make_rescale
+from nvisa.scaling import make_rescale, warn_of_units
+from nvisa.schedules import Schedule
 from nvisa.shapes import Data, Float, LogClusters, Tensor
 from nvisa.training import Source, Training
 
@@ -179,8 +181,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
         Raises
         ------
-        ValueError
-            On NaN or infinity, fewer rows than clusters, fewer than two clusters, or an unknown setting.
+        ValueError, TypeError
+            On NaN or infinity, fewer rows than clusters, fewer than two clusters, or a setting that is unknown or of
+            another type than expected.
         DivergedError
             When training leaves the finite numbers; it names the term.
 
@@ -209,7 +212,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _check(self, X: Array) -> None:
         """Settings and sizes that no method can train with."""
         at_least("n_clusters", self.n_clusters, 2)
+        check_scalar(self.network or self.DEFAULT_NETWORK, "network", Network)
+        check_scalar(self.training or self.DEFAULT_TRAINING, "training", Training)
         network, training = self._network, self._training
+        check_scalar(network.hidden, "Network.hidden", (tuple, list))
+        check_scalar(training.learning_rate, "Training.learning_rate", (Real, Schedule))
         for name, value in (
             ("Network.latent_dim", network.latent_dim),
             *(("Network.hidden", width) for width in network.hidden or (0,)),
@@ -315,7 +322,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def _checked(self, X: Rows) -> Array:
         check_is_fitted(self)
-        return self._validated(X, reset=False)
+        checked = self._validated(X, reset=False)
+        warn_of_units(checked, self.module_.rescale)
+        return checked
 
     def _validated(self, X: Rows, *, reset: bool) -> Array:
         """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""

@@ -17,11 +17,13 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
+from sklearn.utils import check_scalar
 from torch import nn
 from torch.nn import functional as F
 
@@ -217,6 +219,7 @@ class GMVAE(GenerativeClusterer):
         check_start(self.init, ("umap", "gmm", "random"))
         at_least("n_samples", self.n_samples, 1)
         at_least("noise_dim", self.noise_dim, 1)
+        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, noise_dim=self.noise_dim)

@@ -14,12 +14,14 @@ multidimensional clustering", ICLR 2019 (arXiv:1803.05206). Every deviation from
 """
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import HALF_LOG_2PI, noise_like
@@ -197,8 +199,8 @@ class LTVAE(CodingClusterer):
         one_of("states", self.states, ("fixed", "search"))
         for name in ("n_init", "n_searches", "search_rows"):
             at_least(name, getattr(self, name), 1)
-        if not 0 < self.em_rate <= 1:
-            raise ValueError(f"em_rate must be in (0, 1], got {self.em_rate!r}: 0.01 is the paper's.")
+        check_scalar(self.em_rate, "em_rate", Real, min_val=0, max_val=1, include_boundaries="right")
+        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, Structure.read(self.structure_), self._network, likelihood=self.likelihood)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import RandomState
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 
 from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, scaled_gradient, vimco
 from nvisa.checkpoint import checkpointing
@@ -271,6 +271,7 @@ class NVISA(GenerativeClusterer):
                 settings.shape_of(X.shape[1])
         if self.inference is None and not as_settings(self.consistency):
             raise ValueError(f"inference=None leaves only consistency, got {self.consistency!r}: try 'vat'.")
+        check_scalar(self.std_floor or HOT, "std_floor", StdFloor)
         at_least("n_init", self.n_init, len(self._starts))
         at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)

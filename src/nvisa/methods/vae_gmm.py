@@ -10,12 +10,14 @@ The VAE: Kingma & Welling, ICLR 2014 (arXiv:1312.6114). The baseline of the tabl
 2019) and NVISA (Li et al., IJCNN 2020). Every deviation from them is listed in docs/methods/vae_gmm.md.
 """
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_normal, log_normal, noise_like
@@ -127,6 +129,7 @@ class VAEGMM(CodingClusterer):
         check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
         one_of("covariance", self.covariance, ("full", "diag"))
+        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
