@@ -84,7 +84,7 @@ def warn_of_units(X: Array, rescale: Rescale) -> None:
     spread = np.sqrt(np.square(x - x.mean(0)).mean())
     if not 1 / 30 < spread < 30 and spread > 1e-6:  # equal rows say nothing
         warnings.warn(
-            f"The rows spread {spread:.2g} times as far as those of the fit. Are they in its units? Pixels from 0 to 1 "
+            f"The rows spread {spread:.3g} times as far as those of the fit. Are they in its units? Pixels from 0 to 1 "
             "are not in those of pixels from 0 to 255. If so, look for outliers, here or in the rows of the fit.",
             UserWarning,
             stacklevel=4,
