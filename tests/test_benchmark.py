@@ -80,6 +80,17 @@ def test_a_diverged_run_is_shown_and_does_not_enter_the_mean():
     assert tables.accuracy_cell([record(status="crashed")]) == "crashed"
 
 
+def test_every_run_is_counted_in_the_order_of_seeds_and_each_way_to_fail_is_named():
+    failed = [record(seed=seed, recipe="dec/pixels", status=status, metrics={})
+              for seed, status in ((3, "crashed"), (2, "diverged"))]  # fmt: skip
+    records = [*failed, *(reaching(0.5 + seed / 5, recipe="dec/pixels", seed=seed) for seed in (1, 0))]
+    assert tables.accuracy_cell(failed) == "crashed, N/A"
+    assert tables.TABLES["dec"](records).rows[0][5] == "0, 1, 2, 3"
+    (dec,) = [row for row in tables.TABLES["table1"](records).rows if row[0] == "DEC"]
+    assert dec[1] == "60.00 ± 14.14 (N/A) (crashed) [4]"
+    assert tables.TABLES["mnist"](records).rows[0][7] == "4"
+
+
 def test_table_1_stands_beside_the_slides():
     records = [reaching(0.8, recipe="dec/pixels"), reaching(0.9, recipe="dec/pixels", seed=1)]
     grid = tables.TABLES["table1"](records)
@@ -108,6 +119,7 @@ def test_a_label_free_score_is_held_against_the_labels():
         return reaching(accuracy, recipe="default", seed=seed, neighbour_information=information, history=history)
 
     records = [run_of(0, 0.5, 1.0, 3.0), run_of(1, 0.7, 3.0, 2.0), run_of(2, 0.6, 2.0, 1.0)]
+    records.append(record(seed=3, status="diverged", metrics={}))
     (row,) = tables.TABLES["selection"](records).rows
     assert row == ("mnist", "default", "3", "60.00 ± 10.00, best 70.00", "70.00", "1.00", "-0.50")
 
@@ -138,6 +150,7 @@ def test_a_grid_in_three_formats():
     table = Grid(("a_b", "c %"), (("x & y", "1 ± 2"), ("z, w", "-")))
     assert markdown(table) == "| a_b | c % |\n|---|---|\n| x & y | 1 ± 2 |\n| z, w | - |"
     assert "x \\& y & 1 $\\pm$ 2 \\\\" in latex(table)
+    assert "a\\_b & c \\% \\\\" in latex(table)
     assert latex(table).startswith("\\begin{tabular}{lr}")
     assert list(csv.reader(as_csv(table).splitlines())) == [list(table.head), *map(list, table.rows)]
 
@@ -149,6 +162,19 @@ def test_rewriting_replaces_only_the_place():
     assert new.endswith("after\n")
     assert "old" not in new
     assert "50.00" in new
+
+
+def test_a_check_refuses_a_document_that_the_records_contradict_and_leaves_it(tmp_path, monkeypatch):
+    page, old = tmp_path / "page.md", "<!-- table default -->\nold\n<!-- end table -->\n"
+    page.write_text(old)
+    monkeypatch.setattr(tables, "DOCUMENTS", (str(page),))
+    monkeypatch.setattr(tables, "load_records", lambda: [record()])
+    with pytest.raises(SystemExit, match="disagree: run `make table`"):
+        tables.main(["--check"])
+    assert page.read_text() == old
+    tables.main([])
+    assert "50.00" in page.read_text()
+    tables.main(["--check"])
 
 
 def test_the_papers_cells_are_those_of_the_slides():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,21 @@ def test_a_damaged_checkpoint_is_refused(X, left):
             go_on(X, left)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 2}, "expected nvisa checkpoint, schema 1, got another"),
+        ({"stages": [{"name": "warming"}]}, "expected a checkpoint of training, got warming"),
+    ],
+    ids=["schema", "stages"],
+)
+def test_a_checkpoint_of_another_schema_or_of_other_stages_is_refused(X, left, changes, message):
+    file = left / checkpoint.MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ModelError, match=message):
+        go_on(X, left)
+
+
 def test_a_folder_with_other_things_is_left_alone(X, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ModelError, match="empty folder or a checkpoint"):
@@ -242,6 +258,18 @@ def test_it_writes_no_more_often_than_it_should(X, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.MANIFEST]
 
 
+def test_it_is_due_so_long_after_the_last_writing(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint, "EVERY", 30.0)
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    journal, due = checkpoint.Journal(tmp_path, {}, RandomState(0)), []
+    for clock[0] in (29.0, 31.0, 60.0, 62.0):
+        due.append(journal.due)
+        if journal.due:
+            journal.write()
+    assert due == [False, True, False, True]
+
+
 def test_a_training_inside_another_fit_keeps_out_of_its_journal(rng, tmp_path):
     """A callback may fit a clusterer of its own: its stages are not the outer fit's."""
     module = build(lambda: torch.nn.Linear(2, 1), rng).float()
@@ -263,3 +291,38 @@ def test_a_training_inside_another_fit_keeps_out_of_its_journal(rng, tmp_path):
         run(nested)
     manifest = json.loads((tmp_path / checkpoint.MANIFEST).read_text())
     assert [stage["name"] for stage in manifest["stages"]] == ["training"]
+
+
+def test_a_stage_that_ended_before_its_last_epoch_is_not_gone_on_with(rng, tmp_path):
+    """What has converged has epochs left, and needs none of them."""
+    module, calls = build(lambda: torch.nn.Linear(2, 1), rng).float(), []
+    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
+
+    def objective(x, rows, fraction):
+        calls.append(fraction)
+        return Objective(module(x).squeeze(1), {}) if len(calls) == 1 else None
+
+    for _ in range(2):  # the second time from its checkpoint
+        with checkpointing(tmp_path, {}, RandomState(0), keep=True):
+            assert len(maximise(objective, module, source, Training(epochs=5), torch.Generator())) == 1
+    assert len(calls) == 2
+
+
+def test_a_stage_that_is_written_later_is_written_as_it_ended(rng, tmp_path, monkeypatch):
+    """The next stage trains the same networks on while the state of the first one waits."""
+    module = build(lambda: torch.nn.Linear(2, 1), rng).float()
+    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
+
+    def objective(x, rows, fraction):
+        return Objective(module(x).squeeze(1), {})
+
+    def run():
+        maximise(objective, module, source, Training(epochs=2), torch.Generator())
+        return module.weight.detach().clone()
+
+    monkeypatch.setattr(checkpoint, "EVERY", 3600.0)
+    with checkpointing(tmp_path, {}, RandomState(0), keep=True):
+        ended = run()
+        assert not torch.equal(run(), ended)
+    with checkpointing(tmp_path, {}, RandomState(0)):
+        assert torch.equal(run(), ended)

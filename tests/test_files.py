@@ -125,6 +125,8 @@ def test_csv_columns_in_order(tmp_path, sep):
         ('"a, or b",c\n5,6\n', ["a, or b", "c"], [5, 6]),
         ("a\n5\n", ["a"], [5]),
         ("a,b\n5,\n", ["a", "b"], [5, np.nan]),
+        ("a,b,\n5,6,\n", ["a", "b"], [5, 6]),  # lines that end in a separator
+        ("1  2.5\n3 4\n", None, [1, 2.5]),  # blanks
     ],
 )
 def test_csv_headers(tmp_path, text, columns, first):
@@ -132,6 +134,56 @@ def test_csv_headers(tmp_path, text, columns, first):
     table = read_table(tmp_path / "t.csv")
     assert table.columns == columns
     np.testing.assert_array_equal(table.X[0], np.float32(first))
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("a;b\n-1,5;2\n3;4\n", [[-1.5, 2], [3, 4]]),
+        ("a\tb\n1,5\t2\n3\t4\n", [[1.5, 2], [3, 4]]),
+        ("a,b\n1,5\n2,6\n", [[1, 5], [2, 6]]),  # a comma that separates
+        ("sep=;\na;b\n1,5;2\n", [[1.5, 2]]),  # Excel's hint
+    ],
+)
+def test_numbers_with_decimal_commas(tmp_path, text, rows):
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "t.csv").write_text(text, encoding=encoding)
+        table = read_table(tmp_path / "t.csv")
+        assert (table.X.tolist(), table.columns) == (rows, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("1,5;2,5\n3,5;4,5\n", [[1.5, 2.5], [3.5, 4.5]]),  # a comma cuts it into three
+        ("1,5\t2\n3,5\t4\n", [[1.5, 2], [3.5, 4]]),  # as many cells as by the comma
+        ("1,5;2\n3;4\n", [[1.5, 2], [3, 4]]),
+        ("1,5\n2,6\n", [[1, 5], [2, 6]]),
+    ],
+)
+def test_without_a_header_a_decimal_comma_is_no_separator(tmp_path, text, rows):
+    (tmp_path / "t.csv").write_text(text)
+    table = read_table(tmp_path / "t.csv")
+    assert (table.X.tolist(), table.columns) == (rows, None)
+
+
+def test_beside_numbers_with_a_point_a_comma_is_no_decimal_one(tmp_path):
+    (tmp_path / "t.csv").write_text("a;b\n1,5;2.5\n")
+    with pytest.raises(DataError, match=r"got 1 of 2 .*'a' \(row 0: '1,5'\)"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_another_encoding_than_utf_8_is_told(tmp_path):
+    (tmp_path / "t.csv").write_text("größe\n5\n", encoding="cp1252")
+    with pytest.warns(UserWarning, match="is not UTF-8; it is read as Windows-1252"):
+        assert read_table(tmp_path / "t.csv").columns == ["größe"]
+
+
+@pytest.mark.parametrize("ids", ["3,1\n3,2\n", "3.5,1\n4.5,2\n"])
+def test_a_column_called_id_that_repeats_or_has_fractions_is_a_feature(tmp_path, ids):
+    (tmp_path / "t.csv").write_text(f"id,a\n{ids}")
+    table = read_table(tmp_path / "t.csv")
+    assert (table.columns, table.row_names) == (["id", "a"], None)
 
 
 def test_a_header_that_looks_like_a_row_is_told(tmp_path):

@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
 from nvisa.distributions import log_normal_tril
-from nvisa.gaussian_em import BLOCK, RIDGE, TOL, e_step, mixture, natural, statistics
+from nvisa.gaussian_em import BLOCK, RIDGE, TOL, climb, e_step, mixture, natural, statistics
 from oracles import TIGHT, normal
 
 Z, K = 2, 3
@@ -76,3 +76,17 @@ def test_the_products_are_the_densities(rng, full):
 def test_codes_that_are_all_the_same_have_the_ridge_for_a_variance():
     found = mixture(np.ones((40, Z)), 1, np.random.RandomState(0), n_init=1)
     np.testing.assert_allclose(found.covariances_[0], RIDGE * np.eye(Z), rtol=1e-9)
+    within = climb(torch.zeros(40, Z).double(), np.ones((40, 1)), "full")[-1]
+    assert_close(within[0], RIDGE * torch.eye(Z).double(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_an_empty_cluster_stays_empty_and_leaves_the_others_as_they_are(covariance):
+    z = torch.from_numpy(touching(300, 2.0))
+    proba = np.eye(K)[np.arange(300) % K]
+    log_p, *parts = climb(z, proba, covariance)
+    with_empty, *parts_with_empty = climb(z, np.c_[proba, np.zeros(300)], covariance)
+    assert with_empty == pytest.approx(log_p, abs=1e-9)
+    for part, its in zip(parts, parts_with_empty, strict=True):
+        assert_close(its[:K], part, rtol=0, atol=1e-9)
+    assert 0 < parts_with_empty[0][K] < 1e-12

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections import Counter
 from copy import copy
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -22,7 +24,7 @@ from nvisa.methods.ltvae import LTVAE
 from nvisa.nets import Network, Rescale
 from nvisa.progress import describe, time_left
 from nvisa.training import Training
-from nvisa.tree_moves import OPERATORS, moves, regular, settle
+from nvisa.tree_moves import OPERATORS, moves, regular, same_shape, settle
 from nvisa.tree_search import Search, information
 from nvisa.tree_structure import Structure, bic
 from oracles import TIGHT, build, gradients, grid, log_bernoulli, normal
@@ -247,6 +249,7 @@ def test_a_structure_comes_back_from_plain_lists(structure):
         ((2, 2), ((0, 1), (1, 0)), ((0,),), (1,)),  # a circle
         ((2,), (), ((0,), (0,)), (0, 0)),  # a dimension twice
         ((2,), (), ((0,),), (1,)),  # hangs on nothing
+        ((0,), (), ((0,),), (0,)),  # no state
     ],
 )
 def test_what_is_no_tree_is_refused(parts):
@@ -303,6 +306,46 @@ def test_a_moved_latent_takes_what_hangs_behind_it():
     found = {move.what: move.structure for move in moves(chain, ("NR",))}
     expected = structure_of((2, 2, 2, 2), [(0, 1), (0, 2), (2, 3)], {(j,): j for j in range(4)})
     assert shape(found["Y2 to Y0"]) == shape(expected)
+    assert same_shape(found["Y2 to Y0"], expected)
+    assert not same_shape(chain, expected)  # the same latents, joined otherwise
+
+
+def test_what_the_operators_are_offered_on():
+    def offered(operator, structure=WIDE):
+        return [move.what for move in moves(structure, (operator,))]
+
+    assert Counter(what[:2] for what in offered("SD")) == {"Y0": 3, "Y2": 6}  # a latent keeps two states
+    assert offered("UP") == ["(z1) (z1 z4)", "(z3) (z3 z5 z6)", "(z5) (z3 z5 z6)", "(z6) (z3 z5 z6)"]
+    assert sorted(offered("ND")) == ["Y0 into Y1", "Y0 into Y2", "Y1 into Y0", "Y2 into Y0"]
+    # Without its pouches Y2 would have more states than its neighbours can tell.
+    assert Counter(what[:2] for what in offered("NI")) == {"Y0": 6, "Y1": 3, "Y2": 2}
+    assert offered("NI", Structure.mixture(2, 2)) == []
+
+
+def test_what_a_move_made_has_its_number_in_the_new_structure():
+    star = structure_of((2, 2, 2), [(0, 1), (0, 2)], {(j,): j for j in range(3)})
+    (move,) = [m for m in moves(star, ("NR",)) if m.what == "(z1) to Y2"]
+    assert move.structure.pouches_of(move.made) == [(1,), (2,)]  # Y1 holds nothing more, and Y2 is now Y1
+
+
+def test_em_starts_from_latents_that_are_independent_given_z(rng):
+    """``p(y_0) = E p(y_0|z)`` and ``p(y_1|y_0) = E p(y_0|z) p(y_1|z) / p(y_0)``."""
+    structure = structure_of((2, 3), [(0, 1)], {(0,): 0, (1,): 1})
+    a, b = normal(rng, 50, 2).softmax(1), normal(rng, 50, 3).softmax(1)
+    tree = settle(structure, normal(rng, 50, 2), [a, b], 0, 0.01).tree
+    assert_close(tree.log_prior.exp(), a.mean(0), **TIGHT)
+    assert_close(tree.log_table_0.exp(), a.T @ b / a.sum(0)[:, None], **TIGHT)
+
+
+def test_a_state_is_cut_in_halves_about_its_own_mean_and_across_its_own_dimensions(rng):
+    half = normal(rng, 30, 1)
+    z = torch.cat([torch.cat([half, -half, torch.full((20, 1), 9.0)]) + 50, 100 * normal(rng, 80, 1)], 1)
+    state = torch.eye(2, dtype=torch.float64)[[0] * 60 + [1] * 20]
+    structure = structure_of((2, 2), [(0, 1)], {(0,): 0, (1,): 1})
+    (cut,) = [m for m in moves(structure, ("SI",)) if m.what == "Y0 state 0"]
+    posterior = cut.start(settle(structure, z, [state, state], 0, 0.01), z)[0]
+    assert_close(posterior.sum(0), torch.tensor([30.0, 20.0, 30.0]).double(), **TIGHT)
+    assert mutual_info_score((z[:60, 0] > 50), posterior[:60, 2] > 0.5) == pytest.approx(math.log(2))
 
 
 def test_cutting_a_state_and_merging_its_halves_gives_the_posterior_back(rng):
@@ -330,6 +373,22 @@ def test_a_new_node_starts_from_what_its_neighbours_say(rng):
     assert mutual_info_score(a, seen) == pytest.approx(math.log(2), abs=0.01)
     same_a = torch.stack([move.start(model, z)[-1][:, 2 * k : 2 * k + 2].sum(1) for k in range(2)], 1)
     assert float((same_a.argmax(1) == a).double().mean()) > 0.99
+    assert mutual_info_score(b, seen) < 0.05
+
+
+def test_a_new_node_sees_a_latent_through_the_table_between_them(rng):
+    """z0 tells nothing of Y0, and z2 all of Y1: together Y1 and z0 say ``p(y_0|y_1)``."""
+    tree = LatentTree(structure_of((2, 3), [(0, 1)], {(0,): 0, (1,): 0, (2,): 1})).double()
+    prior, table = torch.tensor([0.8, 0.2]), torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]])
+    tree.log_prior.copy_(prior.log())
+    tree.log_table_0.copy_(table.log())
+    tree.loc_1.copy_(torch.tensor([[-50.0], [0.0], [50.0]]))
+    y = torch.randint(3, (90,), generator=rng)
+    z = normal(rng, 90, 3) + torch.stack([0 * y, 0 * y, 50 * (y - 1)], 1)
+    (move,) = [m for m in moves(tree.structure, ("NI",)) if m.what == "Y0 from Y1 (z0)"]
+    joint = prior[:, None] * table
+    expected = (joint / joint.sum(0)).T[y].double()
+    assert_close(move.start(tree_moves.trained(tree, z, 0, 0.01), z)[-1], expected, rtol=0, atol=1e-6)
 
 
 def test_information_is_the_mutual_information_of_hard_assignments(rng):
@@ -392,6 +451,18 @@ def test_a_search_stops_after_its_moves_and_says_before_what_one_takes(rng):
     assert 0 < records[0]["seconds_a_move"] < 60
     assert time_left(records[0]) == records[0]["seconds_a_move"]
     assert describe({**records[0], "seconds_a_move": 61.0}).endswith("about 1:01 a move, at most 1:01 left")
+
+
+def test_the_phases_are_gone_through_again_until_none_of_them_gains(rng, monkeypatch):
+    seen = []
+
+    def climb(search, model, operators):
+        seen.append(operators)
+        return replace(model, score=model.score + 1) if len(seen) == 3 else model
+
+    monkeypatch.setattr(Search, "_climb", climb)
+    Search(normal(rng, 20, 2)).run(some_tree(Structure.mixture(2, 2), rng))
+    assert seen == 2 * [("SI", "NI", "PO"), ("NR",), ("UP",), ("ND",), ("SD",)]
 
 
 # ---- LTVAE -----------------------------------------------------------------------------------------------------------

@@ -258,6 +258,13 @@ def other_tensors(model):
     edit(model, sha256=persistence.hashlib.sha256(content).hexdigest())
 
 
+def other_types(model):
+    arrays = safetensors.torch.load((model / "model.safetensors").read_bytes())
+    content = safetensors.torch.save({n: t.double() if n.startswith("module.") else t for n, t in arrays.items()})
+    (model / "model.safetensors").write_bytes(content)
+    edit(model, sha256=persistence.hashlib.sha256(content).hexdigest())
+
+
 def param(name, value):
     def damage(model):
         params = json.loads((model / "manifest.json").read_text())["params"]
@@ -274,6 +281,7 @@ DAMAGE = {
     "changed arrays": (tampered, "cut or changed after saving"),
     "no safetensors": (not_safetensors, "expected model.safetensors in safetensors"),
     "other arrays": (other_tensors, "expected the networks that the settings describe"),
+    "other types": (other_types, r"and type torch.float32 from the settings, got .* and torch.float64"),
     "cut manifest": (lambda m: (m / "manifest.json").write_text('{"format": "nvisa'), "in JSON"),
     "empty manifest": (lambda m: (m / "manifest.json").write_text(""), "in JSON"),
     "deep manifest": (lambda m: (m / "manifest.json").write_text("[" * 100_000), "in JSON"),
@@ -282,6 +290,7 @@ DAMAGE = {
     "another's manifest": (lambda m: edit(m, format="web app"), "expected the manifest of an nvisa model"),
     "a list": (lambda m: (m / "manifest.json").write_text("[]"), "expected the manifest of an nvisa model"),
     "newer schema": (lambda m: edit(m, schema=2), r"newer nvisa \(schema 2\), this one reads 1: upgrade"),
+    "older schema": (lambda m: edit(m, schema=0), "damaged at schema"),
     "no schema": (lambda m: edit(m, schema=None), "damaged at schema"),
     "no params": (lambda m: edit(m, params=None, sha256=3), "damaged at params, sha256"),
     "unknown class": (lambda m: edit(m, **{"class": "Popen"}), "expected a method among NVISA, .*, got 'Popen'"),

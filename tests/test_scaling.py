@@ -63,18 +63,30 @@ def test_the_top_deviation_is_that_of_the_first_principal_component(at):
     assert top_deviation(Rescaled(x, units), RandomState(0)) == pytest.approx(top / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("factor", [1 / 255, 1, 255])
+@pytest.mark.parametrize("factor", [1 / 255, 1 / 31, 1 / 29, 1, 29, 31, 255])
 def test_rows_in_other_units_than_the_fits_are_told(factor):
     X = 3.0 + np.random.RandomState(0).rand(200, 5)
     rescale = make_rescale(X, "global")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         warn_of_units(factor * X, rescale)
-    assert ["times as far as those of the fit" in str(w.message) for w in told] == [True] * (factor != 1)
+    assert ["times as far as those of the fit" in str(w.message) for w in told] == [True] * (not 1 / 30 < factor < 30)
 
 
 def test_few_rows_or_equal_rows_have_no_spread_that_could_be_wrong(recwarn):
     rescale = make_rescale(np.random.RandomState(0).rand(200, 5), "global")
     warn_of_units(255 * np.random.RandomState(1).rand(19, 5), rescale)
     warn_of_units(np.ones((200, 5)), rescale)
+    assert not recwarn.list
+
+
+def test_from_twenty_rows_on_the_spread_is_compared():
+    rng = np.random.RandomState(0)
+    with pytest.warns(UserWarning, match="times as far as those of the fit"):
+        warn_of_units(255 * rng.rand(20, 5), make_rescale(3.0 + rng.rand(200, 5), "global"))
+
+
+def test_data_that_were_fitted_as_they_are_have_no_spread_to_compare_with(recwarn):
+    X = 3.0 + np.random.RandomState(0).rand(200, 5)
+    warn_of_units(255 * X, make_rescale(X, "none"))
     assert not recwarn.list

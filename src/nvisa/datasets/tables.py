@@ -104,7 +104,7 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
         raise DataError(f"{path}: expected rows of values, got an empty file. Try another file.")
     separator = _separator(lines)
     rows = _cells(lines, separator)
-    has_header = _is_header(rows[0])
+    has_header = _is_header(rows[0] if separator == "," else _points(rows[0]))
     numbers = [cell.strip() for cell in rows[0] if _is_number(cell)]
     if has_header and numbers != [str(i) for i in range(len(numbers))]:
         warnings.warn(
@@ -118,7 +118,7 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
         header=0 if has_header else None,
         skiprows=n_skipped,
         encoding=encoding,
-        decimal="," if _has_decimal_commas(rows, separator) else ".",
+        decimal="," if _has_decimal_commas(rows[has_header:], separator) else ".",
         skipinitialspace=separator != BLANKS,
         low_memory=False,
     )
@@ -156,9 +156,16 @@ def _first_lines(path: Path, encoding: str) -> tuple[list[str], int]:
 
 
 def _separator(lines: list[str]) -> str:
-    """What cuts the lines into most cells, counted on the line that it cuts least; blanks, if nothing else does."""
+    """What cuts the lines into most cells, counted on the line that it cuts least; blanks, if nothing else does.
+
+    A comma is a decimal one where another separator leaves numbers: 1,5;2,5 has two cells.
+    """
     counts = {separator: min(map(len, _cells(lines, separator))) for separator in SEPARATORS}
     best = max(counts, key=lambda separator: counts[separator])
+    if best == ",":
+        last = {separator: _cells(lines[-1:], separator)[0] for separator, n in counts.items() if n > 1}
+        numeric = [s for s, cells in last.items() if all(_is_number(c) for c in _points(cells) if c.strip())]
+        best = next((s for s in numeric if s != ","), best)
     words = lines[-1].split()
     is_blank = counts[best] == 1 and len(words) > 1 and all(map(_is_number, words))
     return BLANKS if is_blank else best
@@ -170,9 +177,14 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
     return list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
 
 
+def _points(cells: list[str]) -> list[str]:
+    """The cells with 1.5 for 1,5."""
+    return [cell.replace(",", ".", 1) for cell in cells]
+
+
 def _has_decimal_commas(rows: list[list[str]], separator: str) -> bool:
     """Whether numbers are written 1,5: some cells are, and none is written 1.5."""
-    cells = [cell.strip() for row in rows[1:] for cell in row]
+    cells = [cell.strip() for row in rows for cell in row]
     commas = separator != "," and any(re.fullmatch(r"[-+]?\d+,\d+", cell) for cell in cells)
     return commas and not any(re.fullmatch(r"[-+]?\d+\.\d+", cell) for cell in cells)
 
