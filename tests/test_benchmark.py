@@ -146,6 +146,16 @@ def test_a_table_without_records_says_so():
     assert all(tables.rendered(name, []) == tables.NO_RECORD for name in tables.TABLES)
 
 
+def test_of_each_seed_s_two_fits_the_one_of_larger_information_is_taken():
+    def run_of(recipe, seed, accuracy, information):
+        return reaching(accuracy, recipe=recipe, seed=seed, neighbour_information=information)
+
+    records = [run_of("default", 0, 0.5, 1.0), run_of("default", 1, 0.7, 3.0), run_of("default", 2, 0.1, 9.0)]
+    records += [run_of("from_consistency", 1, 0.6, 2.0), run_of("from_consistency", 0, 0.9, 2.0)]
+    (row,) = tables.TABLES["starts"](records).rows
+    assert row == ("mnist", "60.00 ± 14.14", "2.000", "75.00 ± 21.21", "2.000", "80.00 ± 14.14", "2")
+
+
 def test_a_grid_in_three_formats():
     table = Grid(("a_b", "c %"), (("x & y", "1 ± 2"), ("z, w", "-")))
     assert markdown(table) == "| a_b | c % |\n|---|---|\n| x & y | 1 ± 2 |\n| z, w | - |"
