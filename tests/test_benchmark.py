@@ -202,7 +202,9 @@ def test_an_experiments_jobs():
     jobs = table1.jobs()
     assert Job("vade/bernoulli", "mnist", 2) in jobs
     assert Job("vade/bernoulli", "mnist", 3) not in jobs  # three seeds for the rows that are compared with,
-    assert Job("default", "fashion_mnist", 4) in EXPERIMENTS["beyond"].jobs()  # five for NVISA with consistency
+    assert Job("bound_alone/gmm", "fashion_mnist", 4) in jobs  # five for NVISA on images,
+    assert Job("default", "fashion_mnist", 4) in EXPERIMENTS["beyond"].jobs()  # and with consistency
+    assert Job("bound_alone/gmm_features", "cifar10_effnet_lite2", 3) not in EXPERIMENTS["features"].jobs()
     assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
     assert len(set(jobs)) == len(jobs)
     assert Job("vade/features", "cifar10_effnet_lite2", 0) in EXPERIMENTS["features"].jobs(["vade"])
