@@ -26,6 +26,7 @@ __all__ = [
     "importance_sampled",
     "log_mean_exp_swap_one_out",
     "nvil",
+    "nvil_fitting",
     "vimco",
 ]
 
@@ -72,7 +73,7 @@ def nvil(log_w: PerSample, log_q: PerSample, baseline: Tensor, scale: float = 1.
     Parameters
     ----------
     baseline
-        ``C(x) + c``, broadcast over M; detached here (the caller fits it to ``log_w`` by least squares).
+        ``C(x) + c``, broadcast over M; detached here (:func:`nvil_fitting` fits it to ``log_w``).
     scale
         Divisor of the learning signal. The original divides by ``max(1, running std)``; 1 turns it off.
     """
@@ -98,6 +99,14 @@ class RunningMoments:
     def scale(self) -> float:
         """``max(1, sqrt(v))``: the signal is divided only when its spread exceeds one nat."""
         return max(1.0, self.variance**0.5)
+
+
+def nvil_fitting(log_w: PerSample, log_q: PerSample, baseline: PerExample, moments: RunningMoments) -> PerExample:
+    """:func:`nvil` with its running moments and its baseline C(x), which is fitted by least squares."""
+    centred = log_w.detach() - baseline
+    bound = nvil(log_w, log_q, baseline + moments.mean, moments.scale)
+    moments.update(centred.detach())
+    return add_gradient(bound, -(centred - moments.mean).square().mean(0))
 
 
 def vimco(log_w: PerSample, log_q: PerSample) -> PerExample:

@@ -7,8 +7,8 @@ takes one cluster after the other, which is its cost where there are a hundred (
 Source: Dempster, Laird and Rubin, JRSS B 1977; Bishop, PRML, sec. 2.4 and 9.2.
 """
 
-import math
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,11 +17,17 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from torch import Tensor
+
+from nvisa.distributions import HALF_LOG_2PI
+from nvisa.shapes import Float, Int, Tensor
 
 __all__ = ["climb", "mixture"]
 
 Array = NDArray[np.floating]
+Weights: TypeAlias = Float[Tensor, " K"]
+Means: TypeAlias = Float[Tensor, "K Z"]
+Covariances: TypeAlias = Float[Tensor, "K Z Z"]
+Pairs: TypeAlias = Int[Tensor, "2 P"]
 TOL, MAX_STEPS = 1e-5, 300  # nats a row
 RIDGE = 1e-6  # added to every variance, scikit-learn's reg_covar
 BLOCK = 4096  # rows whose statistics stay in the cache
@@ -48,13 +54,13 @@ def mixture(
         return GaussianMixture(n_clusters, covariance_type=covariance, **settings).fit(z.numpy())
 
 
-def climb(z: Tensor, proba: Array, covariance: str) -> tuple[float, Tensor, Tensor, Tensor]:
-    """EM from these ``p(y|z)`` [n K] of ``z`` [n Z]: mean log p(z), ``pi`` [K], ``mu`` [K Z], ``S`` [K Z Z]."""
+def climb(z: Float[Tensor, "N Z"], proba: Array, covariance: str) -> tuple[float, Weights, Means, Covariances]:
+    """EM from these ``p(y|z)`` [N K]: mean ``log p(z)``, ``pi``, ``mu`` and ``S``."""
     n = z.shape[1]
     pairs = torch.triu_indices(n, n) if covariance == "full" else torch.arange(n).expand(2, n)
     blocks = zip(torch.from_numpy(proba).split(BLOCK), z.split(BLOCK), strict=True)
     total = torch.stack([r.T @ statistics(rows, pairs) for r, rows in blocks]).sum(0)
-    log_p = -math.inf
+    log_p = -float("inf")
     for _ in range(MAX_STEPS):
         before = log_p
         log_p, total = e_step(z, natural(*m_step(total, n, pairs), pairs), pairs)
@@ -63,14 +69,14 @@ def climb(z: Tensor, proba: Array, covariance: str) -> tuple[float, Tensor, Tens
     return log_p, *m_step(total, n, pairs)
 
 
-def statistics(z: Tensor, pairs: Tensor) -> Tensor:
-    """``f(z) = (1, z, z_i z_j)`` [n F] for the ``pairs`` (i, j)."""
+def statistics(z: Float[Tensor, "N Z"], pairs: Pairs) -> Float[Tensor, "N F"]:
+    """``f(z) = (1, z, z_i z_j)`` for the ``pairs`` (i, j)."""
     i, j = pairs
     return torch.cat([z.new_ones(len(z), 1), z, z[:, i] * z[:, j]], 1)
 
 
-def e_step(z: Tensor, w: Tensor, pairs: Tensor) -> tuple[float, Tensor]:
-    """Mean ``log p(z)`` and ``sum_n r_nk f(z_n)`` [K F], block by block."""
+def e_step(z: Float[Tensor, "N Z"], w: Float[Tensor, "F K"], pairs: Pairs) -> tuple[float, Float[Tensor, "K F"]]:
+    """Mean ``log p(z)`` and ``sum_n r_nk f(z_n)``, block by block."""
     log_p, total = 0.0, torch.zeros_like(w.T)
     for rows in z.split(BLOCK):
         f = statistics(rows, pairs)
@@ -81,8 +87,8 @@ def e_step(z: Tensor, w: Tensor, pairs: Tensor) -> tuple[float, Tensor]:
     return log_p / len(z), total
 
 
-def m_step(total: Tensor, n: int, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``pi`` [K], ``mu`` [K Z] and ``S`` [K Z Z] of ``sum_n r_nk f(z_n)``."""
+def m_step(total: Float[Tensor, "K F"], n: int, pairs: Pairs) -> tuple[Weights, Means, Covariances]:
+    """``pi``, ``mu`` and ``S`` of ``sum_n r_nk f(z_n)``, with z of ``n`` numbers."""
     i, j = pairs
     mass = total[:, 0] + 10 * torch.finfo(total.dtype).eps  # a cluster may be empty
     loc, second = (total[:, 1:] / mass[:, None]).tensor_split([n], 1)
@@ -92,12 +98,12 @@ def m_step(total: Tensor, n: int, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor
     return mass / mass.sum(), loc, within
 
 
-def natural(weights: Tensor, loc: Tensor, within: Tensor, pairs: Tensor) -> Tensor:
-    """``w`` [F K] with ``f(z) @ w = log pi_k + log N(z; mu_k, S_k)``."""
+def natural(weights: Weights, loc: Means, within: Covariances, pairs: Pairs) -> Float[Tensor, "F K"]:
+    """``w`` with ``f(z) @ w = log pi_k + log N(z; mu_k, S_k)``."""
     i, j = pairs
     precision = within.inverse()
     slope = (precision @ loc[..., None])[..., 0]
     log_det = torch.linalg.cholesky(within).diagonal(dim1=1, dim2=2).log().sum(1)
-    at_zero = weights.log() - log_det - 0.5 * (loc * slope).sum(1) - 0.5 * loc.shape[1] * math.log(2 * math.pi)
+    at_zero = weights.log() - log_det - 0.5 * (loc * slope).sum(1) - loc.shape[1] * HALF_LOG_2PI
     curvature = precision[:, i, j] * torch.where(i == j, -0.5, -1.0)  # a pair stands for (i, j) and (j, i)
     return torch.cat([at_zero[:, None], slope, curvature], 1).T

@@ -1,16 +1,17 @@
 """What methods that make rows or have a density add: sample, score_samples, reconstruct, prototypes."""
 
 from abc import abstractmethod
+from numbers import Real
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.bounds import importance_sampled
-from nvisa.methods.base import Array, DeepClusterer, Rows, generator_from
+from nvisa.methods.base import Array, DeepClusterer, Rows, check_likelihood, generator_from
 from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
@@ -70,6 +71,10 @@ class GenerativeClusterer(SamplingClusterer):
 
     likelihood: str
 
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        check_likelihood(self.likelihood, X)
+
     @abstractmethod
     def _log_p_x(self, x: Data) -> PerExample:
         """``log p(x)`` in the units of x, deterministic."""
@@ -110,6 +115,10 @@ class CodingClusterer(GenerativeClusterer):
     """Methods with one q(z|x), whatever the cluster: an ``Autoencoder`` as ``module_``, and p(z) in closed form."""
 
     std_floor: float
+
+    def _check(self, X: Array) -> None:
+        super()._check(X)
+        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     @abstractmethod
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:

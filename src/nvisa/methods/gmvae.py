@@ -31,7 +31,7 @@ from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
 from nvisa.initialisation import distil, find_start, pretrain
-from nvisa.methods.base import Array, at_least, check_likelihood, check_start, generator_from, stores
+from nvisa.methods.base import Array, at_least, check_start, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus, moments
 from nvisa.products import Linear
@@ -215,7 +215,6 @@ class GMVAE(GenerativeClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
-        check_likelihood(self.likelihood, X)
         check_start(self.init, ("umap", "gmm", "random"))
         at_least("n_samples", self.n_samples, 1)
         at_least("noise_dim", self.noise_dim, 1)

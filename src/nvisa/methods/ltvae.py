@@ -27,7 +27,7 @@ from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import HALF_LOG_2PI, noise_like
 from nvisa.initialisation import centroids, codes_of, encode, pretrain, subset
 from nvisa.latent_tree import LatentTree
-from nvisa.methods.base import Array, Rows, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.base import Array, Rows, at_least, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets import Network, Rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
@@ -194,13 +194,11 @@ class LTVAE(CodingClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
-        check_likelihood(self.likelihood, X)
         one_of("structure", self.structure, ("gmm", "search"))
         one_of("states", self.states, ("fixed", "search"))
         for name in ("n_init", "n_searches", "search_rows"):
             at_least(name, getattr(self, name), 1)
         check_scalar(self.em_rate, "em_rate", Real, min_val=0, max_val=1, include_boundaries="right")
-        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, Structure.read(self.structure_), self._network, likelihood=self.likelihood)

@@ -24,7 +24,7 @@ import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state, check_scalar
 
-from nvisa.bounds import RunningMoments, add_gradient, enum_y, nvil, scaled_gradient, vimco
+from nvisa.bounds import RunningMoments, enum_y, nvil_fitting, scaled_gradient, vimco
 from nvisa.checkpoint import checkpointing
 from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
 from nvisa.distributions import kl_categorical
@@ -38,7 +38,7 @@ from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
 from nvisa.scaling import Rescaled, top_deviation
 from nvisa.schedules import Constant, Geometric, Halving, StdFloor
-from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
+from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["NVISA", "StdFloor"]
@@ -111,8 +111,7 @@ class Ascent:
         floor_x, floor_z = self.floor_x(fraction), self.floor_z(fraction)
         enumerated = self.inference == "enum_y"  # which reparameterises always
         drawn = draw(
-            self.densities, h, log_q_y, floor_z,
-            n_samples=None if enumerated else self.n_samples,
+            self.densities, h, log_q_y, floor_z, n_samples=None if enumerated else self.n_samples,
             reparameterise=self.reparameterise or enumerated, generator=self.generator,
         )  # fmt: skip
         terms = log_weights(self.densities, x, drawn, floor_x)
@@ -123,7 +122,8 @@ class Ascent:
         elif self.inference == "vimco":
             bound = vimco(log_w, log_q)
         else:
-            bound = self._nvil(log_w, log_q, h)
+            assert self.densities.baseline is not None  # built for inference='nvil'
+            bound = nvil_fitting(log_w, log_q, self.densities.baseline(h.detach()).squeeze(-1), self.moments)
         floors = {"std_floor_x": torch.tensor(floor_x), "std_floor_z": torch.tensor(floor_z)}
         return bound, {"bound": bound, **terms, **floors}
 
@@ -131,15 +131,6 @@ class Ascent:
         """The bound per feature at the first floors, whose gradient does not reach q(y|x): p and q(z|y,x) learn it."""
         h = self.densities.trunk(x := self.densities.rescale(x))
         return self.bound(x, h, self.densities.log_q_y(h).detach(), 0.0)[0] / x.shape[1]
-
-    def _nvil(self, log_w: PerSample, log_q: PerSample, h: Float[Tensor, "B H"]) -> PerExample:
-        """NVIL with its input-dependent baseline, fitted by least squares, and its running moments."""
-        assert self.densities.baseline is not None  # built for inference='nvil'
-        baseline = self.densities.baseline(h.detach()).squeeze(-1)
-        centred = log_w.detach() - baseline
-        bound = nvil(log_w, log_q, baseline + self.moments.mean, self.moments.scale)
-        self.moments.update(centred.detach())
-        return add_gradient(bound, -(centred - self.moments.mean).square().mean(0))
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: NVIL's running moments."""
@@ -184,8 +175,7 @@ class NVISA(GenerativeClusterer):
     reparameterise
         Let the gradient flow through z under VIMCO or NVIL, and score y alone. EnumY always does.
     std_floor
-        The annealed floors, a :class:`StdFloor`; None: hot from random weights, warm from a start.
-        ``StdFloor()`` is no annealing.
+        The annealed floors; None: hot from random weights, warm from a start; ``StdFloor()`` is no annealing.
     init
         "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
         full-covariance mixture of its codes; "random"; or a fitted clusterer with ``predict_proba``. Restarts take the
@@ -260,7 +250,6 @@ class NVISA(GenerativeClusterer):
     def _check(self, X: Array) -> None:
         super()._check(X)
         one_of("inference", self.inference, ("vimco", "nvil", "enum_y", None))
-        check_likelihood(self.likelihood, X)
         one_of("posterior", self.posterior, ("joint", "mean_field"))
         if not self._starts:
             raise ValueError("init=() names no start: try 'umap'.")

@@ -13,20 +13,18 @@ Source: Jiang, Zheng, Tan, Tang, Zhou, "Variational Deep Embedding: An Unsupervi
 to Clustering", IJCAI 2017 (arXiv:1611.05148). Every deviation from it is listed in docs/methods/vade.md.
 """
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, distil, find_start, pretrain
-from nvisa.methods.base import Array, at_least, check_likelihood, check_start, generator_from, stores
+from nvisa.methods.base import Array, at_least, check_start, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
 from nvisa.nets import Network, Rescale, moments
@@ -140,10 +138,8 @@ class VaDE(CodingClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
-        check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
         check_start(self.init, ("gmm", "umap"))
-        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)

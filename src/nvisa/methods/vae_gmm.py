@@ -10,20 +10,18 @@ The VAE: Kingma & Welling, ICLR 2014 (arXiv:1312.6114). The baseline of the tabl
 2019) and NVISA (Li et al., IJCNN 2020). Every deviation from them is listed in docs/methods/vae_gmm.md.
 """
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.distributions import kl_normal, log_normal, noise_like
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, pretrain
-from nvisa.methods.base import Array, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.base import Array, at_least, generator_from, one_of, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
@@ -126,10 +124,8 @@ class VAEGMM(CodingClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
-        check_likelihood(self.likelihood, X)
         at_least("n_init", self.n_init, 1)
         one_of("covariance", self.covariance, ("full", "diag"))
-        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
