@@ -240,7 +240,8 @@ def test_a_record_of_other_settings_is_made_again(tmp_path, monkeypatch):
 
     def current(recipe="bound_alone/gmm", changes=(), without=(), **more):
         start = RECIPES[RECIPES[recipe].start].build(10, 0) if RECIPES[recipe].start else None
-        params = {name: run._written(value) for name, value in RECIPES[recipe].build(10, 0, start).get_params().items()}
+        params = run._params(RECIPES[recipe].build(10, 0, start))
+        params = {name: run._written(value) for name, value in params.items()}
         params = {name: value for name, value in params.items() if name not in without} | dict(changes)
         more = more or ({"start": {"recipe": RECIPES[recipe].start}} if start else {})
         run.write(path, record(recipe=recipe, params=params, **more))
@@ -258,6 +259,7 @@ def test_a_record_of_other_settings_is_made_again(tmp_path, monkeypatch):
     assert current(without=["posterior"])
     assert not current(without=["n_samples"]), "the default is 3, and the recipe has 15"
     assert not current(changes={"init__masked": 0.1}), "what it starts from has other settings"
+    assert not current("two_starts", changes={"init__n_init": 1}), "nor where another start stands before it"
     assert not current(start={"recipe": "ae_gmm/default"})
     assert current("gmm/default")
     assert not current("gmm/default", changes={"gaussianmixture__reg_covar": 1e-3})
@@ -276,6 +278,21 @@ def test_the_estimate_rests_on_the_nearest_records():
     tree = record(method="ltvae_full", recipe="ltvae_full/bernoulli", seconds=7.0)
     (entry,) = bench.estimate([Job("ltvae_full/default", "digits", 0)], [tree])
     assert (entry.seconds, entry.basis) == (7.0, "the same method")
+
+
+@pytest.mark.filterwarnings("ignore:.*columns are constant", "ignore:.*not stored")
+def test_a_start_stands_after_the_one_that_the_settings_name(tmp_path, monkeypatch):
+    tiny = {"network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=1)}
+    monkeypatch.setitem(RECIPES, "default", Recipe("nvisa", tiny | {"init": "random"}))
+    two = Recipe("nvisa", tiny | {"init": "gmm", "n_init": 2}, start="default")
+    monkeypatch.setitem(RECIPES, "two_starts", two)
+    made = run.run("two_starts", "digits", 0, models=tmp_path)
+    assert (made["status"], made["params"]["init__init"], len(made["restarts"])) == ("ok", "random", 2)
+    assert made["neighbour_information"] == max(fit["neighbour_information"] for fit in made["restarts"])
+    start = nvisa.load(run.model_path(tmp_path, "digits", "default", 0))
+    assert two.build(10, 0, start).init == ("gmm", start)
+    kept = nvisa.load(run.model_path(tmp_path, "digits", "two_starts", 0))
+    assert kept.init == ("gmm", None), "a clusterer is not stored"
 
 
 KEYS = {  # docs: design, section 5

@@ -23,7 +23,7 @@ class Recipe:
     ``row`` is what records and tables call it, where an argument of a method makes a row of its own.
     ``curve`` records the accuracy on test every epoch; it is looked at by people, never by the fit.
     ``start`` is the recipe whose clusterer, fitted to the same data and seed, is handed over as ``pretraining``; to
-    NVISA, which takes clusters and not an autoencoder, as ``init``.
+    NVISA, which takes clusters and not an autoencoder, as ``init``, after the one that ``settings`` may name.
     """
 
     method: str
@@ -40,9 +40,14 @@ class Recipe:
     def build(self, n_clusters: int, seed: int, start: Any = None) -> Any:
         """The unfitted clusterer for this number of clusters and seed, and the fitted one that it starts from."""
         makers: dict[str, Callable[..., Any]] = {**METHODS, **CONTROLS}
-        argument = "init" if self.method == "nvisa" else "pretraining"
-        settings = self.settings if start is None else self.settings | {argument: start}
+        settings = self.settings if start is None else self.settings | self._handed(start)
         return makers[self.method](n_clusters=n_clusters, random_state=seed, **settings)
+
+    def _handed(self, start: Any) -> dict[str, Any]:
+        """The setting that is the start."""
+        if self.method != "nvisa":
+            return {"pretraining": start}
+        return {"init": (self.settings["init"], start) if "init" in self.settings else start}
 
 
 # The bound alone, as in the slides: VIMCO, M = 15, std annealing, no batch norm, no consistency. The floor starts at
@@ -160,10 +165,10 @@ RECIPES: dict[str, Recipe] = {
     ),
     "bound_alone/gmm_features": Recipe("nvisa", SETTLED | SHORT, curve=True, start="ae_gmm/features"),
     "bound_alone/umap_features": Recipe("nvisa", SETTLED | SHORT | {"init": "umap"}, curve=True),
-    # From UMAP's clusters and from random weights, the better by neighbour information.
-    "two_starts": Recipe("nvisa", {"init": ("umap", "random"), "n_init": 2}),
     # From the clusters of consistency alone, the best of three restarts by neighbour information.
     "from_consistency": Recipe("nvisa", start="vat/restarts"),
+    # From UMAP's clusters and from those, the better by neighbour information.
+    "two_starts": Recipe("nvisa", {"init": "umap", "n_init": 2}, start="vat/restarts"),
     # The gradient of the sum: the bound moves q(y|x) too.
     "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
     # Self-supervision by small affine maps of the images, in place of adversarial displacements and beside them; the

@@ -88,7 +88,7 @@ def run(
     clusterer, watch = recipe.build(data.n_classes, seed, start), _Watch(data)
     if recipe.curve and hasattr(clusterer, "on_epoch"):
         clusterer.on_epoch(watch)
-    record = blank(recipe_name, dataset_name, seed) | _describe(data, clusterer.get_params())
+    record = blank(recipe_name, dataset_name, seed) | _describe(data, _params(clusterer))
     watch.start()
     try:
         clusterer.fit(data.X_train)
@@ -216,6 +216,14 @@ def _describe(data: Dataset, params: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _params(clusterer: Any) -> dict[str, Any]:
+    """``get_params``, which looks into a clusterer as ``init``, and not into a tuple of starts that holds one."""
+    params = clusterer.get_params()
+    starts = params["init"] if isinstance(params.get("init"), tuple) else ()
+    inside = [start.get_params() for start in starts if hasattr(start, "get_params")]
+    return params | {f"init__{name}": value for found in inside for name, value in found.items()}
+
+
 def _written(value: Any) -> Any:
     """A setting as a record holds it."""
     return value if isinstance(value, (int, float, str)) else repr(value)
@@ -245,7 +253,7 @@ def is_current(path: Path, recipe: str, seed: int) -> bool:
 
 def _settings(recipe: Recipe, start: Recipe | None, seed: int) -> dict[str, Any]:
     """What ``params`` hold of a recipe, but for the start itself and what differs with K, which is the data's."""
-    built = [recipe.build(k, seed, start and start.build(k, seed)).get_params() for k in (2, 3)]
+    built = [_params(recipe.build(k, seed, start and start.build(k, seed))) for k in (2, 3)]
     return {name: value for name, value in built[0].items() if value == built[1][name]}
 
 
