@@ -14,7 +14,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"fused"},
     {"bounds", "checkpoint", "consistency", "gaussian_em", "mixtures", "nets", "schedules", "latent_tree"},
     {"training", "scaling", "machine", "autoencoders", "convolutions", "mixture_vae", "tree_moves"},
-    {"initialisation", "tree_search"},
+    {"checks", "initialisation", "tree_search"},
     {"methods.base"},
     {"methods.generative"},
     {"methods.*"},  # one method, one file: none imports another

@@ -24,6 +24,7 @@ __all__ = [
     "adversarial_direction",
     "affine",
     "augmented",
+    "checked_settings",
     "information",
     "marginal_entropy",
     "vat",
@@ -130,6 +131,15 @@ def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
     for item in found:
         if not isinstance(item, (VAT, Augment)):
             raise ValueError(f"consistency must be 'vat', 'augment', VAT(...), Augment(...) or None, got {item!r}.")
+    return found
+
+
+def checked_settings(consistency: Any, n_features: int) -> tuple[VAT | Augment, ...]:
+    """:func:`as_settings` for rows with this many features; a ValueError where they are no such images."""
+    found = as_settings(consistency)
+    for settings in found:
+        if isinstance(settings, Augment):
+            settings.shape_of(n_features)
     return found
 
 

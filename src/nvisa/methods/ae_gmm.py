@@ -16,9 +16,10 @@ from numpy.random import RandomState
 from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.checks import at_least, check_likelihood, one_of
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, pretrain
-from nvisa.methods.base import Array, DeepClusterer, at_least, check_likelihood, generator_from, one_of, stores
+from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -28,29 +27,20 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state, check_scalar
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.checkpoint import checkpointing, data_digest
+from nvisa.checks import at_least, check_network, check_training, few_in_use
 from nvisa.mapped import blocks, is_mapped
-from nvisa.nets import LIKELIHOODS, Network, Rescale, build
+from nvisa.nets import Network, Rescale, build
 from nvisa.persistence import ModelError, check_state, encode, save
 from nvisa.progress import EpochProgress
 from nvisa.scaling import make_rescale, warn_of_units
-from nvisa.schedules import Schedule
 from nvisa.shapes import Data, Float, LogClusters, Tensor
 from nvisa.training import Source, Training
 
-__all__ = [
-    "DeepClusterer",
-    "at_least",
-    "check_likelihood",
-    "check_start",
-    "few_in_use",
-    "generator_from",
-    "one_of",
-    "stores",
-]
+__all__ = ["DeepClusterer", "generator_from", "stores"]
 
 Array = NDArray[np.floating]
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
@@ -68,54 +58,6 @@ def stores(init: Init) -> Init:
     """Mark a constructor that stores whatever it is given: ``fit`` checks it, the tests' type checker must not."""
     init.__no_type_check__ = True  # type: ignore[attr-defined]
     return init
-
-
-def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise a ValueError unless the setting is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
-
-
-def check_start(init: object, names: tuple[str, ...]) -> None:
-    """Raise a ValueError unless ``init`` is one of the names or a fitted clusterer."""
-    if isinstance(init, str):
-        one_of("init", init, names)
-    elif not hasattr(init, "predict_proba"):
-        choices = ", ".join(map(repr, names))
-        raise ValueError(f"init must be {choices} or a fitted clusterer with predict_proba, got {init!r}.")
-
-
-def at_least(name: str, value: object, least: int) -> None:
-    """Raise a ValueError unless the setting is a whole number of at least ``least``."""
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-
-
-def check_likelihood(likelihood: str, X: Array) -> None:
-    """Raise a ValueError unless the likelihood is known and the data are what it describes."""
-    one_of("likelihood", likelihood, tuple(LIKELIHOODS))
-    if likelihood == "bernoulli":
-        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"likelihood='bernoulli' needs data in [0, 1], got {low:g} .. {high:g}: "
-                "rescale them, or use likelihood='gaussian_shared'."
-            )
-
-
-def few_in_use(sizes: NDArray[np.integer]) -> str | None:
-    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well.
-
-    In use is a cluster with at least a tenth of an equal share of the rows, as in the history.
-    """
-    n_clusters, n_used = len(sizes), int((sizes >= 0.1 * sizes.sum() / len(sizes)).sum())
-    if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
-        return None
-    return (
-        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half "
-        "of them, and two. Try fewer clusters, another random_state, longer training, or a start other than random "
-        "weights."
-    )
 
 
 class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC):
@@ -212,19 +154,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def _check(self, X: Array) -> None:
         """Settings and sizes that no method can train with."""
         at_least("n_clusters", self.n_clusters, 2)
-        check_scalar(self.network or self.DEFAULT_NETWORK, "network", Network)
-        check_scalar(self.training or self.DEFAULT_TRAINING, "training", Training)
-        network, training = self._network, self._training
-        check_scalar(network.hidden, "Network.hidden", (tuple, list))
-        check_scalar(training.learning_rate, "Training.learning_rate", (Real, Schedule))
-        for name, value in (
-            ("Network.latent_dim", network.latent_dim),
-            *(("Network.hidden", width) for width in network.hidden or (0,)),
-            ("Training.epochs", 1 if training.epochs is None else training.epochs),
-            ("Training.steps", training.steps),
-            ("Training.batch_size", training.batch_size),
-        ):
-            at_least(name, value, 1)
+        check_network(self.network or self.DEFAULT_NETWORK)
+        check_training(self.training or self.DEFAULT_TRAINING)
         if len(X) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "

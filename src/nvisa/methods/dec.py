@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.checks import at_least, one_of
 from nvisa.distributions import kl_categorical
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import centroids, codes_of, pretrain
-from nvisa.methods.base import Array, DeepClusterer, at_least, generator_from, one_of, stores
+from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
 from nvisa.nets import Network, Rescale, build
 from nvisa.schedules import Constant
 from nvisa.shapes import Data, Float, Int, LogClusters, Tensor

@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.bounds import importance_sampled
-from nvisa.methods.base import Array, DeepClusterer, Rows, check_likelihood, generator_from
+from nvisa.checks import check_likelihood
+from nvisa.methods.base import Array, DeepClusterer, Rows, generator_from
 from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]

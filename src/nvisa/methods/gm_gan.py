@@ -26,9 +26,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.bounds import scaled_gradient
+from nvisa.checks import one_of
 from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.distributions import noise_like
-from nvisa.methods.base import Array, generator_from, one_of, stores
+from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets import Network, Rescale, build
 from nvisa.products import Linear

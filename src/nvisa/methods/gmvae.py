@@ -29,9 +29,10 @@ from torch.nn import functional as F
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
+from nvisa.checks import at_least, check_start
 from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
 from nvisa.initialisation import distil, find_start, pretrain
-from nvisa.methods.base import Array, at_least, check_start, generator_from, stores
+from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus, moments
 from nvisa.products import Linear

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.checks import at_least, one_of
 from nvisa.distributions import HALF_LOG_2PI, noise_like
 from nvisa.initialisation import centroids, codes_of, encode, pretrain, subset
 from nvisa.latent_tree import LatentTree
-from nvisa.methods.base import Array, Rows, at_least, generator_from, one_of, stores
+from nvisa.methods.base import Array, Rows, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets import Network, Rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor

@@ -26,13 +26,14 @@ from sklearn.utils import check_random_state, check_scalar
 
 from nvisa.bounds import RunningMoments, enum_y, nvil_fitting, scaled_gradient, vimco
 from nvisa.checkpoint import checkpointing
-from nvisa.consistency import VAT, Augment, as_settings, augmented, information, vat
+from nvisa.checks import at_least, check_likelihood, check_starts, one_of
+from nvisa.consistency import VAT, Augment, as_settings, augmented, checked_settings, information, vat
 from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
 from nvisa.initialisation import distil, find_start, keep, pretrain, subset
 from nvisa.machine import side_by_side
 from nvisa.mapped import take
-from nvisa.methods.base import Array, Rows, at_least, check_likelihood, check_start, generator_from, one_of, stores
+from nvisa.methods.base import Array, Rows, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
 from nvisa.nets import Network, Rescale, frozen_statistics
@@ -251,14 +252,9 @@ class NVISA(GenerativeClusterer):
         super()._check(X)
         one_of("inference", self.inference, ("vimco", "nvil", "enum_y", None))
         one_of("posterior", self.posterior, ("joint", "mean_field"))
-        if not self._starts:
-            raise ValueError("init=() names no start: try 'umap'.")
-        for start in self._starts:
-            check_start(start, ("umap", "gmm", "random"))
-        for settings in as_settings(self.consistency):
-            if isinstance(settings, Augment):
-                settings.shape_of(X.shape[1])
-        if self.inference is None and not as_settings(self.consistency):
+        check_starts(self._starts, ("umap", "gmm", "random"))
+        consistency = checked_settings(self.consistency, X.shape[1])
+        if self.inference is None and not consistency:
             raise ValueError(f"inference=None leaves only consistency, got {self.consistency!r}: try 'vat'.")
         check_scalar(self.std_floor or HOT, "std_floor", StdFloor)
         at_least("n_init", self.n_init, len(self._starts))

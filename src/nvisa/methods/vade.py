@@ -21,10 +21,11 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.checks import at_least, check_start
 from nvisa.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, distil, find_start, pretrain
-from nvisa.methods.base import Array, at_least, check_start, generator_from, stores
+from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import Mixture
 from nvisa.nets import Network, Rescale, moments

@@ -18,10 +18,11 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.checks import at_least, one_of
 from nvisa.distributions import kl_normal, log_normal, noise_like
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, pretrain
-from nvisa.methods.base import Array, at_least, generator_from, one_of, stores
+from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
 from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale

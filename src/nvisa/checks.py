@@ -1,0 +1,100 @@
+"""What settings and data must be: each check raises an error that names the setting, before anything is trained."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_scalar
+
+from nvisa.mapped import blocks
+from nvisa.nets import LIKELIHOODS, Network
+from nvisa.schedules import Schedule
+from nvisa.training import Training
+
+__all__ = [
+    "at_least",
+    "check_likelihood",
+    "check_network",
+    "check_start",
+    "check_starts",
+    "check_training",
+    "few_in_use",
+    "one_of",
+]
+
+Array = NDArray[np.floating]
+
+
+def one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise a ValueError unless the setting is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def at_least(name: str, value: object, least: int) -> None:
+    """Raise a ValueError unless the setting is a whole number of at least ``least``."""
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+
+
+def check_start(init: object, names: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``init`` is one of the names or a fitted clusterer."""
+    if isinstance(init, str):
+        one_of("init", init, names)
+    elif not hasattr(init, "predict_proba"):
+        choices = ", ".join(map(repr, names))
+        raise ValueError(f"init must be {choices} or a fitted clusterer with predict_proba, got {init!r}.")
+
+
+def check_starts(starts: tuple[object, ...], names: tuple[str, ...]) -> None:
+    """:func:`check_start` for each of the starts that restarts take in turn, of which there is one at least."""
+    if not starts:
+        raise ValueError("init=() names no start: try 'umap'.")
+    for start in starts:
+        check_start(start, names)
+
+
+def check_network(network: Any) -> None:
+    """Raise an error unless these are sizes that networks can have."""
+    check_scalar(network, "network", Network)
+    check_scalar(network.hidden, "Network.hidden", (tuple, list))
+    for width in network.hidden or (0,):
+        at_least("Network.hidden", width, 1)
+    at_least("Network.latent_dim", network.latent_dim, 1)
+
+
+def check_training(training: Any) -> None:
+    """Raise an error unless this is a schedule that trains."""
+    check_scalar(training, "training", Training)
+    check_scalar(training.learning_rate, "Training.learning_rate", (Real, Schedule))
+    at_least("Training.epochs", 1 if training.epochs is None else training.epochs, 1)
+    at_least("Training.steps", training.steps, 1)
+    at_least("Training.batch_size", training.batch_size, 1)
+
+
+def check_likelihood(likelihood: str, X: Array) -> None:
+    """Raise a ValueError unless the likelihood is known and the data are what it describes."""
+    one_of("likelihood", likelihood, tuple(LIKELIHOODS))
+    if likelihood == "bernoulli":
+        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"likelihood='bernoulli' needs data in [0, 1], got {low:g} .. {high:g}: "
+                "rescale them, or use likelihood='gaussian_shared'."
+            )
+
+
+def few_in_use(sizes: NDArray[np.integer]) -> str | None:
+    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well.
+
+    In use is a cluster with at least a tenth of an equal share of the rows, as in the history.
+    """
+    n_clusters, n_used = len(sizes), int((sizes >= 0.1 * sizes.sum() / len(sizes)).sum())
+    if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
+        return None
+    return (
+        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half "
+        "of them, and two. Try fewer clusters, another random_state, longer training, or a start other than random "
+        "weights."
+    )
