@@ -20,7 +20,9 @@ __all__ = [
     "check_starts",
     "check_training",
     "few_in_use",
+    "not_negative",
     "one_of",
+    "positive",
 ]
 
 Array = NDArray[np.floating]
@@ -36,6 +38,16 @@ def at_least(name: str, value: object, least: int) -> None:
     """Raise a ValueError unless the setting is a whole number of at least ``least``."""
     if not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+
+
+def positive(name: str, value: object) -> None:
+    """Raise an error unless the setting is a number above 0."""
+    check_scalar(value, name, Real, min_val=0, include_boundaries="neither")
+
+
+def not_negative(name: str, value: object) -> None:
+    """Raise an error unless the setting is a number of at least 0."""
+    check_scalar(value, name, Real, min_val=0)
 
 
 def check_start(init: object, names: tuple[str, ...]) -> None:
@@ -64,13 +76,13 @@ def check_network(network: Any) -> None:
     at_least("Network.latent_dim", network.latent_dim, 1)
 
 
-def check_training(training: Any) -> None:
-    """Raise an error unless this is a schedule that trains."""
-    check_scalar(training, "training", Training)
-    check_scalar(training.learning_rate, "Training.learning_rate", (Real, Schedule))
-    at_least("Training.epochs", 1 if training.epochs is None else training.epochs, 1)
-    at_least("Training.steps", training.steps, 1)
-    at_least("Training.batch_size", training.batch_size, 1)
+def check_training(name: str, training: Training) -> None:
+    """Raise an error unless the setting ``name``, a Training, trains."""
+    for field in ("epochs", "steps", "max_epochs", "batch_size"):
+        value = getattr(training, field)
+        at_least(f"{name}: Training.{field}", 1 if field == "epochs" and value is None else value, 1)
+    check_scalar(training.learning_rate, f"{name}: Training.learning_rate", (Real, Schedule))
+    positive(f"{name}: Training.clip_norm", training.clip_norm)
 
 
 def check_likelihood(likelihood: str, X: Array) -> None:

@@ -8,10 +8,12 @@ ICML 2017 (arXiv:1702.08720), sec. 3; which also names augmentation by random af
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import torch
+from sklearn.utils import check_scalar
 from torch.nn import functional as F
 
 from nvisa.distributions import entropy, kl_categorical, noise_like
@@ -135,9 +137,17 @@ def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
 
 
 def checked_settings(consistency: Any, n_features: int) -> tuple[VAT | Augment, ...]:
-    """:func:`as_settings` for rows with this many features; a ValueError where they are no such images."""
+    """:func:`as_settings` for rows with this many features.
+
+    Raises
+    ------
+    ValueError, TypeError
+        On a weight or a size that is no number or negative, or rows that are no such images.
+    """
     found = as_settings(consistency)
     for settings in found:
+        for name in (field.name for field in fields(settings) if field.name != "image_shape"):
+            check_scalar(getattr(settings, name), f"{type(settings).__name__}.{name}", Real, min_val=0)
         if isinstance(settings, Augment):
             settings.shape_of(n_features)
     return found

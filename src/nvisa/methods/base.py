@@ -27,7 +27,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.checkpoint import checkpointing, data_digest
@@ -155,7 +155,10 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """Settings and sizes that no method can train with."""
         at_least("n_clusters", self.n_clusters, 2)
         check_network(self.network or self.DEFAULT_NETWORK)
-        check_training(self.training or self.DEFAULT_TRAINING)
+        check_scalar(self.training or self.DEFAULT_TRAINING, "training", Training)
+        for name, value in self.get_params(deep=False).items():
+            if isinstance(value, Training):
+                check_training(name, value)
         if len(X) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "

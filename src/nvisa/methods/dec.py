@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.checks import at_least, one_of
+from nvisa.checks import at_least, not_negative, one_of
 from nvisa.distributions import kl_categorical
 from nvisa.gaussian_em import mixture
 from nvisa.initialisation import centroids, codes_of, pretrain
@@ -182,6 +182,7 @@ class DEC(DeepClusterer):
     def _check(self, X: Array) -> None:
         super()._check(X)
         at_least("update_interval", self.update_interval, 1)
+        not_negative("tol", self.tol)
         at_least("n_init", self.n_init, 1)
         one_of("init", self.init, ("kmeans", "mixture"))
 

@@ -1,17 +1,16 @@
 """What methods that make rows or have a density add: sample, score_samples, reconstruct, prototypes."""
 
 from abc import abstractmethod
-from numbers import Real
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.bounds import importance_sampled
-from nvisa.checks import check_likelihood
+from nvisa.checks import check_likelihood, not_negative
 from nvisa.methods.base import Array, DeepClusterer, Rows, generator_from
 from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 
@@ -119,7 +118,7 @@ class CodingClusterer(GenerativeClusterer):
 
     def _check(self, X: Array) -> None:
         super()._check(X)
-        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
+        not_negative("std_floor", self.std_floor)
 
     @abstractmethod
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:

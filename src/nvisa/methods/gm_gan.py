@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import RandomState
+from sklearn.utils import check_scalar
 from torch import nn
 from torch.nn import functional as F
 
 from nvisa.bounds import scaled_gradient
-from nvisa.checks import one_of
+from nvisa.checks import not_negative, one_of, positive
 from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.distributions import noise_like
 from nvisa.methods.base import Array, generator_from, stores
@@ -314,6 +315,10 @@ class GMGAN(SamplingClusterer):
     def _check(self, X: Array) -> None:
         super()._check(X)
         one_of("latent", self.latent, ("static", "dynamic"))
+        positive("scale", self.scale)
+        for name in ("separation", "information", "penalty"):
+            not_negative(name, getattr(self, name))
+        check_scalar(self.recognition, "recognition", (Training, type(None)))
         if self.image_shape is not None:
             check_image_shape(self.image_shape, X.shape[1], len(self._network.hidden))
 

@@ -17,19 +17,17 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
-from sklearn.utils import check_scalar
 from torch import nn
 from torch.nn import functional as F
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
-from nvisa.checks import at_least, check_start
+from nvisa.checks import at_least, check_start, not_negative
 from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
 from nvisa.initialisation import distil, find_start, pretrain
 from nvisa.methods.base import Array, generator_from, stores
@@ -219,7 +217,8 @@ class GMVAE(GenerativeClusterer):
         check_start(self.init, ("umap", "gmm", "random"))
         at_least("n_samples", self.n_samples, 1)
         at_least("noise_dim", self.noise_dim, 1)
-        check_scalar(self.std_floor, "std_floor", Real, min_val=0)
+        not_negative("free_bits", self.free_bits)
+        not_negative("std_floor", self.std_floor)
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, noise_dim=self.noise_dim)
