@@ -302,6 +302,7 @@ BAD = {
     "a shift backwards": (np.eye(9), {"consistency": Augment((3, 3), shift=-0.1)}, "Augment.shift"),
     "no layers": (np.eye(9), {"network": Network(hidden=())}, "Network.hidden"),
     "no latent": (np.eye(9), {"network": Network(latent_dim=0)}, "Network.latent_dim"),
+    "no part": (np.eye(9), {"network": Network(prior_components=0)}, "Network.prior_components"),
 }
 
 
@@ -311,11 +312,22 @@ def test_bad_input_is_refused_before_training(quick, name):
     X, settings, match = BAD[name]
     if not settings.keys() <= quick.get_params().keys():
         pytest.skip("has no such setting")
+    assert_refused(quick, X, settings, match)
+
+
+def assert_refused(quick, X, settings, match):
     epochs = []
     model = clone(quick).set_params(**settings).on_epoch(lambda _, record: epochs.append(record))
     with pytest.raises((ValueError, TypeError), match=match):
         model.fit(X)
     assert not epochs
+
+
+@pytest.mark.parametrize("setting", [{"prior_components": 2}, {"prior_covariance": "full"}], ids=str)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "nvisa"])
+def test_a_prior_that_only_nvisa_reads_is_refused(name, setting):
+    """NVISA's own are fitted in test_persistence.py."""
+    assert_refused(make(name, 3), np.eye(9), {"network": Network(hidden=(4,), **setting)}, "is NVISA's: .* expected")
 
 
 @pytest.mark.parametrize("quick", QUICK, ids=list(METHODS))

@@ -16,6 +16,7 @@ __all__ = [
     "at_least",
     "check_likelihood",
     "check_network",
+    "check_plain_prior",
     "check_start",
     "check_starts",
     "check_training",
@@ -74,6 +75,15 @@ def check_network(network: Any) -> None:
     for width in network.hidden or (0,):
         at_least("Network.hidden", width, 1)
     at_least("Network.latent_dim", network.latent_dim, 1)
+    at_least("Network.prior_components", network.prior_components, 1)
+
+
+def check_plain_prior(method: str, network: Network) -> None:
+    """Raise a ValueError if the network asks for another p(z|y) than the method has."""
+    for name in ("prior_components", "prior_covariance"):
+        value, plain = getattr(network, name), getattr(Network(), name)
+        if value != plain:
+            raise ValueError(f"Network.{name} is NVISA's: {method} expected {plain!r}, got {value!r}. Leave it out.")
 
 
 def check_training(name: str, training: Training) -> None:

@@ -66,9 +66,9 @@ class Network:
         ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
         is more than 10 times the median one, so that a few columns would drown the others; else "global".
     prior_components
-        C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's.
+        C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
-        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full".
+        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
     """
 
     hidden: tuple[int, ...] = (500, 500)

@@ -31,7 +31,7 @@ from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.checkpoint import checkpointing, data_digest
-from nvisa.checks import at_least, check_network, check_training, few_in_use
+from nvisa.checks import at_least, check_network, check_plain_prior, check_training, few_in_use
 from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import Network, Rescale, build
 from nvisa.persistence import ModelError, check_state, encode, save
@@ -80,6 +80,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
+    READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
 
     n_clusters: int
     network: Network | None
@@ -155,6 +156,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """Settings and sizes that no method can train with."""
         at_least("n_clusters", self.n_clusters, 2)
         check_network(self.network or self.DEFAULT_NETWORK)
+        if not self.READS_PRIOR:
+            check_plain_prior(type(self).__name__, self._network)
         check_scalar(self.training or self.DEFAULT_TRAINING, "training", Training)
         for name, value in self.get_params(deep=False).items():
             if isinstance(value, Training):

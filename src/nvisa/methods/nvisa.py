@@ -206,6 +206,7 @@ class NVISA(GenerativeClusterer):
         Seed and score of every restart.
     """
 
+    READS_PRIOR = True
     DEFAULT_TRAINING = Training(steps=4000)  # At 2,500 the bound and the information still rose (docs/methods/nvisa.md)
 
     @stores
@@ -258,7 +259,6 @@ class NVISA(GenerativeClusterer):
             raise ValueError(f"inference=None leaves only consistency, got {self.consistency!r}: try 'vat'.")
         check_scalar(self.std_floor or HOT, "std_floor", StdFloor)
         at_least("n_init", self.n_init, len(self._starts))
-        at_least("Network.prior_components", self._network.prior_components, 1)
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
 
     @property
