@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from nvisa import NVISA, Network, Training
+from nvisa import AEGMM, NVISA, Network, Training
 from nvisa.progress import DownloadProgress, EpochProgress, clock, describe, time_left
 
 
@@ -56,6 +56,14 @@ def test_restarts_are_counted():
                 progress(clusterer, record(1, 1, stage))
     starts = [line.split(":")[0] for line in out.getvalue().splitlines()]
     assert starts == ["pretraining 1/2 1/1", "training 1/2 1/1", "pretraining 2/2 1/1", "training 2/2 1/1"]
+
+
+def test_starts_of_a_mixture_are_no_restarts():
+    """The one pretraining of AEGMM is not the first of ten."""
+    out = io.StringIO()
+    with EpochProgress(out) as progress:
+        progress(AEGMM(2, n_init=10), record(1, 1, "pretraining"))
+    assert out.getvalue().startswith("pretraining 1/1: ")
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

@@ -93,8 +93,8 @@ class EpochProgress:
         if record["epoch"] == 1:
             self.runs[stage] = self.runs.get(stage, 0) + 1
             self.task = None
-        n_init = getattr(clusterer, "n_init", 1)
-        title = f"{stage} {self.runs.get(stage, 1)}/{n_init}" if n_init > 1 else stage
+        n_restarts = getattr(clusterer, "_n_restarts", 1)
+        title = f"{stage} {self.runs.get(stage, 1)}/{n_restarts}" if n_restarts > 1 else stage
         if self.bars is not None:
             self._draw(self.bars, title, record)
         elif _is_tenth(record["epoch"], record["n_epochs"]):

@@ -174,6 +174,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         return self.n_clusters
 
     @property
+    def _n_restarts(self) -> int:
+        """Whole fits, of which the best is kept. The setting ``n_init`` of most methods counts k-means starts."""
+        return 1
+
+    @property
     def _network(self) -> Network:
         return self.network or self.DEFAULT_NETWORK
 

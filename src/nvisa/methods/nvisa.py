@@ -262,6 +262,10 @@ class NVISA(GenerativeClusterer):
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
 
     @property
+    def _n_restarts(self) -> int:
+        return self.n_init
+
+    @property
     def _starts(self) -> tuple[Any, ...]:
         return self.init if isinstance(self.init, tuple) else (self.init,)
 
