@@ -32,7 +32,9 @@ def test_time_left_is_the_pace_times_what_remains():
 def test_an_epoch_in_words():
     text = describe(record(10, clusters_in_use=9, std_floor_x=0.12345))
     assert text == "bound -12.35 · 9 clusters in use · std floor 0.123 · 1:00 left"
-    assert describe({"epoch": 1, "n_epochs": 2, "seconds": 1.0, "reconstruction_error": 0.5}) == "error 0.5 · 0:01 left"
+    half = {"epoch": 1, "n_epochs": 2, "seconds": 1.0}
+    assert describe(half | {"reconstruction_error": 0.5}) == "error 0.5 · 0:01 left"
+    assert describe(half | {"log_fooled": -0.7}) == "0:01 left", "the game of GMGAN has nothing else to show"
 
 
 @pytest.mark.parametrize(("n_epochs", "n_lines"), [(100, 10), (40, 10), (10, 10), (3, 3), (1, 1)])

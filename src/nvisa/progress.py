@@ -48,9 +48,11 @@ def describe(record: Record) -> str:
         parts.append(f"{record['clusters_in_use']} clusters in use")
     if "std_floor_x" in record:
         parts.append(f"std floor {record['std_floor_x']:.3g}")
+    left = f"{clock(time_left(record))} left"
     if "seconds_a_move" in record:
-        parts += [f"BIC {record['bic']:.0f}", f"about {clock(record['seconds_a_move'])} a move, at most"]
-    return " · ".join(parts) + f"{' ' if 'seconds_a_move' in record else ' · '}{clock(time_left(record))} left"
+        parts.append(f"BIC {record['bic']:.0f}")
+        left = f"about {clock(record['seconds_a_move'])} a move, at most {left}"
+    return " · ".join([*parts, left])
 
 
 SHOWN = {"reconstruction_error": "error", "log_q_of_start": "log q", "bound": "bound"}
