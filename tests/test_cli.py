@@ -224,6 +224,15 @@ def test_samples_have_the_clusters_asked_for(trained, suffix):
     assert cli.main(["predict", str(trained), out, "--out", "l.csv"]) == (2 if suffix in (".csv", ".parquet") else 0)
 
 
+def test_a_cluster_of_a_few_rows_is_not_in_use(trained, capsys, monkeypatch):
+    """As in the warning of a fit."""
+    sizes = [300, 300, 9, 1, 1, 1]
+    np.save("x.npy", np.zeros((sum(sizes), 4)))
+    monkeypatch.setattr(nvisa.NVISA, "predict_proba", lambda self, X: np.eye(6)[np.repeat(range(6), sizes)])
+    assert cli.main(["predict", str(trained), "x.npy", "--out", "l.csv"]) == 0
+    assert "2 of 6 clusters in use, of sizes 300, 300, 9, 1, 1, 1\n" in capsys.readouterr().out
+
+
 # ---- JSON -----------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +242,7 @@ def test_json_is_one_document(frame, capsys):
     assert cli.main(["fit", *read, "--n-clusters", "3", "--out", "m", *FAST]) == 0
     fit = json.loads(capsys.readouterr().out)
     assert sum(fit["sizes"]) == fit["n_rows"] == N
+    assert 1 <= fit["clusters_in_use"] <= len(fit["sizes"])
     assert set(fit["metrics"]) == {"accuracy", "purity", "nmi", "ari"}
     assert cli.main(["evaluate", "m", *read]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == fit["metrics"]

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+from copy import copy
 from functools import partial
 from importlib.resources import files
 from itertools import combinations
@@ -17,7 +18,8 @@ import torch
 from nvisa import AEGMM, NVISA, VAEGMM, Network, Training, VaDE, cli
 from nvisa.mapped import blocks
 from nvisa.pictures import brightness
-from nvisa.report import curves, facts, library, maps, pack, records, write_records_report, write_report
+from nvisa.report import curves, facts, library, maps, pack, page, records, write_records_report, write_report
+from nvisa.report.subject import Subject
 
 pytest.importorskip("plotly")
 Image = pytest.importorskip("PIL.Image")
@@ -54,6 +56,13 @@ def fitted(rows):
 def test_effective_clusters_at_its_limits():
     assert facts.effective_clusters(np.array([7, 7, 7, 0])) == pytest.approx(3)
     assert facts.effective_clusters(np.array([9, 0, 0])) == pytest.approx(1)
+
+
+def test_a_cluster_of_a_few_rows_is_not_in_use(fitted):
+    """As in the warning of a fit."""
+    lost = copy(fitted)
+    lost.labels_ = np.repeat([0, 1], [100, 3])
+    assert ("clusters in use", "1 of 2") in [line[:2] for line in page._glance(Subject(lost))]
 
 
 def test_typical_rows_are_the_nearest_in_the_clusters_own_deviations(random):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
 from nvisa.mapped import blocks
+from nvisa.metrics import clusters_in_use
 from nvisa.nets import LIKELIHOODS, Network
 from nvisa.schedules import Schedule
 from nvisa.training import Training
@@ -108,11 +109,8 @@ def check_likelihood(likelihood: str, X: Array) -> None:
 
 
 def few_in_use(sizes: NDArray[np.integer]) -> str | None:
-    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well.
-
-    In use is a cluster with at least a tenth of an equal share of the rows, as in the history.
-    """
-    n_clusters, n_used = len(sizes), int((sizes >= 0.1 * sizes.sum() / len(sizes)).sum())
+    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well."""
+    n_clusters, n_used = len(sizes), clusters_in_use(sizes)
     if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
         return None
     return (

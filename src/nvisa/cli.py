@@ -108,7 +108,7 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _fit_text(result: dict[str, Any]) -> str:
-    lines = [f"{result['seconds']:.0f} s", _sizes(result["sizes"]), f"saved in {result['model']}"]
+    lines = [f"{result['seconds']:.0f} s", _sizes(result), f"saved in {result['model']}"]
     if result["metrics"]:
         lines += ["", "agreement with the labels, which training did not see:", _metrics(result["metrics"])]
     return "\n".join([*lines, "", "next:", *(f"  {line}" for line in result["next"])])
@@ -121,7 +121,7 @@ def _choose_k(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     result = _commands().predict(args.model, args.data, args.out, _reading(args), split=args.split, proba=args.proba)
-    _tell(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{_sizes(r['sizes'])}\nwrote {r['out']}")
+    _tell(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{_sizes(r)}\nwrote {r['out']}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -205,9 +205,9 @@ def _tell(args: argparse.Namespace, result: Any, text: Any) -> None:
         print(text(result))
 
 
-def _sizes(sizes: list[int]) -> str:
-    shown = ", ".join(map(str, sizes[:20])) + (", ..." if len(sizes) > 20 else "")
-    return f"{sum(size > 0 for size in sizes)} of {len(sizes)} clusters in use, of sizes {shown}"
+def _sizes(result: dict[str, Any]) -> str:
+    shown = ", ".join(map(str, result["sizes"][:20])) + (", ..." if len(result["sizes"]) > 20 else "")
+    return f"{result['clusters_in_use']} of {len(result['sizes'])} clusters in use, of sizes {shown}"
 
 
 def _metrics(values: dict[str, float]) -> str:

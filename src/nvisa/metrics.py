@@ -14,9 +14,20 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-__all__ = ["accuracy", "ari", "calibration_error", "evaluate", "match_clusters", "nmi", "purity"]
+__all__ = ["accuracy", "ari", "calibration_error", "clusters_in_use", "evaluate", "match_clusters", "nmi", "purity"]
 
 Ints = npt.NDArray[np.intp]
+
+
+def clusters_in_use(sizes: npt.NDArray[np.integer]) -> int:
+    """Number of clusters that have at least a tenth of an equal share of the rows.
+
+    Examples
+    --------
+    >>> clusters_in_use(np.array([300, 300, 9, 1, 0]))
+    2
+    """
+    return int((10 * len(sizes) * sizes >= sizes.sum()).sum())
 
 
 def accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:

@@ -17,6 +17,7 @@ from torch import nn
 
 from nvisa.checkpoint import Bookmark
 from nvisa.mapped import take
+from nvisa.metrics import clusters_in_use
 from nvisa.schedules import Constant, Cosine, Schedule
 from nvisa.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 
@@ -290,7 +291,7 @@ class _Tally:
         """The epoch's means, the clusters in use, the entropy of the mean assignment, and the label change."""
         record: Record = {name: float(value) / self.n for name, value in self.sums.items()}
         if self.counts is not None and self.mass is not None:
-            record["clusters_in_use"] = int((self.counts >= 0.1 * self.n / len(self.counts)).sum())
+            record["clusters_in_use"] = clusters_in_use(self.counts.cpu().numpy())
             share = self.mass / self.mass.sum()
             record["assignment_entropy"] = float(torch.special.entr(share).sum())
         if self.moved is not None and self.moved[1] > 0:

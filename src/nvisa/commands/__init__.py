@@ -93,7 +93,7 @@ def fit(
         "n_rows": len(rows.X),
         "n_features": rows.X.shape[1],
         "data": found,
-        "sizes": np.bincount(clusterer.labels_, minlength=clusterer._n_found).tolist(),
+        **_sizes(clusterer.labels_, clusterer._n_found),
         "neighbour_information": getattr(clusterer, "neighbour_information_", None),
         "seconds": seconds,
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
@@ -151,8 +151,13 @@ def predict(
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
     write_table(path, columns)
-    sizes = np.bincount(columns["cluster"], minlength=q.shape[1]).tolist()
-    return {"out": out, "source": rows.source, "n_rows": len(q), "sizes": sizes}
+    return {"out": out, "source": rows.source, "n_rows": len(q), **_sizes(columns["cluster"], q.shape[1])}
+
+
+def _sizes(labels: NDArray[np.integer], n_clusters: int) -> Result:
+    """Rows of every cluster, and how many clusters have enough of them."""
+    sizes = np.bincount(labels, minlength=n_clusters)
+    return {"sizes": sizes.tolist(), "clusters_in_use": metrics.clusters_in_use(sizes)}
 
 
 def _feature_shape(model: str) -> Any:

@@ -129,7 +129,7 @@ def _glance(subject: Subject) -> list[tuple[str, str, str]]:
     lines = [
         ("rows" if subject.X is not None else "training rows", f"{sizes.sum():,}", ""),
         ("features", f"{subject.n_features:,}", shape),
-        ("clusters in use", f"{(sizes > 0).sum()} of {len(sizes)}", equal),
+        ("clusters in use", f"{metrics.clusters_in_use(sizes)} of {len(sizes)}", equal),
         ("largest, smallest", f"{sizes.max():,}, {sizes.min():,}", "rows in a cluster"),
     ]
     if subject.X is not None:
