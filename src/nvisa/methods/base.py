@@ -50,7 +50,7 @@ BLOCK = 512  # rows of every inference product; a fixed shape makes each row's r
 
 
 def generator_from(rng: RandomState) -> torch.Generator:
-    """A torch generator seeded from a NumPy one; the global generators are never touched."""
+    """A torch generator seeded by a draw of a NumPy one; torch's global generator is left alone."""
     return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 

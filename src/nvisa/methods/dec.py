@@ -140,7 +140,7 @@ class DEC(DeepClusterer):
     network, training
         Sizes, and schedule of the refinement; None: ``DEFAULT_NETWORK`` and ``DEFAULT_TRAINING``.
     random_state
-        Seed of everything; the global generators are never touched.
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress.
 

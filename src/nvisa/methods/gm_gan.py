@@ -274,7 +274,7 @@ class GMGAN(SamplingClusterer):
         ``batch_norm`` is the generator's), and schedule of the game; None: see ``DEFAULT_NETWORK`` and
         ``DEFAULT_TRAINING``.
     random_state
-        Seed of everything; the global generators are never touched.
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress.
     """

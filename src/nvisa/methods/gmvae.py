@@ -169,7 +169,7 @@ class GMVAE(GenerativeClusterer):
         Sizes, and schedule of the bound; None: ``Network(hidden=(500, 500), batch_norm=False)`` and
         ``Training(steps=1200, learning_rate=Cosine(1e-3))``.
     random_state
-        Seed of everything; the global generators are never touched.
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress.
 

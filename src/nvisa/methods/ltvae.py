@@ -139,7 +139,7 @@ class LTVAE(CodingClusterer):
         Sizes, and schedule of the ELBO; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
     random_state
-        Seed of everything; the global generators are never touched.
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress, and before a search what one of its moves will take.
 

@@ -190,7 +190,7 @@ class NVISA(GenerativeClusterer):
     network, training
         Sizes, and schedule of the optimisation; None: ``Network()`` and ``Training(steps=4000)``.
     random_state
-        Seed of everything; the global generators are never touched.
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress.
 

@@ -85,7 +85,7 @@ class VAEGMM(CodingClusterer):
         Sizes, and schedule of the VAE; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
     random_state
-        Seed of everything; the global generators are never touched.
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress.
 
