@@ -404,6 +404,20 @@ def test_a_folder_through_the_command_line(tmp_path, monkeypatch):
     assert main(["features", str(tmp_path / "pictures"), "--backbone", "mean", "--out", "x.csv", "--quiet"]) == 2
 
 
+def test_an_image_beside_the_folders_has_no_label(tmp_path, monkeypatch, capsys):
+    """As in fit: its own name is no label."""
+    monkeypatch.setitem(backbones.BACKBONES, "mean", identity)
+    for name in ("cat/1.png", "loose.png"):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images(1)[0]).save(path)
+    words = ["features", str(tmp_path / "pictures"), "--backbone", "mean", "--out", str(tmp_path / "f.npz"), "--quiet"]
+    assert main([*words, "--labels-from-folders"]) == 2
+    assert "got 1 beside them, such as 'loose.png'. Try moving them, or without" in capsys.readouterr().err
+    assert not (tmp_path / "f.npz").exists()
+    assert main(words) == 0
+
+
 # ---- the official archives ----------------------------------------------------------------------------------------
 
 

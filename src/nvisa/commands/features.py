@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nvisa import datasets
 from nvisa.datasets import DataError
+from nvisa.datasets.images import folder_labels
 from nvisa.features import extract, folder_images, load_backbone
 from nvisa.progress import DownloadProgress, ImageProgress
 
@@ -68,10 +69,9 @@ def _default_out(source: str, backbone: str, data_home: str | None, *, is_folder
 
 def _of_folder(folder: str, *, with_labels: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     images = folder_images(folder)
-    relative = [path.relative_to(folder) for path in images.paths]
-    labels: dict[str, Any] = {"names": np.array([path.as_posix() for path in relative])}
+    labels: dict[str, Any] = {"names": np.array([path.relative_to(folder).as_posix() for path in images.paths])}
     if with_labels:
-        labels["y"] = np.array([path.parts[0] for path in relative])
+        labels["y"] = folder_labels(images.paths, Path(folder))
     return {"X": images}, labels
 
 
