@@ -277,6 +277,7 @@ BAD = {
     "no epochs": (np.eye(9), {"training": Training(epochs=0)}, "Training.epochs"),
     "no batch": (np.eye(9), {"training": Training(batch_size=0)}, "Training.batch_size"),
     "settings of a network": (np.eye(9), {"network": 500}, "network must be an instance of"),
+    "empty floor": (np.eye(9), {"std_floor": ""}, "std_floor must be an instance of"),
     "settings of training": (np.eye(9), {"training": {"epochs": 3}}, "training must be an instance of"),
     "one width": (np.eye(9), {"network": forced(Network(), "hidden", 500)}, "Network.hidden must be an instance of"),
     "a rate in words": (

@@ -257,7 +257,7 @@ class NVISA(GenerativeClusterer):
         consistency = checked_settings(self.consistency, X.shape[1])
         if self.inference is None and not consistency:
             raise ValueError(f"inference=None leaves only consistency, got {self.consistency!r}: try 'vat'.")
-        check_scalar(self.std_floor or HOT, "std_floor", StdFloor)
+        check_scalar(HOT if self.std_floor is None else self.std_floor, "std_floor", StdFloor)
         at_least("n_init", self.n_init, len(self._starts))
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
 
