@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.testing import assert_close
 
 from nvisa import commands
-from nvisa.autoencoders import START_SCALE, Autoencoder, Encoder
+from nvisa.autoencoders import START_SCALE, Autoencoder, Encoder, MixtureAutoencoder
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import record_path
 from nvisa.datasets import DataError
@@ -54,7 +54,8 @@ def vade_networks(rng, likelihood="gaussian", n_features=D):
 
 def vae_networks(rng, likelihood="gaussian", n_features=D):
     units = rescale(n_features, likelihood=likelihood)
-    net = build(lambda: vae_gmm.Networks(units, K, NETWORK, likelihood=likelihood, covariance="diag"), rng, spread=0.5)
+    how = {"likelihood": likelihood, "covariance": "diag", "variational": True}
+    net = build(lambda: vae_gmm.Networks(units, K, NETWORK, **how), rng, spread=0.5)
     random_mixture(net.mixture, rng)
     return net
 
@@ -93,7 +94,8 @@ def sklearn_mixture(mixture):
 
 
 def ae_networks(rng):
-    net = build(lambda: ae_gmm.Networks(rescale(), K, NETWORK, likelihood="gaussian_unit", covariance="diag"), rng)
+    how = {"likelihood": "gaussian_unit", "covariance": "diag"}
+    net = build(lambda: MixtureAutoencoder(rescale(), K, NETWORK, **how), rng)
     random_mixture(net.mixture, rng)
     return net
 

@@ -4,11 +4,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.mixtures import common_axes
+from nvisa.gaussian_em import mixture
+from nvisa.mixtures import common_axes, mixture_of_codes
 from nvisa.nets import (
     LIKELIHOODS,
     BernoulliHead,
@@ -22,11 +24,12 @@ from nvisa.nets import (
     turn,
 )
 from nvisa.products import Linear
-from nvisa.shapes import Data, Float, PerSample, Tensor
+from nvisa.shapes import Data, Float, Int, LogClusters, PerSample, Tensor
 
-__all__ = ["Autoencoder", "Encoder", "adopt"]
+__all__ = ["LEAST_SCALE", "Autoencoder", "Encoder", "MixtureAutoencoder", "adopt"]
 
 Array = NDArray[np.floating]
+LEAST_SCALE = 1e-4  # of a deviation that has no std floor, added to its softplus
 START_SCALE = 0.1  # of q(z|x), in standard deviations of the codes: small beside any cluster, so none is lost at once
 
 
@@ -55,7 +58,7 @@ class Encoder(nn.Module):
     def q_z_from(self, h: Float[Tensor, "B H"]) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
         """The same from the trunk's ``h``, for a method that has more heads on it."""
         assert self.z_raw_scale is not None  # built with variational=True
-        return self.z_loc(h), F.softplus(self.z_raw_scale(h)) + 1e-4
+        return self.z_loc(h), F.softplus(self.z_raw_scale(h)) + LEAST_SCALE
 
     @torch.no_grad()
     def fix_scale(self, scale: float) -> None:
@@ -113,6 +116,38 @@ class Autoencoder(nn.Module):
         return self.rescale.inverse(
             self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
         )
+
+
+class MixtureAutoencoder(Autoencoder):
+    """An autoencoder, and the mixture of its codes that EM finds when it is trained: ``q(y|x) = p(y|z)``."""
+
+    def __init__(
+        self,
+        rescale: Rescale,
+        n_clusters: int,
+        network: Network,
+        *,
+        likelihood: str,
+        covariance: str,
+        variational: bool = False,
+    ) -> None:
+        super().__init__(Encoder(rescale, network, variational=variational), network, likelihood)
+        self.covariance = covariance
+        self.mixture = mixture_of_codes(n_clusters, network.latent_dim, covariance)
+
+    def fit_mixture(self, codes: Array, n_init: int, rng: RandomState) -> float:
+        """EM on the codes [n Z], the most likely of ``n_init`` k-means starts; their mean ``log p(z)`` under it."""
+        found = mixture(codes, len(self.mixture.loc), rng, n_init=n_init, covariance=self.covariance)
+        self.mixture.load(found.weights_, found.means_, found.covariances_)
+        return float(found.lower_bound_)
+
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)``: the mixture's responsibilities at the code."""
+        return self.mixture.log_q_y(self.code(x))
+
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        self.mixture.permute(order)
 
 
 def adopt(module: Encoder | Autoencoder, fitted: Any) -> None:

@@ -16,6 +16,7 @@ from nvisa.shapes import Float, Tensor
 __all__ = [
     "HALF_LOG_2PI",
     "draw_categorical",
+    "draw_normal",
     "draw_normal_tril",
     "entropy",
     "kl_categorical",
@@ -62,6 +63,13 @@ def log_normal_tril(
     white = (inverse.flatten(0, 1) @ x.T).unflatten(0, loc.shape) - inverse @ loc[..., None]  # [K D B]
     log_det = tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return -(0.5 * white.square().sum(1).T + log_det + x.shape[-1] * HALF_LOG_2PI)
+
+
+def draw_normal(
+    loc: Float[Tensor, "*B D"], scale: Float[Tensor, "*#B D"], generator: torch.Generator
+) -> Float[Tensor, "*B D"]:
+    """One ``x ~ N(loc, diag scale^2)`` a row."""
+    return loc + scale * noise_like(loc, generator)
 
 
 def draw_normal_tril(

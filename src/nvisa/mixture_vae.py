@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.bounds import importance_sampled
-from nvisa.distributions import draw_normal_tril, log_normal, log_normal_tril, noise_like
+from nvisa.distributions import draw_normal, draw_normal_tril, log_normal, log_normal_tril
 from nvisa.nets import (
     LEAK,
     LIKELIHOODS,
@@ -81,8 +81,7 @@ class NestedMixturePrior(MixturePrior):
         """One ``c ~ w_y`` and ``z ~ N(mu_yc, diag sigma_yc^2)`` for each y."""
         weights = self.logits.softmax(-1).to(generator.device)[y.to(generator.device)]
         c = torch.multinomial(weights, 1, generator=generator).squeeze(1).to(self.loc.device)
-        loc, scale = self.loc[y, c], self.scale[y, c]
-        return loc + scale * noise_like(loc, generator)
+        return draw_normal(self.loc[y, c], self.scale[y, c], generator)
 
     @torch.no_grad()
     def set_moments(self, loc: Array, variance: Array) -> None:
@@ -288,7 +287,7 @@ def draw(
         cdf = log_q_y.detach().exp().cumsum(1)
         y = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).clamp_(max=n_clusters - 1).T.contiguous()
     loc, scale = densities.q_z(h, y, std_floor_z)
-    z = loc + scale * noise_like(loc, generator)
+    z = draw_normal(loc, scale, generator)
     z = z if reparameterise else z.detach()
     return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from nvisa.distributions import (
     draw_categorical,
+    draw_normal,
     draw_normal_tril,
     log_normal,
     log_normal_tril,
-    noise_like,
     responsibilities,
 )
 from nvisa.shapes import Float, Int, LogClusters, Tensor
@@ -67,8 +67,7 @@ class Mixture(nn.Module):
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y)`` for each y."""
-        loc = self.loc[y]
-        return loc + self.scale[y] * noise_like(loc, generator)
+        return draw_normal(self.loc[y], self.scale[y], generator)
 
     @torch.no_grad()
     def load(self, weights: Array, loc: Array, variance: Array) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.distributions import log_normal, noise_like
+from nvisa.distributions import draw_normal, log_normal, noise_like
 from nvisa.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
 from nvisa.products import Linear
 from nvisa.shapes import Float, Int, Tensor
@@ -230,8 +230,7 @@ class MixturePrior(nn.Module):
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z ~ p(z|y)`` for each y."""
-        loc, scale = self.loc[y], self.scale[y]
-        return loc + scale * noise_like(loc, generator)
+        return draw_normal(self.loc[y], self.scale[y], generator)
 
     @torch.no_grad()
     def set_moments(self, loc: Array, variance: Array) -> None:
@@ -285,7 +284,7 @@ class GaussianHead(nn.Module):
     def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
         """One x ~ p(x|z)."""
         loc, scale = self(h, std_floor)
-        return loc + scale * noise_like(loc, generator)
+        return draw_normal(loc, scale, generator)
 
 
 class SharedGaussianHead(nn.Module):
@@ -315,8 +314,7 @@ class SharedGaussianHead(nn.Module):
 
     def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
         """One x ~ p(x|z)."""
-        loc = self.loc(h)
-        return loc + self.scale(std_floor) * noise_like(loc, generator)
+        return draw_normal(self.loc(h), self.scale(std_floor), generator)
 
 
 class UnitGaussianHead(nn.Module):

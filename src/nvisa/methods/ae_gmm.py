@@ -15,35 +15,15 @@ from typing import Any
 from numpy.random import RandomState
 from sklearn.utils import check_scalar
 
-from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.autoencoders import MixtureAutoencoder
 from nvisa.checks import at_least, check_likelihood, one_of
-from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, pretrain
 from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
-from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
-from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
+from nvisa.shapes import Data, Float, LogClusters, Tensor
 from nvisa.training import Source, Training
 
-__all__ = ["AEGMM", "Networks"]
-
-
-class Networks(Autoencoder):
-    """The autoencoder, and the mixture of its codes."""
-
-    def __init__(
-        self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str, covariance: str
-    ) -> None:
-        super().__init__(Encoder(rescale, network), network, likelihood)
-        self.mixture = mixture_of_codes(n_clusters, network.latent_dim, covariance)
-
-    def log_q_y(self, x: Data) -> LogClusters:
-        """``log q(y|x)``: the mixture's responsibilities at the code."""
-        return self.mixture.log_q_y(self.code(x))
-
-    def permute(self, order: Int[Tensor, " K"]) -> None:
-        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        self.mixture.permute(order)
+__all__ = ["AEGMM"]
 
 
 class AEGMM(DeepClusterer):
@@ -110,18 +90,17 @@ class AEGMM(DeepClusterer):
         one_of("covariance", self.covariance, ("full", "diag"))
         check_scalar(self.masked, "masked", Real, min_val=0, max_val=1, include_boundaries="left")
 
-    def _networks(self, rescale: Rescale) -> Networks:
-        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
+    def _networks(self, rescale: Rescale) -> MixtureAutoencoder:
+        return MixtureAutoencoder(
+            rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance
+        )
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         rescale = self._rescale(X)
         self.module_ = self._built(rescale, generator)
         self.history_ = pretrain(self.module_, source, self._training, generator, self._report, masked=self.masked)
-        codes = codes_of(self.module_, source, rng)
-        found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)
-        self.module_.mixture.load(found.weights_, found.means_, found.covariances_)
-        self.log_likelihood_ = float(found.lower_bound_)
+        self.log_likelihood_ = self.module_.fit_mixture(codes_of(self.module_, source, rng), self.n_init, rng)
         self._number_by_size(X)
 
     def _log_q_y(self, x: Data) -> LogClusters:

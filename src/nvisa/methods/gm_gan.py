@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from nvisa.bounds import scaled_gradient
 from nvisa.checks import not_negative, one_of, positive
 from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
-from nvisa.distributions import noise_like
+from nvisa.distributions import draw_normal_tril
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets import Network, Rescale, build
@@ -104,8 +104,7 @@ class Latent(nn.Module):
 
     def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
         """One ``z = A_y e + mu_y`` for each y."""
-        loc = self.loc[y]
-        return loc + torch.einsum("bij,bj->bi", self.factor[y], noise_like(loc, generator))
+        return draw_normal_tril(self.loc[y], self.factor[y], generator)
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:

@@ -25,10 +25,18 @@ from numpy.random import RandomState
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.autoencoders import LEAST_SCALE, Autoencoder, Encoder
 from nvisa.bounds import importance_sampled
 from nvisa.checks import at_least, check_start, not_negative
-from nvisa.distributions import kl_categorical, kl_normal, log_mean_exp, log_normal, noise_like, responsibilities
+from nvisa.distributions import (
+    draw_normal,
+    kl_categorical,
+    kl_normal,
+    log_mean_exp,
+    log_normal,
+    noise_like,
+    responsibilities,
+)
 from nvisa.initialisation import distil, find_start, pretrain
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
@@ -40,7 +48,6 @@ from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "unpaid"]
 
-LEAST_SCALE = 1e-4  # of q(w|x) and p(z|w,y), added to their softplus as in q(z|x)
 START_GAIN = 0.1  # of w in p(z|w,y) after a start: enough to be found, too little to blur its clusters
 
 
@@ -282,7 +289,7 @@ class GMVAE(GenerativeClusterer):
         w = torch.randn(len(y), self.noise_dim, generator=generator, device=generator.device)
         w = w.to(self.module_.rescale.shift.device)
         loc, scale = (table[torch.arange(len(y)), y] for table in self.module_.prior(w))
-        z = loc + scale * noise_like(loc, generator)
+        z = draw_normal(loc, scale, generator)
         return self.module_.draw(z, generator if noise else None, self.std_floor)
 
     def _reconstruct(self, x: Data) -> Data:

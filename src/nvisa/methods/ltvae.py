@@ -87,10 +87,10 @@ class Ascent:
         """L(x) per feature of a batch."""
         noise = noise_like(x.new_empty(len(x), self.net.latent_dim), self.generator)
         terms, log_q_y, z = self.net.elbo(x, noise, self.std_floor)
-        bound = torch.stack(list(terms.values())).sum(0)
-        if torch.isfinite(bound).all():  # the loop says what is not
+        step = Objective.of_bound(terms, x.shape[1], log_q_y)
+        if torch.isfinite(step.value).all():  # the loop says what is not
             self.follow(z.detach())
-        return Objective(bound / x.shape[1], {"bound": bound, **terms}, log_q_y)
+        return step
 
     def follow(self, z: Float[Tensor, "B Z"]) -> None:
         """``s <- s + rate (s_batch - s)`` and the M step (LTVAE, eq. 8)."""

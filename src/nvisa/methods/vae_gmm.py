@@ -17,33 +17,21 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.autoencoders import Autoencoder, Encoder
+from nvisa.autoencoders import MixtureAutoencoder
 from nvisa.checks import at_least, one_of
 from nvisa.distributions import kl_normal, log_normal, noise_like
-from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, pretrain
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
-from nvisa.mixtures import mixture_of_codes
 from nvisa.nets import Network, Rescale
-from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
+from nvisa.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 
 __all__ = ["VAEGMM", "Networks"]
 
 
-class Networks(Autoencoder):
+class Networks(MixtureAutoencoder):
     """q(z|x), p(x|z), and the mixture of the posterior means."""
-
-    def __init__(
-        self, rescale: Rescale, n_clusters: int, network: Network, *, likelihood: str, covariance: str
-    ) -> None:
-        super().__init__(Encoder(rescale, network, variational=True), network, likelihood)
-        self.mixture = mixture_of_codes(n_clusters, network.latent_dim, covariance)
-
-    def log_q_y(self, x: Data) -> LogClusters:
-        """``log q(y|x)``: the mixture's responsibilities at the posterior mean."""
-        return self.mixture.log_q_y(self.code(x))
 
     def elbo(self, x: Data, noise: Float[Tensor, "B Z"], std_floor: float) -> dict[str, PerExample]:
         """The terms of L(x), with ``z = mu(x) + sigma(x) noise``; they add up. ``x`` in the user's units."""
@@ -53,10 +41,6 @@ class Networks(Autoencoder):
             "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
             "minus_kl_z": -kl_normal(loc, scale, torch.zeros_like(loc), torch.ones_like(scale)),
         }
-
-    def permute(self, order: Int[Tensor, " K"]) -> None:
-        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        self.mixture.permute(order)
 
 
 class VAEGMM(CodingClusterer):
@@ -129,7 +113,10 @@ class VAEGMM(CodingClusterer):
         one_of("covariance", self.covariance, ("full", "diag"))
 
     def _networks(self, rescale: Rescale) -> Networks:
-        return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance)
+        return Networks(
+            rescale, self.n_clusters, self._network,
+            likelihood=self.likelihood, covariance=self.covariance, variational=True,
+        )  # fmt: skip
 
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
@@ -140,10 +127,7 @@ class VAEGMM(CodingClusterer):
             self.history_ = pretrain(self.module_, source, self.pretraining, generator, self._report)
             self.module_.begin(codes_of(self.module_, source, rng))
         self.history_ += self._train(source, generator)
-        codes = codes_of(self.module_, source, rng)
-        found = mixture(codes, self.n_clusters, rng, n_init=self.n_init, covariance=self.covariance)
-        self.module_.mixture.load(found.weights_, found.means_, found.covariances_)
-        self.log_likelihood_ = float(found.lower_bound_)
+        self.log_likelihood_ = self.module_.fit_mixture(codes_of(self.module_, source, rng), self.n_init, rng)
         self._number_by_size(X)
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
