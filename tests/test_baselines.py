@@ -16,8 +16,8 @@ from nvisa.benchmark.run import record_path
 from nvisa.datasets import DataError
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
-from nvisa.mixtures import FullMixture, Mixture, common_axes
-from nvisa.nets import Network, Rescale, covariances, moments
+from nvisa.mixtures import FullMixture, Mixture, common_axes, covariances, moments
+from nvisa.nets import Network, Rescale
 from nvisa.training import Source, Training, maximise
 from oracles import (
     TIGHT,

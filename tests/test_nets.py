@@ -14,13 +14,13 @@ from nvisa.nets import (
     LIKELIHOODS,
     BernoulliHead,
     GaussianHead,
-    MixturePrior,
     Rescale,
     SharedGaussianHead,
     frozen_statistics,
     initialise,
     mlp,
 )
+from nvisa.priors import MixturePrior
 from oracles import TIGHT, binary_vectors, build, gradients, grid, normal
 from oracles import log_normal as log_normal_oracle
 
@@ -111,29 +111,6 @@ def test_shared_and_per_z_heads_agree_when_the_deviation_does_not_depend_on_z(rn
         strict=True,
     ):
         assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
-
-
-# ---- prior -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_prior_is_a_uniform_mixture_of_the_table_s_normals(rng):
-    prior = build(lambda: MixturePrior(3, 2), rng)
-    z, y = normal(rng, 4, 6, 2), torch.randint(3, (4, 6), generator=rng)
-    log_p_z = prior.log_p_z(z, y)
-    for m in range(4):
-        for b in range(6):
-            k = y[m, b]
-            expected = log_normal_oracle(z[m, b], prior.loc[k], prior.log_scale[k].exp())
-            assert_close(log_p_z[m, b], expected, **TIGHT)
-    assert 3 * math.exp(prior.log_p_y()) == pytest.approx(1, abs=1e-15)
-
-
-def test_the_prior_integrates_to_one_over_y_and_z(rng):
-    prior = build(lambda: MixturePrior(3, 2), rng)
-    z, cell = grid(-25, 25, 301, 2)
-    y = torch.arange(3)[:, None].expand(3, len(z))
-    log_p = prior.log_p_y() + prior.log_p_z(z.expand(3, -1, -1), y)
-    assert float(log_p.detach().exp().sum()) * cell == pytest.approx(1, abs=1e-10)
 
 
 # ---- scale of the data -----------------------------------------------------------------------------------------------

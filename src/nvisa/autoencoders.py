@@ -10,14 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.gaussian_em import mixture
-from nvisa.mixtures import common_axes, mixture_of_codes
+from nvisa.mixtures import common_axes, covariances, mixture_of_codes
 from nvisa.nets import (
     LIKELIHOODS,
     BernoulliHead,
     Decoder,
     Network,
     Rescale,
-    covariances,
     inverse_softplus,
     mlp,
     standardise,

@@ -1,4 +1,4 @@
-"""Gaussian mixtures of latent vectors: trained with the networks, or loaded from what EM has found."""
+"""Gaussian mixtures of latent vectors, trained with the networks or loaded from what EM has found; moments of codes."""
 
 import math
 
@@ -19,7 +19,7 @@ from nvisa.distributions import (
 )
 from nvisa.shapes import Float, Int, LogClusters, Tensor
 
-__all__ = ["FullMixture", "Mixture", "common_axes", "mixture_of_codes"]
+__all__ = ["FullMixture", "Mixture", "common_axes", "covariances", "mixture_of_codes", "moments"]
 
 Array = NDArray[np.floating]
 
@@ -130,6 +130,20 @@ def mixture_of_codes(n_clusters: int, latent_dim: int, covariance: str) -> Mixtu
     if covariance == "full":
         return FullMixture(n_clusters, latent_dim)
     return Mixture(n_clusters, latent_dim, trained=False)
+
+
+def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
+    """Means and variances [K Z] of the codes [n Z] under responsibilities [n K]; no variance is below 1e-3."""
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    loc = weights.T @ codes
+    return loc, np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
+
+
+def covariances(codes: Array, proba: Array) -> Array:
+    """Covariances [K Z Z] of the codes [n Z] under responsibilities [n K]; each variance is 1e-3 above the codes'."""
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    loc, second = weights.T @ codes, np.stack([(w[:, None] * codes).T @ codes for w in weights.T])
+    return second - loc[:, :, None] * loc[:, None] + 1e-3 * np.eye(codes.shape[1])
 
 
 def common_axes(weights: Array, covariances: Array) -> Array:

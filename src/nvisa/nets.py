@@ -1,4 +1,4 @@
-"""Networks: multilayer perceptrons, heads with a std floor, mixtures, and the affine input scale.
+"""Networks: multilayer perceptrons, heads with a std floor, and the affine input scale.
 
 Each likelihood is a head on the decoder's last hidden layer with the same three methods: ``log_prob``,
 ``mean`` and ``draw``. The std floor epsilon enters here and nowhere else.
@@ -19,25 +19,22 @@ from torch.nn import functional as F
 from nvisa.distributions import draw_normal, log_normal, noise_like
 from nvisa.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
 from nvisa.products import Linear
-from nvisa.shapes import Float, Int, Tensor
+from nvisa.shapes import Float, Tensor
 
 __all__ = [
     "LIKELIHOODS",
     "BernoulliHead",
     "Decoder",
     "GaussianHead",
-    "MixturePrior",
     "Network",
     "Rescale",
     "SharedGaussianHead",
     "frozen_statistics",
     "UnitGaussianHead",
     "build",
-    "covariances",
     "initialise",
     "inverse_softplus",
     "mlp",
-    "moments",
     "standardise",
     "turn",
 ]
@@ -117,16 +114,19 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only."""
+    """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only.
+
+    A module with a method ``initialise(generator)`` is asked to do it for itself.
+    """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_normal_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif isinstance(layer, MixturePrior):
-            nn.init.normal_(layer.loc, generator=generator)
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
+        elif callable(begin := getattr(layer, "initialise", None)):  # a module of ours that knows its own
+            begin(generator)
 
 
 def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
@@ -161,20 +161,6 @@ def turn(last: nn.Linear, first: nn.Linear, axes: Array) -> None:
     last.weight.copy_(new @ last.weight)
 
 
-def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
-    """Means and variances [K Z] of the codes [n Z] under responsibilities [n K]; no variance is below 1e-3."""
-    weights = proba / np.maximum(proba.sum(0), 1e-6)
-    loc = weights.T @ codes
-    return loc, np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
-
-
-def covariances(codes: Array, proba: Array) -> Array:
-    """Covariances [K Z Z] of the codes [n Z] under responsibilities [n K]; each variance is 1e-3 above the codes'."""
-    weights = proba / np.maximum(proba.sum(0), 1e-6)
-    loc, second = weights.T @ codes, np.stack([(w[:, None] * codes).T @ codes for w in weights.T])
-    return second - loc[:, :, None] * loc[:, None] + 1e-3 * np.eye(codes.shape[1])
-
-
 class Rescale(nn.Module):
     """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
 
@@ -197,50 +183,6 @@ class Rescale(nn.Module):
     def log_det(self) -> Float[Tensor, ""]:
         """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
         return -self.scale.log().sum()
-
-
-class MixturePrior(nn.Module):
-    """``p(y) = 1/K`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``: a free table of K means and log deviations.
-
-    The slides put no floor on ``sigma_y``. Means start at N(0, 1) draws, deviations at 1.
-    """
-
-    def __init__(self, n_clusters: int, latent_dim: int) -> None:
-        super().__init__()
-        self.loc = nn.Parameter(torch.zeros(n_clusters, latent_dim))
-        self.log_scale = nn.Parameter(torch.zeros(n_clusters, latent_dim))
-
-    @property
-    def scale(self) -> Float[Tensor, "K Z"]:
-        """``sigma_y``."""
-        return self.log_scale.exp()
-
-    @property
-    def precision(self) -> Float[Tensor, "*K Z"]:
-        """The diagonal of the inverse covariance: ``1 / sigma_y^2``."""
-        return self.scale.square().reciprocal()
-
-    def log_p_y(self) -> float:
-        """``log 1/K``."""
-        return -math.log(len(self.loc))
-
-    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        """``log p(z|y)`` of the paired z and y."""
-        return log_normal(z, F.embedding(y, self.loc), F.embedding(y, self.log_scale).exp())
-
-    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
-        """One ``z ~ p(z|y)`` for each y."""
-        return draw_normal(self.loc[y], self.scale[y], generator)
-
-    @torch.no_grad()
-    def set_moments(self, loc: Array, variance: Array) -> None:
-        """Give every ``p(z|y)`` this mean and this variance [K Z]."""
-        self.loc.copy_(torch.from_numpy(loc))
-        self.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
-
-    def set_from(self, codes: Array, proba: Array) -> None:
-        """Give every ``p(z|y)`` the moments of the codes [n Z] under the given responsibilities [n K]."""
-        self.set_moments(*moments(codes, proba))
 
 
 def inverse_softplus(scale: Tensor) -> Tensor:

@@ -40,7 +40,8 @@ from nvisa.distributions import (
 from nvisa.initialisation import distil, find_start, pretrain
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus, moments
+from nvisa.mixtures import moments
+from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus
 from nvisa.products import Linear
 from nvisa.schedules import Cosine
 from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor

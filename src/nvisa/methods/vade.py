@@ -27,8 +27,8 @@ from nvisa.gaussian_em import mixture
 from nvisa.initialisation import codes_of, distil, find_start, pretrain
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
-from nvisa.mixtures import Mixture
-from nvisa.nets import Network, Rescale, moments
+from nvisa.mixtures import Mixture, moments
+from nvisa.nets import Network, Rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 

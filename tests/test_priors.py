@@ -1,4 +1,6 @@
-"""The priors beside the paper's: densities, draws and starts, against their definitions."""
+"""The priors, the paper's and those beside it: densities, draws and starts, against their definitions."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,12 +9,39 @@ from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from nvisa import Network
-from nvisa.mixture_vae import Densities, FullPrior, NestedMixturePrior, make_prior
-from nvisa.nets import MixturePrior, Rescale
+from nvisa.mixture_vae import Densities
+from nvisa.nets import Rescale
+from nvisa.priors import FullPrior, MixturePrior, NestedMixturePrior, make_prior
 from oracles import TIGHT, build, grid, normal
 from oracles import log_normal as log_normal_oracle
 
 K, C, Z = 3, 4, 2
+
+
+# ---- the paper's -----------------------------------------------------------------------------------------------------
+
+
+def test_the_prior_is_a_uniform_mixture_of_the_table_s_normals(rng):
+    prior = build(lambda: MixturePrior(3, 2), rng)
+    z, y = normal(rng, 4, 6, 2), torch.randint(3, (4, 6), generator=rng)
+    log_p_z = prior.log_p_z(z, y)
+    for m in range(4):
+        for b in range(6):
+            k = y[m, b]
+            expected = log_normal_oracle(z[m, b], prior.loc[k], prior.log_scale[k].exp())
+            assert_close(log_p_z[m, b], expected, **TIGHT)
+    assert 3 * math.exp(prior.log_p_y()) == pytest.approx(1, abs=1e-15)
+
+
+def test_the_prior_integrates_to_one_over_y_and_z(rng):
+    prior = build(lambda: MixturePrior(3, 2), rng)
+    z, cell = grid(-25, 25, 301, 2)
+    y = torch.arange(3)[:, None].expand(3, len(z))
+    log_p = prior.log_p_y() + prior.log_p_z(z.expand(3, -1, -1), y)
+    assert float(log_p.detach().exp().sum()) * cell == pytest.approx(1, abs=1e-10)
+
+
+# ---- a mixture itself, or with a full covariance ---------------------------------------------------------------------
 
 
 @pytest.fixture
