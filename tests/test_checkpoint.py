@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import RandomState
+from sklearn.mixture import GaussianMixture
 
 from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE, checkpoint
-from nvisa.checkpoint import checkpointing, data_digest, where
+from nvisa.checkpoint import checkpointing, data_digest, identified, where
 from nvisa.training import Objective, Source, maximise
 from oracles import build
 
@@ -146,6 +147,27 @@ def test_a_checkpoint_of_other_settings_is_refused_by_their_names(X, left, setti
     assert {path.name: path.read_bytes() for path in left.iterdir()} == before
 
 
+def test_a_start_that_is_an_object_is_told_from_another_one(X, tmp_path):
+    """JSON holds neither; two clusterers differ in their networks, other models in the clusters that they give."""
+    mixtures = [GaussianMixture(3, random_state=seed, max_iter=1, init_params="random").fit(X) for seed in (0, 1)]
+    clusterers = [NVISA(3, init="random", **SMALL | {"random_state": seed}).fit(X) for seed in (0, 1)]
+    for case, (one, other) in {"mixture": mixtures, "clusterer": clusterers}.items():
+        for k, (first, second) in enumerate([(one, other), (("random", one), ("random", other))]):
+            settings = {"n_init": k + 1, "init": first}
+            folder = tmp_path / f"{case}{k}"
+            with pytest.raises(KilledError):
+                NVISA(3, **SMALL, **settings).on_epoch(killed_at(3)[0]).fit(X, checkpoint=folder)
+            with pytest.raises(ModelError, match=r"differs in params\.init"):
+                NVISA(3, **SMALL, **settings | {"init": second}).fit(X, checkpoint=folder)
+            whole = NVISA(3, **SMALL, **settings).fit(X)
+            assert_same(whole, NVISA(3, **SMALL, **settings).fit(X, checkpoint=folder), X)
+
+
+def test_a_setting_that_could_not_be_told_from_another_is_refused(X):
+    with pytest.raises(ModelError, match="tell one fit from another"):
+        identified(("random", object()), X)
+
+
 def test_a_checkpoint_of_other_data_is_refused(X, left):
     other = X.copy()
     other[59, 2] += 1e-6
@@ -189,6 +211,25 @@ def test_a_damaged_checkpoint_is_refused(X, left):
         (left / checkpoint.MANIFEST).write_text(content)
         with pytest.raises(ModelError, match=message):
             go_on(X, left)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"run": None},
+        {"rng": []},
+        {"stages": {}},
+        {"rng": {"a": 1}},
+        {"stages": [{"finished": True}]},
+        {"stages": ["training"]},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_whose_manifest_is_json_and_no_whole_one_is_refused(X, left, damage):
+    file = left / checkpoint.MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(ModelError, match="Remove the folder to start again"):
+        go_on(X, left)
 
 
 @pytest.mark.parametrize(

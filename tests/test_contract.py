@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -166,6 +167,40 @@ def test_a_killed_fit_goes_on_as_if_it_had_not_been(blobs, method, tmp_path, mon
     for name, value in whole.module_.state_dict().items():
         assert torch.equal(value, resumed.module_.state_dict()[name]), name
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
+
+
+def test_a_fit_that_fails_leaves_the_clusterer_as_it_was(blobs):
+    """Neither a half of the fit that failed nor a mixture of two; a refused call costs no model."""
+    X = blobs[0]
+
+    def stop(clusterer, record):
+        raise KeyboardInterrupt
+
+    for fresh in (make("nvisa", 3, init="random"), make("ae_gmm", 3)):
+        with pytest.raises(KeyboardInterrupt):
+            fresh.on_epoch(stop).fit(X)
+        with pytest.raises(NotFittedError):
+            fresh.predict(X)
+        fitted = fresh.on_epoch(None).fit(X)
+        proba, before = fitted.predict_proba(X), dict(vars(fitted))
+        with pytest.raises(KeyboardInterrupt):
+            fitted.on_epoch(stop).fit(X[:50, :1] + 5)
+        with pytest.raises(ValueError, match="n_samples=2"):
+            fitted.on_epoch(None).fit(X[:2, :1])
+        assert {name: id(value) for name, value in vars(fitted).items() if name != "_callback"} == {
+            name: id(value) for name, value in before.items() if name != "_callback"
+        }
+        np.testing.assert_array_equal(fitted.predict_proba(X), proba)
+
+
+def test_numbers_that_float32_cannot_hold_are_refused_by_every_call(blobs):
+    X = blobs[0].astype(np.float64)
+    fitted, too_large = make("nvisa", 3, init="random").fit(X), X.copy()
+    too_large[-1, 0] = 1e39
+    calls = (fitted.predict, fitted.predict_proba, fitted.transform, fitted.score_samples, clone(fitted).fit)
+    for call in calls:
+        with pytest.raises(ValueError, match="too large for dtype..float32"):
+            call(too_large)
 
 
 def test_restarts_take_the_starts_of_a_tuple_in_turn(blobs):

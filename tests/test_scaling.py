@@ -47,6 +47,17 @@ def test_far_from_zero_the_deviation_keeps_its_digits():
     assert_close(made.scale.double(), torch.from_numpy(DEVIATIONS), rtol=1e-5, atol=0)
 
 
+def test_a_column_that_float32_cannot_hold_is_not_called_constant_without_a_word():
+    """Three days of seconds since 1970: 300 values, one of float32."""
+    seconds = 1.7e9 + 20.0 * np.repeat([0.0, 1.0, 2.0], 100) + np.linspace(-1, 1, 300)
+    X = np.c_[seconds, np.linspace(0, 1, 300), np.full(300, 1 / 3)]
+    with pytest.warns(UserWarning, match="^Columns 0 vary by less than float32"):
+        make_rescale(X, "global")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Columns")
+        make_rescale(X - X.mean(0), "global")
+
+
 @pytest.mark.filterwarnings("ignore:1 of 3 columns are constant")
 def test_a_constant_column_is_shifted_to_zero_and_not_divided():
     X = rows()

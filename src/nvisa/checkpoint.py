@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nvisa.mapped import blocks
-from nvisa.persistence import ModelError, write_file
+from nvisa.persistence import ModelError, encode, write_file
 
-__all__ = ["Bookmark", "Stage", "branch", "checkpointing", "data_digest", "where"]
+__all__ = ["Bookmark", "Stage", "branch", "checkpointing", "data_digest", "identified", "where"]
 
 MANIFEST = "checkpoint.json"
 FORMAT, SCHEMA = "nvisa checkpoint", 1
+KINDS = {"run": dict, "rng": dict, "stages": list}
 OURS = re.compile(r"[0-9a-f]{64}\.safetensors")  # a state, whole or in part: other files of the folder are the user's
 EVERY = 30.0  # seconds between two writings: what a kill can cost, and nothing beside what they cost
 
@@ -186,20 +187,32 @@ def _resume(folder: Path, run: Record, rng: RandomState) -> Journal:
             f"Give the same settings and data to go on. {START_AGAIN}"
         )
     rng = deepcopy(rng)
-    rng.set_state(manifest["rng"])
+    with _readable(folder):
+        rng.set_state(manifest["rng"])
+        stages = [Stage(**stage) for stage in manifest["stages"]]
     journal = Journal(folder, run, rng)
-    journal.stages = [Stage(**stage) for stage in manifest["stages"]]
+    journal.stages = stages
     return journal
 
 
-def _manifest(folder: Path) -> Record:
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What goes wrong inside is the manifest's damage, and said so."""
     try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder}: expected {MANIFEST}, got something unreadable ({error}). {START_AGAIN}") from error
+
+
+def _manifest(folder: Path) -> Record:
+    with _readable(folder):
         manifest = json.loads((folder / MANIFEST).read_bytes())
         known = (manifest["format"], manifest["schema"]) == (FORMAT, SCHEMA)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder}: expected {MANIFEST}, got something unreadable ({error}). {START_AGAIN}") from error
+        missing = [key for key in ("run", "rng", "stages") if not isinstance(manifest.get(key), KINDS[key])]
     if not known:
         raise ModelError(f"{folder}: expected {FORMAT}, schema {SCHEMA}, got another. {START_AGAIN}")
+    if missing:
+        raise ModelError(f"{folder}: expected a whole {MANIFEST}, got one damaged at {missing[0]}. {START_AGAIN}")
     return manifest
 
 
@@ -229,6 +242,36 @@ def data_digest(X: NDArray) -> Record:
     for rows in blocks(X):
         digest.update(np.ascontiguousarray(rows).data)
     return {"shape": list(X.shape), "type": X.dtype.str, "sha256": digest.hexdigest()}
+
+
+def identified(value: Any, X: NDArray) -> Any:
+    """A setting as JSON that two fits of X share only if it does the same to both.
+
+    For what has no form in JSON there is a digest: of a fitted clusterer's networks, of the clusters of X that another
+    model gives. A NumPy generator is like no seed: the fit goes on with the numbers that it was started with.
+
+    Raises
+    ------
+    nvisa.ModelError
+        If the setting is of another kind: a checkpoint of the fit could not be told from that of another.
+    """
+    if isinstance(value, (list, tuple)):
+        return [identified(item, X) for item in value]
+    notes: dict[str, str] = {}
+    encoded = encode(value, "", notes)
+    is_whole = not notes or isinstance(value, RandomState)
+    return encoded if is_whole else {"$digest": hashlib.sha256(_content(value, X)).hexdigest()}
+
+
+def _content(value: Any, X: NDArray) -> bytes:
+    if isinstance(module := getattr(value, "module_", None), nn.Module):
+        return safetensors.torch.save({name: t.cpu().contiguous() for name, t in module.state_dict().items()})
+    if hasattr(value, "predict_proba"):
+        return np.ascontiguousarray(value.predict_proba(X)).tobytes()
+    raise ModelError(
+        f"checkpoint: expected settings that tell one fit from another, got {value!r}. Try a name or a fitted "
+        "clusterer, or fit without checkpoint."
+    )
 
 
 def _replace(path: Path, content: bytes) -> None:

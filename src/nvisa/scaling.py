@@ -30,7 +30,9 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
     mean = total / n
     deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
     mean += shift
-    deviation[deviation < 1e-7 * np.maximum(np.abs(mean), 1e-30)] = 0.0
+    least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
+    _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
+    deviation[deviation < least] = 0.0
     _warn_constant(deviation)
     scale = np.ones_like(deviation)
     common = np.sqrt((deviation**2).mean()) or 1.0
@@ -48,10 +50,24 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
     return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
 
 
+def _warn_lost(columns: NDArray[np.integer]) -> None:
+    if columns.size:
+        warnings.warn(
+            f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
+            "constant. Subtract the mean from them, as from times in seconds.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _listed(columns: NDArray[np.integer]) -> str:
+    return ", ".join(map(str, columns[:5])) + (", ..." if columns.size > 5 else "")
+
+
 def _warn_constant(deviation: Array) -> None:
     constant = np.flatnonzero(deviation == 0)
     if constant.size:
-        shown = ", ".join(map(str, constant[:5])) + (", ..." if constant.size > 5 else "")
+        shown = _listed(constant)
         message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
         warnings.warn(message, UserWarning, stacklevel=2)
 

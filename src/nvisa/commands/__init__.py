@@ -73,6 +73,8 @@ def fit(
         Saying what the interruption has left.
     """
     check_target(out)
+    if checkpoint is not None and Path(checkpoint).resolve() == Path(out).resolve():
+        raise DataError(f"{out}: expected a folder for the model, and another for --checkpoint, got one for both.")
     rows = read_rows(data, reading, split="train")
     _check_labels(rows)
     found = understand(rows, likelihood=settings.get("likelihood"), scaling=scaling)

@@ -30,11 +30,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nvisa.checkpoint import checkpointing, data_digest
+from nvisa.checkpoint import checkpointing, data_digest, identified
 from nvisa.checks import at_least, check_network, check_plain_prior, check_training, few_in_use
 from nvisa.mapped import blocks, is_mapped
 from nvisa.nets import Network, Rescale, build
-from nvisa.persistence import ModelError, check_state, encode, save
+from nvisa.persistence import ModelError, check_state, save
 from nvisa.progress import EpochProgress
 from nvisa.scaling import make_rescale, warn_of_units
 from nvisa.shapes import Data, Float, LogClusters, Tensor
@@ -120,7 +120,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             Ignored; here for scikit-learn's pipelines.
         checkpoint
             A folder for what a killed fit needs to go on, written every half minute and removed at the end. The same
-            call then resumes after the last whole epoch written, and gives what it would have given.
+            call then resumes after the last whole epoch written, and gives what it would have given. Without one, a
+            fit that fails or is interrupted leaves the clusterer as it was, and nothing else.
 
         Raises
         ------
@@ -135,20 +136,31 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         ConvergenceWarning
             If fewer than half of the clusters are in use at the end, or only one.
         """
-        checked = self._validated(X, reset=True)
-        self._check(checked)
-        run = {} if checkpoint is None else self._run(checked)
-        with self._showing(), checkpointing(checkpoint, run, check_random_state(self.random_state)) as rng:
-            self._fit(checked, rng)
-            self.n_iter_ = len(self.history_)
-            self.labels_ = self._labels(checked)
+        with self._restored_on_failure():
+            checked = self._validated(X, reset=True)
+            self._check(checked)
+            run = {} if checkpoint is None else self._run(checked)
+            with self._showing(), checkpointing(checkpoint, run, check_random_state(self.random_state)) as rng:
+                self._fit(checked, rng)
+                self.n_iter_ = len(self.history_)
+                self.labels_ = self._labels(checked)
         if message := few_in_use(np.bincount(self.labels_, minlength=self._n_found)):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
+    @contextmanager
+    def _restored_on_failure(self) -> Iterator[None]:
+        """After an error or an interruption the clusterer is what it was: never a half of this fit, never of two."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            raise
+
     def _run(self, X: Array) -> dict[str, Any]:
         """What decides the result of a fit, as JSON: a checkpoint belongs to one of it."""
-        params = {name: encode(value, name, {}) for name, value in self.get_params(deep=False).items()}
+        params = {name: identified(value, X) for name, value in self.get_params(deep=False).items()}
         params.pop("verbose", None)
         return {"class": type(self).__name__, "params": params, "data": data_digest(X)}
 
@@ -272,8 +284,10 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
         mapped = is_mapped(X)
         checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
-        for rows in blocks(checked) if mapped else ():
-            assert_all_finite(rows, estimator_name=type(self).__name__, input_name="X")
+        for rows in blocks(checked) if mapped or checked.dtype == np.float64 else ():
+            with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
+                rows32 = rows.astype(np.float32, copy=False)
+            assert_all_finite(rows32, estimator_name=type(self).__name__, input_name="X")
         return checked
 
     def _labels(self, X: Array) -> NDArray[np.int64]:
