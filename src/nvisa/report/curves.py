@@ -18,10 +18,13 @@ CHARTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
         {
             "log_p_x_given_z": "log p(x|z)",
             "log_p_z_given_y": "log p(z|y)",
+            "log_p_z": "log p(z)",
+            "entropy_z": "entropy of q(z|x)",
             "log_p_y": "log p(y)",
             "minus_log_q_y": "- log q(y|x)",
             "minus_log_q_z": "- log q(z|y,x)",
             "minus_kl_z": "- KL of z",
+            "minus_kl_w": "- KL of w",
             "minus_kl_y": "- KL of y",
         },
         "linear",
@@ -30,7 +33,16 @@ CHARTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("Clusters in use", "clusters", {"clusters_in_use": "at least a tenth of an equal share"}, "zero"),
     ("Entropy of the mean assignment", "nats", {"assignment_entropy": "entropy"}, "zero"),
     ("Rows that changed their cluster", "share of rows", {"label_change": "since the epoch before"}, "zero"),
-    ("Consistency of q(y|x)", "nats", {"vat": "divergence from neighbours", "information": "information"}, "zero"),
+    (
+        "Consistency of q(y|x)",
+        "nats",
+        {
+            "vat": "divergence from neighbours",
+            "augment": "divergence from moved images",
+            "information": "information",
+        },
+        "zero",
+    ),
     ("What was maximised", "objective", {"objective": "objective"}, "linear"),
 )
 
@@ -41,7 +53,7 @@ def chart(title: str, y_title: str, series: Sequence[Chart], *, x_title: str = "
 
 
 def charts_of_history(history: Sequence[Record]) -> list[Chart]:
-    """One chart for every quantity that the history holds; stages follow each other along the epochs."""
+    """The charts of which the history holds a quantity; stages follow each other along the epochs."""
     drawn = []
     for title, y_title, keys, scale in CHARTS:
         series = [_series(history, key, name) for key, name in keys.items() if any(key in r for r in history)]
