@@ -130,6 +130,7 @@ def test_the_ablation_has_every_row_of_the_slides():
     assert published == {row[:2]: row[-1] for row in grid.rows[:-1]}
     assert grid.rows[-1][-1] == paper.WITH_AE_GMM_INIT
     assert set(tables.ABLATION_ROWS) == set(ABLATION)
+    assert tables.ablation_cell("a row of our own") == "-"
 
 
 def test_an_ablations_row_differs_in_what_its_name_says():

@@ -421,15 +421,17 @@ def test_a_page_of_records_stands_beside_the_slides(tmp_path):
     curve = [{"elapsed": 1.0, "accuracy": 0.2}, {"elapsed": 1.5, "accuracy": 0.4}]
     short = record(recipe="ablation/enum_y", curve=curve, status="diverged", metrics={}, start={"seconds": 2.0})
     alone = record(recipe="bound_alone/random", history=[])
-    write_json(tmp_path, record(), better, short, alone, {"kind": "performance"})
+    started = record(recipe="ablation/vimco_annealed_gmm", history=[])
+    write_json(tmp_path, record(), better, short, alone, started, {"kind": "performance"})
     path = write_records_report([tmp_path], out=tmp_path / "r.html")
     text = path.read_text()
     assert "60.00 ± 14.14" in text
     assert text.count("96.55±2.64") == 1  # beside the bound alone, and not beside the default
     assert "78.43" in text  # EnumY in the slides' ablation
+    assert "98.04±0.17" in text  # the start from AE+GMM, which they print beside it
     time, bound = payload_of(path)["charts"]
     assert time["series"][0] == {"name": "ablation/enum_y, seed 0", "x": [3.0, 3.5], "y": [20.0, 40.0]}
-    assert time["series"][2]["y"] == [50.0, 70.0]
+    assert time["series"][3]["y"] == [50.0, 70.0]
     assert bound["series"][0]["y"] == [-2.0]
 
 

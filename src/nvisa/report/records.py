@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nvisa.benchmark import paper
 from nvisa.benchmark.experiments import ROWS
-from nvisa.benchmark.tables import ABLATION_ROWS, accuracy_cell, cell, slides_cell, values
+from nvisa.benchmark.tables import ablation_cell, accuracy_cell, cell, slides_cell, values
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
 from nvisa.pictures import brightness
@@ -129,8 +128,7 @@ def _row(dataset: str, recipe: str, records: list[Record]) -> dict[str, Any]:
 def _slides(dataset: str, recipe: str) -> str:
     """The slides' cell of this recipe on this data set, with their marks; of the ablation their MNIST's."""
     if recipe.startswith(ABLATION):
-        printed = {(inference, name): accuracy for inference, name, accuracy in paper.ABLATION}
-        return printed.get(ABLATION_ROWS.get(recipe.partition("/")[2], ("", "")), "-")
+        return ablation_cell(recipe.partition("/")[2])
     return (recipe in ROW_OF and slides_cell(ROW_OF[recipe], dataset)) or "-"
 
 
