@@ -25,9 +25,9 @@ from nvisa.nets import Network, Rescale
 from nvisa.progress import describe, time_left
 from nvisa.training import Training
 from nvisa.tree_moves import OPERATORS, moves, regular, same_shape, settle
-from nvisa.tree_search import Search, information
+from nvisa.tree_search import Search
 from nvisa.tree_structure import Structure, bic
-from oracles import TIGHT, build, gradients, grid, log_bernoulli, normal
+from oracles import TIGHT, build, gradients, grid, information, log_bernoulli, normal
 
 CHAIN = Structure((3, 2, 4), ((0, 1), (1, 2)), ((0, 2), (1,), (3,)), (0, 2, 2))  # the middle one has no pouch
 STAR = Structure((2, 3, 2, 2), ((0, 1), (0, 2), (2, 3)), ((0,), (1, 3, 4), (2,), (5,)), (0, 1, 2, 3))
@@ -391,13 +391,6 @@ def test_a_new_node_sees_a_latent_through_the_table_between_them(rng):
     assert_close(move.start(tree_moves.trained(tree, z, 0, 0.01), z)[-1], expected, rtol=0, atol=1e-6)
 
 
-def test_information_is_the_mutual_information_of_hard_assignments(rng):
-    labels = torch.randint(3, (90,), generator=rng)
-    hard = torch.eye(3, dtype=torch.float64)[labels]
-    assert information(hard) == pytest.approx(mutual_info_score(np.arange(90), labels))
-    assert information(hard.mean(0).expand(90, 3)) == pytest.approx(0, abs=1e-12)
-
-
 # ---- search ----------------------------------------------------------------------------------------------------------
 
 
@@ -463,6 +456,15 @@ def test_the_phases_are_gone_through_again_until_none_of_them_gains(rng, monkeyp
     monkeypatch.setattr(Search, "_climb", climb)
     Search(normal(rng, 20, 2)).run(some_tree(Structure.mixture(2, 2), rng))
     assert seen == 2 * [("SI", "NI", "PO"), ("NR",), ("UP",), ("ND",), ("SD",)]
+
+
+def test_the_root_is_the_facet_that_tells_most_not_the_one_that_is_surest(rng):
+    tree = LatentTree(structure_of((2, 2), [(0, 1)], {(0,): 0, (1,): 1})).double()
+    tree.loc_0.copy_(torch.tensor([[0.0], [50.0]]))  # every row is in its first state, for sure
+    tree.loc_1.copy_(torch.tensor([[-1.5], [1.5]]))
+    side = 2.0 * torch.randint(2, (200,), generator=rng) - 1
+    z = normal(rng, 200, 2) + torch.stack([0 * side, 1.5 * side], 1)
+    assert list(Search(z, operators=(), final=0).run(tree).structure.pouches_of(0)) == [(1,)]
 
 
 # ---- LTVAE -----------------------------------------------------------------------------------------------------------
@@ -555,6 +557,8 @@ def test_the_facets_are_ordered_by_information_numbered_by_size_and_the_first_on
     np.testing.assert_array_equal(model.facets_[:, 0], model.labels_)
     np.testing.assert_array_equal(model.predict_facets(X[:50]), model.facets_[:50])
     assert model.information_[0] == max(model.information_)
+    told = information(model.predict_proba(X).astype(np.float64) / len(X))  # a row is drawn with probability 1/N
+    assert model.information_[0] == pytest.approx(told, rel=1e-5)
     assert len(model.information_) == model.facets_.shape[1] == len(model.structure_["states"])
     assert model.n_clusters_ == model.structure_["states"][0]
     for facet in model.facets_.T:

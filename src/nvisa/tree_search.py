@@ -14,20 +14,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from nvisa.consistency import information
 from nvisa.latent_tree import LatentTree
 from nvisa.shapes import Float, Tensor
 from nvisa.tree_moves import OPERATORS, Model, Move, moves, same_shape, settle, trained
 
-__all__ = ["Search", "information"]
+__all__ = ["Search"]
 
 PHASES = (("SI", "NI", "PO"), ("NR",), ("UP",), ("ND",), ("SD",))
-
-
-def information(posterior: Float[Tensor, "B K"]) -> float:
-    """``I(Y; Z) = H[E p(y|z)] - E H[p(y|z)]`` in nats: how much a facet tells about a row, without a label."""
-    return float(torch.special.entr(posterior.mean(0)).sum() - torch.special.entr(posterior).sum(1).mean())
 
 
 @dataclass
@@ -155,6 +149,6 @@ class Search:
 
     def _rooted(self, model: Model) -> Model:
         """The same with the facet of the largest information I(Y; Z) as the root."""
-        told = [information(posterior) for posterior in model.posteriors]
+        told = [float(information(posterior.log())) for posterior in model.posteriors]
         root = max(range(len(told)), key=told.__getitem__)
         return trained(model.tree.rerooted(root), self.z, 0, self.least_variance)

@@ -25,6 +25,7 @@ from sklearn.utils import check_scalar
 
 from nvisa.autoencoders import Autoencoder, Encoder
 from nvisa.checks import at_least, one_of
+from nvisa.consistency import information
 from nvisa.distributions import HALF_LOG_2PI, noise_like
 from nvisa.initialisation import centroids, codes_of, encode, pretrain, subset
 from nvisa.latent_tree import LatentTree
@@ -34,7 +35,7 @@ from nvisa.nets import Network, Rescale
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.training import Objective, Source, Training, maximise
 from nvisa.tree_moves import OPERATORS, STATE_OPERATORS, Model, settle
-from nvisa.tree_search import Search, information
+from nvisa.tree_search import Search
 from nvisa.tree_structure import Structure
 
 __all__ = ["LTVAE", "Networks"]
@@ -276,7 +277,7 @@ class LTVAE(CodingClusterer):
     def _name_facets(self, X: Array, source: Source, rng: RandomState) -> None:
         """Make the facet with the largest I(Y; Z) the root, and number the states of every facet by size."""
         z = self._codes(source, subset(len(source), rng))
-        told = [information(posterior) for posterior in self.module_.tree.marginals(z).posteriors]
+        told = [float(information(posterior.log())) for posterior in self.module_.tree.marginals(z).posteriors]
         best = int(np.argmax(told))
         self._plant(self.module_.tree.rerooted(best))
         self.information_ = [told[best], *(value for j, value in enumerate(told) if j != best)]
