@@ -9,14 +9,27 @@
 Axes: N examples, C classes, K clusters. Labels may be numbers or strings; only equality matters.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-__all__ = ["accuracy", "ari", "calibration_error", "clusters_in_use", "evaluate", "match_clusters", "nmi", "purity"]
+__all__ = [
+    "accuracy",
+    "ari",
+    "calibration_error",
+    "clusters_in_use",
+    "contingency",
+    "evaluate",
+    "match_clusters",
+    "matching",
+    "nmi",
+    "purity",
+]
 
-Ints = npt.NDArray[np.intp]
+Ints = npt.NDArray[np.integer[Any]]
 
 
 def clusters_in_use(sizes: npt.NDArray[np.integer]) -> int:
@@ -41,13 +54,13 @@ def accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     y_true, y_pred : array-like of shape (N,)
         Classes and clusters. Invariant to any renaming of either.
     """
-    counts = _counts(*_encode_pair(y_true, y_pred))
-    return float(counts[_matching(counts)].sum() / counts.sum())
+    counts = contingency(*_encode_pair(y_true, y_pred))
+    return float(counts[matching(counts)].sum() / counts.sum())
 
 
 def purity(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:
     """Share of examples in the majority class of their cluster (one when every cluster is a single point)."""
-    counts = _counts(*_encode_pair(y_true, y_pred))
+    counts = contingency(*_encode_pair(y_true, y_pred))
     return float(counts.max(axis=0).sum() / counts.sum())
 
 
@@ -85,9 +98,29 @@ def match_clusters(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> dict[object,
     """
     classes, _ = _encode(y_true, "y_true")
     clusters, _ = _encode(y_pred, "y_pred")
-    c, k = _matching(_counts(*_encode_pair(y_true, y_pred)))
+    c, k = matching(contingency(*_encode_pair(y_true, y_pred)))
     by_cluster = np.argsort(k)
     return dict(zip(clusters[k[by_cluster]].tolist(), classes[c[by_cluster]].tolist(), strict=True))
+
+
+def contingency(c: Ints, k: Ints, n_clusters: int = 0) -> Ints:
+    """``counts[c, k]``, rows of class c in cluster k [C K].
+
+    Parameters
+    ----------
+    c, k : ndarray of shape (N,)
+        Numbers of classes and of clusters, from 0.
+    n_clusters
+        K where the last clusters may have no row; 0: the largest k ends the table.
+    """
+    n_classes, n_clusters = int(c.max()) + 1, max(int(k.max()) + 1, n_clusters)
+    return np.bincount(c * n_clusters + k, minlength=n_classes * n_clusters).reshape(n_classes, n_clusters)
+
+
+def matching(counts: Ints) -> tuple[Ints, Ints]:
+    """The one-to-one pairs (class, cluster) that hold the most rows of ``counts`` [C K], by class (Hungarian)."""
+    classes, clusters = linear_sum_assignment(counts, maximize=True)
+    return classes, clusters
 
 
 def calibration_error(y_true: npt.ArrayLike, proba: npt.ArrayLike, *, n_bins: int = 15) -> float:
@@ -115,22 +148,11 @@ def calibration_error(y_true: npt.ArrayLike, proba: npt.ArrayLike, *, n_bins: in
 
 def _is_matched(c: Ints, k: Ints) -> npt.NDArray[np.float64]:
     """1 where the cluster's matched class is the true one, else 0. [N]"""
-    counts = _counts(c, k)
+    counts = contingency(c, k)
     class_of = np.full(counts.shape[1], -1)
-    rows, columns = _matching(counts)
+    rows, columns = matching(counts)
     class_of[columns] = rows
     return (class_of[k] == c).astype(np.float64)
-
-
-def _matching(counts: Ints) -> tuple[Ints, Ints]:
-    rows, columns = linear_sum_assignment(counts, maximize=True)
-    return rows, columns
-
-
-def _counts(c: Ints, k: Ints) -> Ints:
-    """counts[c, k], shape [C K]."""
-    n_classes, n_clusters = int(c.max()) + 1, int(k.max()) + 1
-    return np.bincount(c * n_clusters + k, minlength=n_classes * n_clusters).reshape(n_classes, n_clusters)
 
 
 def _encode_pair(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[Ints, Ints]:

@@ -9,16 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.special import entr
 
 from nvisa.mapped import blocks
+from nvisa.metrics import matching
 
 __all__ = [
     "between",
     "confused_pairs",
     "confusion_rate",
-    "contingency",
     "contrasts",
     "deviations",
     "effective_clusters",
@@ -143,13 +142,7 @@ def _reconstruction_error(reconstruct: Function, X: Array) -> Array:
     return np.concatenate([(((x - reconstruct(x)) / std) ** 2).sum(1) for _, x in _blocks(X)])
 
 
-def contingency(y: Ints, labels: Ints, n_classes: int, n_clusters: int) -> Ints:
-    """``counts[c, k]``: rows of class c in cluster k [C K]."""
-    return np.bincount(y * n_clusters + labels, minlength=n_classes * n_clusters).reshape(n_classes, n_clusters)
-
-
 def matched_order(counts: Ints) -> Ints:
     """The clusters [K] in the order of their Hungarian-matched classes, so that agreement is the diagonal."""
-    c, k = linear_sum_assignment(counts, maximize=True)
-    matched = k[np.argsort(c)]
+    _, matched = matching(counts)
     return np.concatenate([matched, np.setdiff1d(np.arange(counts.shape[1]), matched)])

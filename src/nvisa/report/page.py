@@ -214,7 +214,7 @@ def _anomalies(subject: Subject, gallery: Gallery) -> Part | None:
 def _agreement(subject: Subject) -> Part:
     """Metrics and the table of confusions, clusters in the order of their classes."""
     names, index = subject.classes
-    counts = facts.contingency(index, subject.labels, len(names), subject.n_clusters)
+    counts = metrics.contingency(index, subject.labels, subject.n_clusters)
     order = facts.matched_order(counts)
     values = metrics.evaluate(index, subject.labels)
     values["calibration error"] = metrics.calibration_error(index, subject.q / subject.q.sum(1, keepdims=True))
