@@ -30,6 +30,8 @@ __all__ = [
     "vimco",
 ]
 
+N_DRAWS = 32  # of z, in an estimate of log p(x)
+
 
 def add_gradient(value: Tensor, term: Tensor) -> Tensor:
     """``value``, unchanged as a number, whose gradient gains that of ``term``."""
@@ -49,15 +51,13 @@ def enum_y(log_w: Float[Tensor, "K B"], log_q_y: Float[Tensor, "K B"]) -> PerExa
     return (log_q_y.exp() * log_w).sum(0)
 
 
-def importance_sampled(
-    log_joint: Callable[[Latent], PerSample], loc: Latent, scale: Latent, *, n_draws: int = 32
-) -> PerSample:
+def importance_sampled(log_joint: Callable[[Latent], PerSample], loc: Latent, scale: Latent) -> PerSample:
     """``log 1/S sum_s p(x, z_s) / q(z_s|x)`` with ``z_s ~ q = N(loc, diag scale^2)``: the estimate of ``log p(x)``.
 
     The S draws share their noise among all rows, and the noise is always the same, so the number is
     deterministic and a row's does not depend on the others. The first axis holds one q for each y, or one.
     """
-    noise = torch.randn(n_draws, loc.shape[-1], generator=torch.Generator().manual_seed(0)).to(loc)
+    noise = torch.randn(N_DRAWS, loc.shape[-1], generator=torch.Generator().manual_seed(0)).to(loc)
     terms = []
     for eps in noise:
         z = loc + scale * eps

@@ -52,6 +52,7 @@ __all__ = [
 
 Array = NDArray[np.floating]
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
+BLOCK = 4096  # rows that are encoded at once
 
 
 @dataclass
@@ -105,9 +106,9 @@ def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerE
 
 
 @torch.inference_mode()
-def encode(function: Callable[[Data], Tensor], source: Source, rows: NDArray[np.integer], block: int = 4096) -> Array:
+def encode(function: Callable[[Data], Tensor], source: Source, rows: NDArray[np.integer]) -> Array:
     """``function`` of the given rows, block by block, as an array."""
-    blocks = np.array_split(rows, max(1, -(-len(rows) // block)))
+    blocks = np.array_split(rows, max(1, -(-len(rows) // BLOCK)))
     return np.concatenate([function(source[part]).cpu().numpy() for part in blocks])
 
 
@@ -121,10 +122,9 @@ def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000
     return encode(module.code, source, subset(len(source), rng, limit))
 
 
-def principal_components(X: Array, rng: RandomState, n_components: int = 50) -> Array:
-    """The leading principal components: distances among them drop the noise and cost little."""
-    n_components = min(n_components, *X.shape)
-    return PCA(n_components, svd_solver="randomized", random_state=rng).fit_transform(X)
+def principal_components(X: Array, rng: RandomState) -> Array:
+    """The 50 leading principal components: distances among them drop the noise and cost little."""
+    return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
 
 
 def umap_points(X: Array, rows: NDArray[np.integer], distances: Array, rng: RandomState) -> Array:

@@ -79,13 +79,12 @@ class Network:
 class Decoder(nn.Sequential):
     """An :func:`mlp` without batch norm that takes any leading axes, as one fused pass."""
 
-    def __init__(self, sizes: Sequence[int], leak: float = LEAK) -> None:
-        super().__init__(*mlp(sizes, leak=leak))
-        self.leak = leak
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__(*mlp(sizes))
 
     def forward(self, x: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B H"]:
         """Return the last hidden layer."""
-        return perceptron(x, [layer for layer in self if isinstance(layer, nn.Linear)], self.leak)
+        return perceptron(x, [layer for layer in self if isinstance(layer, nn.Linear)], LEAK)
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:

@@ -348,7 +348,7 @@ class NVISA(GenerativeClusterer):
             return self.fit(X)
         checked, net = self._checked(X), self.module_
         check_likelihood(self.likelihood, checked)
-        generator = generator_from(check_random_state(self.random_state))
+        generator = generator_from(rng := check_random_state(self.random_state))
         generator.manual_seed(generator.initial_seed() + self.n_iter_)  # other draws for every chunk
         source, before = Source(checked, next(net.parameters()).device), deepcopy(net)
         ascent = Ascent(
@@ -368,7 +368,7 @@ class NVISA(GenerativeClusterer):
             return Objective(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
 
         once = replace(self._training, epochs=1, learning_rate=Constant(0.1 * self._training.rate(0.0)))
-        with checkpointing(None, {}, RandomState()):
+        with checkpointing(None, {}, rng):
             self.history_ += maximise(held, net, source, once, generator, stage="partial_fit", on_epoch=self._report)
         self.n_iter_ = len(self.history_)
         self.labels_ = self._labels(checked)
