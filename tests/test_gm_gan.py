@@ -15,7 +15,7 @@ from nvisa.methods import GMGAN, gm_gan, load
 from nvisa.methods.gm_gan import (
     Discriminator,
     Game,
-    Latent,
+    LatentMixture,
     Networks,
     discriminate,
     gradient_penalty,
@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("dynamic", [False, True])
 
 def latent(rng, *, dynamic, n_clusters=K, latent_dim=Z):
     """A mixture with random tables, trained or not."""
-    made = Latent(n_clusters, latent_dim, dynamic=dynamic).double()
+    made = LatentMixture(n_clusters, latent_dim, dynamic=dynamic).double()
     with torch.no_grad():
         made.loc.copy_(normal(rng, n_clusters, latent_dim))
         made.factor.copy_(normal(rng, n_clusters, latent_dim, latent_dim))
@@ -80,11 +80,11 @@ def test_means_start_at_the_separation_of_the_paper(rng):
     spread, scale, latent_dim = 0.1, 0.15, 100
     separation = spread * (2 * latent_dim / 3) ** 0.5 / scale
     assert round(separation, 1) == GMGAN().separation
-    mixture = Latent(10, latent_dim, dynamic=False)
+    mixture = LatentMixture(10, latent_dim, dynamic=False)
     mixture.start(separation, scale, rng)
     assert 0.99 * spread < mixture.loc.abs().max() <= spread * (1 + 1e-6)
     assert_close(mixture.factor, scale * torch.eye(latent_dim).expand(10, -1, -1))
-    flat = Latent(4000, 2, dynamic=False)
+    flat = LatentMixture(4000, 2, dynamic=False)
     flat.start(separation, scale, rng)
     squared = (flat.loc[:2000] - flat.loc[2000:]).square().sum(1)
     assert abs(squared.mean() - (separation * scale) ** 2) < 6 * squared.std() / 2000**0.5
@@ -284,7 +284,7 @@ def test_transform_finds_the_latent_vector_that_made_a_row(fitted):
 
 def test_a_static_mixture_stays_and_a_dynamic_one_moves(fitted):
     model = fitted
-    start = Latent(3, 4, dynamic=False)
+    start = LatentMixture(3, 4, dynamic=False)
     start.start(model.separation, model.scale, torch.Generator())
     moved = (model.module_.maker.latent.factor - start.factor).abs().max() > 0
     assert bool(moved) is (model.latent == "dynamic")

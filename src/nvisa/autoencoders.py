@@ -17,10 +17,10 @@ from nvisa.nets import (
     Decoder,
     Network,
     Rescale,
+    change_axes,
     inverse_softplus,
     mlp,
     standardise,
-    turn,
 )
 from nvisa.products import Linear
 from nvisa.shapes import Data, Float, Int, LogClusters, PerSample, Tensor
@@ -106,7 +106,7 @@ class Autoencoder(nn.Module):
             return codes
         axes = common_axes(proba.mean(0), covariances(codes, proba))
         axes /= (codes @ axes.T).std(0)[:, None]
-        turn(last, first, axes)
+        change_axes(last, first, axes)
         return (codes @ axes.T).astype(codes.dtype)
 
     def draw(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:

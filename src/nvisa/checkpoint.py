@@ -291,7 +291,7 @@ class Bookmark:
     name
         Of the stage.
     module, optimizer, generator, objective, tally
-        What changes from epoch to epoch: put back here if the stage was left before, noted at ``turn``.
+        What changes from epoch to epoch: put back here if the stage was left before, noted at ``end_epoch``.
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class Bookmark:
         """Whether the stage was at its end already."""
         return self.stage.finished
 
-    def turn(self) -> None:
+    def end_epoch(self) -> None:
         """A whole epoch is done."""
         if self.journal is not None and self.journal.due:
             self.stage.tensors = self._state()

@@ -29,14 +29,14 @@ __all__ = [
     "Network",
     "Rescale",
     "SharedGaussianHead",
-    "frozen_statistics",
     "UnitGaussianHead",
     "build",
+    "change_axes",
+    "frozen_statistics",
     "initialise",
     "inverse_softplus",
     "mlp",
     "standardise",
-    "turn",
 ]
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -152,7 +152,7 @@ def standardise(last: nn.Linear, first: nn.Linear, codes: Array) -> Array:
 
 
 @torch.no_grad()
-def turn(last: nn.Linear, first: nn.Linear, axes: Array) -> None:
+def change_axes(last: nn.Linear, first: nn.Linear, axes: Array) -> None:
     """Let ``last`` make and ``first`` read ``axes @ z`` in place of ``z``; what follows is unchanged."""
     new, old = (torch.from_numpy(a).to(first.weight) for a in (axes, np.linalg.inv(axes)))
     first.weight.copy_(first.weight @ old)

@@ -217,7 +217,7 @@ def maximise(
                 on_epoch(record)
             if step is None:
                 break
-            bookmark.turn()
+            bookmark.end_epoch()
     module.eval()
     return bookmark.close()
 

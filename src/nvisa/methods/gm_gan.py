@@ -38,7 +38,7 @@ from nvisa.schedules import Constant
 from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
 from nvisa.training import Objective, Source, Training, ascend, maximise
 
-__all__ = ["GMGAN", "Game", "Latent", "Networks", "discriminate", "gradient_penalty", "recognition_terms"]
+__all__ = ["GMGAN", "Game", "LatentMixture", "Networks", "discriminate", "gradient_penalty", "recognition_terms"]
 
 BETAS = (0.5, 0.999)  # of Adam in the game: DCGAN's
 
@@ -75,7 +75,7 @@ def recognition_terms(
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-class Latent(nn.Module):
+class LatentMixture(nn.Module):
     """``p(y) = 1/K``, ``p(z|y) = N(mu_y, A_y A_y^T)``; static tables are buffers, dynamic ones parameters."""
 
     loc: Tensor
@@ -133,7 +133,7 @@ class Maker(nn.Module):
         self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape, *, dynamic: bool
     ) -> None:
         super().__init__()
-        self.latent = Latent(n_clusters, network.latent_dim, dynamic=dynamic)
+        self.latent = LatentMixture(n_clusters, network.latent_dim, dynamic=dynamic)
         self.decoder = mirror(n_features, network, image_shape)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, " B"], Float[Tensor, "B Z"], Data]:

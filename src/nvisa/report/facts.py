@@ -87,7 +87,7 @@ def _blocks(X: Array) -> Iterator[tuple[slice, Array]]:
         start += len(block)
 
 
-def moments(X: Array) -> tuple[Array, Array]:
+def mean_and_std(X: Array) -> tuple[Array, Array]:
     """Mean and standard deviation of every feature [D], each; infinite for a constant one, which then says nothing."""
     mean = sum(x.sum(0) for _, x in _blocks(X)) / len(X)
     variance = sum(((x - mean) ** 2).sum(0) for _, x in _blocks(X)) / len(X)
@@ -111,12 +111,12 @@ def contrasts(X: Array, labels: Ints, n_clusters: int) -> tuple[Array, Array, Ar
     sizes = np.bincount(labels, minlength=n_clusters)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         inside, outside = sums / sizes, (sums.sum(0) - sums) / (len(X) - sizes)
-    return inside, outside, np.nan_to_num((inside - outside) / moments(X)[1])
+    return inside, outside, np.nan_to_num((inside - outside) / mean_and_std(X)[1])
 
 
 def deviations(X: Array, rows: Ints) -> Array:
     """``(x - mean) / std`` of the given rows [n D]; 0 for a constant feature."""
-    mean, std = moments(X)
+    mean, std = mean_and_std(X)
     return (np.asarray(X[rows], dtype=np.float64) - mean) / std
 
 
@@ -138,7 +138,7 @@ def scores(log_p_x: Function, reconstruct: Function, X: Array, rng: RandomState,
 
 def _reconstruction_error(reconstruct: Function, X: Array) -> Array:
     """``|x - E[x|z]|^2`` with every feature in its own deviation [N]."""
-    std = moments(X)[1]
+    std = mean_and_std(X)[1]
     return np.concatenate([(((x - reconstruct(x)) / std) ** 2).sum(1) for _, x in _blocks(X)])
 
 
