@@ -1,4 +1,7 @@
-"""Imports run one way. The order below is ARCHITECTURE.md's; a diagram that is not tested becomes fiction."""
+"""Imports run one way, and take what is in ``__all__``.
+
+The order below is ARCHITECTURE.md's; a diagram that is not tested becomes fiction.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -181,3 +184,39 @@ def test_a_wrong_arrow_is_found(tree, file, line, why):
 def test_a_right_arrow_is_not(tree, file, line):
     (tree / f"{file}.py").write_text(line)
     assert wrong_arrows(tree) == []
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+ALIASES = {"Array", "Rows"}  # of methods.base, which docs/api.md shows: "alias of Any" would say nothing there
+
+
+def exported(file):
+    """What stands in a module's ``__all__``; nothing without one."""
+    assigned = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.Assign)]
+    lists = [node.value for node in assigned if ast.unparse(node.targets[0]) == "__all__"]
+    return {name for names in lists for name in ast.literal_eval(names)}
+
+
+def unlisted(source):
+    """Public names that a module imports from one of ours whose ``__all__`` lacks them."""
+    found = set()
+    for file in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not (isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "nvisa"):
+                continue
+            there = source.joinpath(*node.module.split(".")[1:])
+            names = {alias.name for alias in node.names if not is_module(there / alias.name)}
+            names -= exported(there / "__init__.py" if there.is_dir() else there.with_suffix(".py"))
+            found |= {f"{node.module}.{name}" for name in names - ALIASES if not name.startswith("_")}
+    return sorted(found)
+
+
+def test_what_another_module_imports_is_in_all():
+    assert unlisted(SOURCE) == []
+
+
+def test_a_name_that_is_not_in_all_is_found(tree):
+    (tree / "bounds.py").write_text('__all__ = ["vimco"]')
+    (tree / "training.py").write_text("from nvisa.bounds import nvil, vimco, _signal\nfrom nvisa import bounds")
+    assert unlisted(tree) == ["nvisa.bounds.nvil"]

@@ -27,6 +27,7 @@ __all__ = [
     "log_mean_exp_swap_one_out",
     "nvil",
     "nvil_fitting",
+    "scaled_gradient",
     "vimco",
 ]
 

@@ -25,6 +25,7 @@ __all__ = [
     "Augment",
     "adversarial_direction",
     "affine",
+    "as_settings",
     "augmented",
     "checked_settings",
     "information",

@@ -45,6 +45,7 @@ __all__ = [
     "keep",
     "merged_microclusters",
     "pretrain",
+    "principal_components",
     "reconstruction_error",
     "subset",
     "umap_points",

@@ -22,6 +22,7 @@ from nvisa.products import Linear
 from nvisa.shapes import Float, Tensor
 
 __all__ = [
+    "LEAK",
     "LIKELIHOODS",
     "BernoulliHead",
     "Decoder",

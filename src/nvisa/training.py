@@ -21,7 +21,7 @@ from nvisa.metrics import clusters_in_use
 from nvisa.schedules import Constant, Cosine, Schedule
 from nvisa.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 
-__all__ = ["DivergedError", "Objective", "Source", "Training", "ascend", "flush_denormals", "maximise"]
+__all__ = ["DivergedError", "Objective", "OnEpoch", "Source", "Training", "ascend", "flush_denormals", "maximise"]
 
 Record = dict[str, Any]
 OnEpoch = Callable[[Record], None]

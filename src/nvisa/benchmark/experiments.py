@@ -10,7 +10,7 @@ from itertools import product
 
 from nvisa.benchmark.recipes import ABLATION, RECIPES
 
-__all__ = ["BEYOND", "CONSISTENCY", "EXPERIMENTS", "FEATURES", "IMAGES", "ROWS", "Experiment", "Job", "Row"]
+__all__ = ["BEYOND", "CONSISTENCY", "EXPERIMENTS", "FEATURES", "IMAGES", "ROWS", "SLIDES", "Experiment", "Job", "Row"]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,22 @@ from nvisa.benchmark import RECORDS, paper
 from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, IMAGES, ROWS, SLIDES, Row
 from nvisa.benchmark.grid import Grid, markdown
 
-__all__ = ["DOCUMENTS", "TABLES", "cell", "load_records", "main", "rewrite"]
+__all__ = [
+    "ABLATION_ROWS",
+    "DOCUMENTS",
+    "PLACE",
+    "TABLES",
+    "Record",
+    "ablation_cell",
+    "accuracy_cell",
+    "cell",
+    "load_records",
+    "main",
+    "rendered",
+    "rewrite",
+    "slides_cell",
+    "values",
+]
 
 Record = dict[str, Any]
 Records = Sequence[Record]

@@ -15,7 +15,7 @@ from nvisa.datasets import DataError
 from nvisa.mapped import blocks
 from nvisa.progress import DownloadProgress
 
-__all__ = ["Reading", "Rows", "aligned", "read_rows", "shown"]
+__all__ = ["Reading", "Rows", "aligned", "as_frame", "read_rows", "shown"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pandas.api.types import is_float_dtype, is_numeric_dtype
 from nvisa.datasets.arrays import Float32, as_float32
 from nvisa.datasets.errors import DataError, describing
 
-__all__ = ["name_rows", "numeric_block", "pop_column", "read_frame", "row_names"]
+__all__ = ["IDENTIFIER", "name_rows", "numeric_block", "pop_column", "read_frame", "row_names"]
 
 SEPARATORS, BLANKS = ",;\t|", r"\s+"
 SHOWN, SNIFFED = 10, 50  # names in a message; lines that tell how a file is written
