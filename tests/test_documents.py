@@ -66,6 +66,14 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_every_row_of_a_table_has_the_cells_of_its_head(page):
+    """GitHub ends a cell at a bar within code too, unless a backslash stands before it, and drops what is too much."""
+    for table in re.findall(r"(?:^\|.*\n?)+", FENCED.sub("", page.read_text()), re.MULTILINE):
+        head, *rows = ([*re.finditer(r"(?<!\\)\|", line)] for line in table.splitlines())
+        assert all(len(row) == len(head) for row in rows), table
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
 def test_commands_in_blocks_are_understood_as_they_stand(page, capsys):
     for _, block in FENCED.findall(page.read_text()):
         for line in re.sub(r"\\\n", " ", block).splitlines():
