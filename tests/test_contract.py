@@ -310,6 +310,7 @@ BAD = {
     "interval": (np.eye(9), {"update_interval": 0}, "update_interval"),
     "nothing to train with": (np.eye(9), {"inference": None, "consistency": ()}, "only consistency"),
     "no epochs": (np.eye(9), {"training": Training(epochs=0)}, "Training.epochs"),
+    "a batch of one row": (np.eye(9), {"training": Training(batch_size=2), "network": Network()}, "batch_norm=False"),
     "no batch": (np.eye(9), {"training": Training(batch_size=0)}, "Training.batch_size"),
     "settings of a network": (np.eye(9), {"network": 500}, "network must be an instance of"),
     "empty floor": (np.eye(9), {"std_floor": ""}, "std_floor must be an instance of"),

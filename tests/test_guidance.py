@@ -14,10 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 import nvisa
 from nvisa import cli, graph
-from nvisa.checks import few_in_use
 from nvisa.commands.rows import Reading, read_rows
 from nvisa.commands.understanding import understand
 from nvisa.datasets import DataError, read_table
+from nvisa.methods.base import few_in_use
 
 pytest.importorskip("pandas")
 FAST = ["--epochs", "1", "--init", "random"]

@@ -8,20 +8,19 @@ from numpy.typing import NDArray
 from sklearn.utils import check_scalar
 
 from nvisa.mapped import blocks
-from nvisa.metrics import clusters_in_use
 from nvisa.nets import LIKELIHOODS, Network
 from nvisa.schedules import Schedule
 from nvisa.training import Training
 
 __all__ = [
     "at_least",
+    "check_batches",
     "check_likelihood",
     "check_network",
     "check_plain_prior",
     "check_start",
     "check_starts",
     "check_training",
-    "few_in_use",
     "not_negative",
     "one_of",
     "positive",
@@ -96,6 +95,15 @@ def check_training(name: str, training: Training) -> None:
     positive(f"{name}: Training.clip_norm", training.clip_norm)
 
 
+def check_batches(training: Training, network: Network) -> None:
+    """Raise a ValueError if batch norm would be given a batch of one row, which has no deviation."""
+    if network.batch_norm and training.batch_size < 3:  # of two, the last batch of an odd number of rows has one
+        raise ValueError(
+            f"Training.batch_size must be at least 3 with Network.batch_norm, got {training.batch_size}. Try a larger "
+            "one, or Network(batch_norm=False)."
+        )
+
+
 def check_likelihood(likelihood: str, X: Array) -> None:
     """Raise a ValueError unless the likelihood is known and the data are what it describes."""
     one_of("likelihood", likelihood, tuple(LIKELIHOODS))
@@ -106,15 +114,3 @@ def check_likelihood(likelihood: str, X: Array) -> None:
                 f"likelihood='bernoulli' needs data in [0, 1], got {low:g} .. {high:g}: "
                 "rescale them, or use likelihood='gaussian_shared'."
             )
-
-
-def few_in_use(sizes: NDArray[np.integer]) -> str | None:
-    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well."""
-    n_clusters, n_used = len(sizes), clusters_in_use(sizes)
-    if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
-        return None
-    return (
-        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half "
-        "of them, and two. Try fewer clusters, another random_state, longer training, or a start other than random "
-        "weights."
-    )

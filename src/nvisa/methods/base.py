@@ -31,8 +31,9 @@ from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nvisa.checkpoint import checkpointing, data_digest, identified
-from nvisa.checks import at_least, check_network, check_plain_prior, check_training, few_in_use
+from nvisa.checks import at_least, check_batches, check_network, check_plain_prior, check_training
 from nvisa.mapped import blocks, is_mapped
+from nvisa.metrics import clusters_in_use
 from nvisa.nets import Network, Rescale, build
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.progress import EpochProgress
@@ -58,6 +59,18 @@ def stores(init: Init) -> Init:
     """Mark a constructor that stores whatever it is given: ``fit`` checks it, the tests' type checker must not."""
     init.__no_type_check__ = True  # type: ignore[attr-defined]
     return init
+
+
+def few_in_use(sizes: NDArray[np.integer]) -> str | None:
+    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well."""
+    n_clusters, n_used = len(sizes), clusters_in_use(sizes)
+    if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
+        return None
+    return (
+        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half "
+        "of them, and two. Try fewer clusters, another random_state, longer training, or a start other than random "
+        "weights."
+    )
 
 
 class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC):
@@ -174,6 +187,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         for name, value in self.get_params(deep=False).items():
             if isinstance(value, Training):
                 check_training(name, value)
+        check_batches(self._training, self._network)
         if len(X) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
