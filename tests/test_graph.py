@@ -154,6 +154,14 @@ def test_the_dimension_is_the_maximum_likelihood_of_the_power_law(random, dims):
     assert intrinsic_dimension(distances) == pytest.approx(dims * 9 / (9 - 1 / 3), rel=0.02)
 
 
+def test_duplicates_leave_the_dimension_where_it_is(random):
+    """A third of the rows has a double: its distance is zero, and that row's mean logarithm infinite."""
+    distances = 10 * np.sort(random.rand(3000, 10).astype(np.float32), 1)
+    means = np.log(distances[:, -1:] / distances[:, :-1]).mean(1)
+    means[::3], distances[::3, 0] = np.inf, 0.0
+    assert intrinsic_dimension(distances) == pytest.approx(1 / np.median(means), rel=1e-5)
+
+
 # ---- information -----------------------------------------------------------------------------------------------------
 
 

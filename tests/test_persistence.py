@@ -385,7 +385,11 @@ def test_a_model_left_aside_by_a_killed_save_is_pointed_to(model):
         load(model)
 
 
-@pytest.mark.parametrize("changed", [{"n_clusters": 5}, {"network": Network(hidden=(16,), latent_dim=3)}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"n_clusters": 5}, {"network": Network(hidden=(16,), latent_dim=3)}, {"likelihood": "no such"}, {"network": 5}],
+    ids=str,
+)
 def test_a_model_that_could_not_be_loaded_is_not_saved(fitted, model, changed):
     before, clusterer = contents(model), deepcopy(fitted)
     with pytest.raises(ModelError, match="Set back what was changed after fit"):

@@ -51,7 +51,8 @@ def intrinsic_dimension(distances: Array) -> float:
     Ghahramani propose, by the median: duplicates would rule a mean).
     """
     tiny = np.finfo(distances.dtype).tiny
-    ratios = np.log(np.maximum(distances[:, -1:], tiny) / np.maximum(distances[:, :-1], tiny))
+    with np.errstate(over="ignore"):  # beside a duplicate's distance it is infinite, which a median can bear
+        ratios = np.log(np.maximum(distances[:, -1:], tiny) / np.maximum(distances[:, :-1], tiny))
     inverse = np.median(ratios.mean(1)) if ratios.size else 0.0
     return float(1.0 / max(inverse, 1e-3))
 

@@ -339,11 +339,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
         """
         check_is_fitted(self)
-        with torch.device("meta"):
-            described = self._networks(Rescale(torch.zeros(self.n_features_in_), torch.ones(self.n_features_in_)))
         try:
+            with torch.device("meta"):
+                described = self._networks(Rescale(torch.zeros(self.n_features_in_), torch.ones(self.n_features_in_)))
             check_state(described.state_dict(), self.module_.state_dict())
-        except ModelError as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a setting that is none, or another's
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
         save(self, path, extra=extra)
 
