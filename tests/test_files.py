@@ -126,6 +126,9 @@ def test_csv_columns_in_order(tmp_path, sep):
         ("a\n5\n", ["a"], [5]),
         ("a,b\n5,\n", ["a", "b"], [5, np.nan]),
         ("a,b,\n5,6,\n", ["a", "b"], [5, 6]),  # lines that end in a separator
+        ("a,b\n5,6,\n7,8,\n", ["a", "b"], [5, 6]),  # all but the header
+        ("a,b\n5,6,,\n7,8,,\n", ["a", "b"], [5, 6]),
+        ("5,6,\n7,8,\n", None, [5, 6]),
         ("1  2.5\n3 4\n", None, [1, 2.5]),  # blanks
     ],
 )
@@ -419,6 +422,9 @@ BAD = {
     "blank.csv": (b"\n \n", "empty file"),
     "header.csv": (b"a,b\n", r"shape \(0, 2\)"),
     "ragged.csv": (b"a,b\n1,2\n1,2,3,4\n", "unreadable"),
+    "wide.csv": (b"a,b\n1,2,\n3,4,5\n", r"expected 2 cells in each line.*got more in row 1"),
+    "late.csv": (b"a,b\n" + b"1,2,\n" * 60 + b"1,2,3\n", r"got more in row 60"),
+    "nameless.csv": (b"a,b\nr,1,2\ns,3,4\n", r"got more in row 0 .* a name for each column"),
     "words.csv": (b"a\nx\n", "got 1 of 1"),
     "bytes.csv": (bytes(range(256)), "unreadable"),
     "huge.csv": (b"a\n1e300\n", r"below 3\.4e\+38"),

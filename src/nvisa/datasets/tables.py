@@ -112,24 +112,39 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
             "If it is a row, put a line of names above it.",
             stacklevel=2,
         )
+    width = max(map(len, rows))
     frame = pd.read_csv(
         path,
         sep=separator,
         header=0 if has_header else None,
+        names=range(width) if has_header else None,  # else pandas takes a cell too many for a name of the row
         skiprows=n_skipped,
         encoding=encoding,
         decimal="," if _has_decimal_commas(rows[has_header:], separator) else ".",
         skipinitialspace=separator != BLANKS,
         low_memory=False,
     )
-    # Lines that end in a separator make a last column without a name or a value.
-    last = frame.columns[-1]
-    if len(rows[0]) > 1 and not rows[0][-1].strip() and has_header and frame[last].isna().all():
-        frame = frame.drop(columns=last)
+    frame = _without_blank_end(frame, rows[0], path)
+    if has_header:
+        frame.columns = pd.Index([cell.strip() or f"Unnamed: {d}" for d, cell in enumerate(rows[0][: frame.shape[1]])])
     # pandas writes its index as a first column without a name; as a feature it would only rank the rows.
     if has_header and len(rows[0]) > 1 and not rows[0][0].strip():
         frame = frame.set_index(frame.columns[0])
     return frame, has_header
+
+
+def _without_blank_end(frame: pd.DataFrame, first: list[str], path: Path) -> pd.DataFrame:
+    """The frame without last columns that have neither a name nor a value: lines that end in a separator make them."""
+    n = frame.shape[1]
+    while n > 1 and not "".join(first[n - 1 :]).strip() and frame.iloc[:, n - 1].isna().all():
+        n -= 1
+    if n > len(first):
+        row = int(frame.iloc[:, len(first) :].notna().any(axis=1).to_numpy().argmax())
+        raise DataError(
+            f"{path}: expected {len(first)} cells in each line, as many as names in its first, got more in row {row} "
+            "(counted from 0). Try a name for each column."
+        )
+    return frame.iloc[:, :n]
 
 
 def _encoding(path: Path) -> str:
@@ -173,7 +188,7 @@ def _separator(lines: list[str]) -> str:
 
 def _cells(lines: list[str], separator: str) -> list[list[str]]:
     if separator == BLANKS:
-        return [line.split() for line in lines]
+        return list(csv.reader((" ".join(line.split()) for line in lines), delimiter=" "))
     return list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
 
 
