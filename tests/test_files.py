@@ -219,6 +219,23 @@ def test_running_numbers_are_the_names_that_the_file_gave(tmp_path, text, id_col
     assert (table.X.tolist(), table.row_names) == ([[1], [2]], ["3", "4"])
 
 
+@pytest.mark.parametrize("ids", ["000 001 002", "NA None nan1", "1 01 001", "12345678901234567890123 2 3"])
+@pytest.mark.parametrize(
+    ("header", "line", "id_column"),
+    [
+        ("id;a", "{};1,5", None),
+        ("id,a", "{},1.5,", "id"),
+        (",a", "{},1.5", None),
+        ("a,b,who", "1.5,0,{}", "who"),
+    ],
+)
+def test_row_names_are_as_the_file_writes_them(tmp_path, header, line, ids, id_column):
+    (tmp_path / "t.csv").write_text("\n".join([header, *map(line.format, ids.split())]))
+    table = read_table(tmp_path / "t.csv", id_column=id_column)
+    assert table.row_names == ids.split()
+    assert table.X[:, 0].tolist() == [1.5] * 3
+
+
 def test_parquet_with_missing_values(tmp_path):
     frame = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0.5, np.nan]})
     frame.to_parquet(tmp_path / "t.parquet")
@@ -257,9 +274,9 @@ def test_the_label_column_by_position_without_a_header(tmp_path):
 
 
 def test_the_column_of_row_names_by_position_without_a_header(tmp_path):
-    (tmp_path / "t.csv").write_text("7,1,2\n8,3,4\n")
+    (tmp_path / "t.csv").write_text("07,1,2\n8,3,4\n")
     table = read_table(tmp_path / "t.csv", id_column="0")
-    assert (table.X.tolist(), table.row_names, table.columns) == ([[1, 2], [3, 4]], ["7", "8"], None)
+    assert (table.X.tolist(), table.row_names, table.columns) == ([[1, 2], [3, 4]], ["07", "8"], None)
 
 
 @pytest.mark.parametrize("option", [{"label_column": "1"}, {"id_column": "1"}, {"drop": ["1"]}])

@@ -146,12 +146,12 @@ def _read_columns(
 ) -> Table:
     with extra_needed(path):
         from nvisa.datasets import tables  # noqa: PLC0415
-    frame, has_header = tables.read_frame(path)
+    frame, has_header, written = tables.read_frame(path)
     for name in drop:
         tables.pop_column(frame, name, path, role="a column to leave out,")
     labels = None if label_column is None else tables.pop_column(frame, label_column, path)
     if has_header or id_column is not None:
-        frame = tables.name_rows(frame, id_column, path)
+        frame = tables.name_rows(frame, id_column, path, written)
     X, columns, text = tables.numeric_block(frame, path, drop_text=drop_text)
     left_out = (*drop, *text)
     return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame), left_out)

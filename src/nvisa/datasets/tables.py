@@ -6,7 +6,8 @@ import difflib
 import itertools
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +22,28 @@ __all__ = ["IDENTIFIER", "name_rows", "numeric_block", "pop_column", "read_frame
 SEPARATORS, BLANKS = ",;\t|", r"\s+"
 SHOWN, SNIFFED = 10, 50  # names in a message; lines that tell how a file is written
 IDENTIFIER = re.compile(r"(?i:(^|[\s_.-])(id|index|idx|nr|no|row)$)|[a-z]I[Dd]$")  # customer_id, CustomerID; not paid
+Written = Callable[[str], pd.Series]  # a column by its name, as the file writes it: 007, NA
 
 
-def read_frame(path: Path) -> tuple[pd.DataFrame, bool]:
-    """(the frame with its columns named by strings, whether the file named them)."""
+def read_frame(path: Path) -> tuple[pd.DataFrame, bool, Written | None]:
+    """(the frame with its columns named by strings, whether the file named them, how to read one as it is written)."""
     if path.suffix.lower() == ".parquet":
         advice = "It may be cut, or not Parquet; try writing it again (reading needs pyarrow)."
         with describing(path, "a Parquet file", advice=advice):
-            frame, has_header = pd.read_parquet(path, engine="pyarrow"), True
+            frame, has_header, written = pd.read_parquet(path, engine="pyarrow"), True, None
     else:
         with describing(
             path,
             "a CSV file in UTF-8",
             advice="Try saving it as comma-separated UTF-8, with as many cells in each line as in the first.",
         ):
-            frame, has_header = _read_csv(path)
+            frame, has_header, written = _read_csv(path)
     frame.columns = pd.Index([str(column).strip() for column in frame.columns])
     if twice := sorted(set(frame.columns[frame.columns.duplicated()])):
         raise DataError(f"{path}: expected a name of its own for each column, got {_listed(twice)} more than once.")
     if frame.empty:
         raise DataError(f"{path}: expected rows and columns, got shape {frame.shape}. Try another file.")
-    return frame, has_header
+    return frame, has_header, written
 
 
 def pop_column(frame: pd.DataFrame, column: str | int, path: Path, *, role: str = "a label column") -> np.ndarray:
@@ -55,20 +57,26 @@ def pop_column(frame: pd.DataFrame, column: str | int, path: Path, *, role: str 
 
 def row_names(frame: pd.DataFrame) -> list[str] | None:
     """The index as text, unless it counts 0, 1, ...; of 1, 2, ... pandas makes a range too, and those are names."""
-    return None if frame.index.equals(pd.RangeIndex(len(frame))) else [str(name) for name in frame.index]
+    if frame.index.equals(pd.RangeIndex(len(frame))):
+        return None
+    names = [str(name) for name in frame.index]
+    return None if names == list(map(str, range(len(names)))) else names
 
 
-def name_rows(frame: pd.DataFrame, column: str | None, path: Path) -> pd.DataFrame:
+def name_rows(frame: pd.DataFrame, column: str | None, path: Path, written: Written | None = None) -> pd.DataFrame:
     """The frame with ``column`` as its index; None: its first column, if it is called id or the like and never repeats.
 
-    A running number as a feature would only rank the rows.
+    A running number as a feature would only rank the rows. Names are taken as they are ``written``.
     """
     if column is not None:
-        return frame.set_index(pd.Index(pop_column(frame, column, path, role="a column of row names")))
+        values = pop_column(frame, column, path, role="a column of row names")
+        return frame.set_index(pd.Index(values if written is None else written(column)))
     first = frame.columns[0]
-    values = frame[first]
-    is_key = bool(IDENTIFIER.search(first)) and values.is_unique and not is_float_dtype(values)
-    return frame.set_index(first) if is_key and frame.shape[1] > 1 and row_names(frame) is None else frame
+    is_named = bool(IDENTIFIER.search(first)) and not is_float_dtype(frame[first])
+    if not is_named or frame.shape[1] == 1 or row_names(frame) is not None:
+        return frame
+    names = frame[first] if written is None else written(first)
+    return frame.drop(columns=first).set_index(pd.Index(names)) if names.is_unique else frame
 
 
 def numeric_block(frame: pd.DataFrame, path: Path, *, drop_text: bool) -> tuple[Float32, list[str], list[str]]:
@@ -97,7 +105,7 @@ def _values(frame: pd.DataFrame, path: Path) -> Float32:
     return values
 
 
-def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
+def _read_csv(path: Path) -> tuple[pd.DataFrame, bool, Written]:
     encoding = _encoding(path)
     lines, n_skipped = _first_lines(path, encoding)
     if not lines:
@@ -105,32 +113,40 @@ def _read_csv(path: Path) -> tuple[pd.DataFrame, bool]:
     separator = _separator(lines)
     rows = _cells(lines, separator)
     has_header = _is_header(rows[0] if separator == "," else _points(rows[0]))
-    numbers = [cell.strip() for cell in rows[0] if _is_number(cell)]
+    _warn_of_numbers(rows[0], path, has_header=has_header)
+    read = partial(
+        pd.read_csv,
+        path,
+        sep=separator,
+        header=0 if has_header else None,
+        names=range(max(map(len, rows))) if has_header else None,  # else a cell too many were the name of its row
+        skiprows=n_skipped,
+        encoding=encoding,
+        skipinitialspace=separator != BLANKS,
+    )
+    decimal = "," if _has_decimal_commas(rows[has_header:], separator) else "."
+    frame = _without_blank_end(read(decimal=decimal, low_memory=False), rows[0], path)
+    if has_header:
+        frame.columns = pd.Index([cell.strip() or f"Unnamed: {d}" for d, cell in enumerate(rows[0][: frame.shape[1]])])
+    names = list(map(str, frame.columns))
+
+    def written(name: str) -> pd.Series:
+        return read(usecols=[names.index(name)], dtype=str, na_filter=False).iloc[:, 0]
+
+    # pandas writes its index as a first column without a name; as a feature it would only rank the rows.
+    if has_header and len(rows[0]) > 1 and not rows[0][0].strip():
+        frame = frame.iloc[:, 1:].set_index(pd.Index(written(names[0])))
+    return frame, has_header, written
+
+
+def _warn_of_numbers(first: list[str], path: Path, *, has_header: bool) -> None:
+    numbers = [cell.strip() for cell in first if _is_number(cell)]
     if has_header and numbers != [str(i) for i in range(len(numbers))]:
         warnings.warn(
             f"{path}: the first line is read as the names of the columns, though it has numbers ({_listed(numbers)}). "
             "If it is a row, put a line of names above it.",
             stacklevel=2,
         )
-    width = max(map(len, rows))
-    frame = pd.read_csv(
-        path,
-        sep=separator,
-        header=0 if has_header else None,
-        names=range(width) if has_header else None,  # else pandas takes a cell too many for a name of the row
-        skiprows=n_skipped,
-        encoding=encoding,
-        decimal="," if _has_decimal_commas(rows[has_header:], separator) else ".",
-        skipinitialspace=separator != BLANKS,
-        low_memory=False,
-    )
-    frame = _without_blank_end(frame, rows[0], path)
-    if has_header:
-        frame.columns = pd.Index([cell.strip() or f"Unnamed: {d}" for d, cell in enumerate(rows[0][: frame.shape[1]])])
-    # pandas writes its index as a first column without a name; as a feature it would only rank the rows.
-    if has_header and len(rows[0]) > 1 and not rows[0][0].strip():
-        frame = frame.set_index(frame.columns[0])
-    return frame, has_header
 
 
 def _without_blank_end(frame: pd.DataFrame, first: list[str], path: Path) -> pd.DataFrame:
