@@ -233,6 +233,19 @@ def test_a_cluster_of_a_few_rows_is_not_in_use(trained, capsys, monkeypatch):
     assert "2 of 6 clusters in use, of sizes 300, 300, 9, 1, 1, 1\n" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("default:'cluster' is a feature of the model")
+def test_a_feature_called_cluster_is_not_overwritten_by_the_clusters(frame, capsys):
+    frame.drop(columns="kind").rename(columns={"age": "cluster"}).to_csv("x.csv", index=False)
+    assert cli.main(["fit", "x.csv", "--n-clusters", "2", "--out", "m", *FAST, "--quiet"]) == 0
+    assert cli.main(["sample", "m", "-n", "6", "--seed", "3", "--out", "s.csv"]) == 0
+    assert "warning: 'cluster' is a feature of the model: the clusters are in" in capsys.readouterr().err
+    X, y = nvisa.load("m").sample(6, random_state=3)
+    table = pandas.read_csv("s.csv")
+    assert list(table.columns) == ["cluster", "height", "weight", "pulse", "cluster_"]
+    np.testing.assert_allclose(table.cluster, X[:, 0], rtol=1e-5)
+    np.testing.assert_array_equal(table.cluster_, y)
+
+
 # ---- JSON -----------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
 """What each command does: read, call the clusterer, write. Arguments in, a dictionary of plain values out."""
 
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -198,10 +199,21 @@ def sample(
     X, y = clusterer.sample(n, cluster=cluster, noise=not mean, random_state=seed)
     if path.suffix.lower() in TABLES:
         names = getattr(clusterer, "feature_names_in_", [f"x{d}" for d in range(X.shape[1])])
-        write_table(path, {str(name): X[:, d] for d, name in enumerate(names)} | {"cluster": y})
+        columns = {str(name): X[:, d] for d, name in enumerate(names)}
+        write_table(path, columns | {_free_name("cluster", columns): y})
     else:
         write_arrays(path, {"X": X, "y": y})
     return {"out": out, "n_rows": len(X)}
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or with _ behind it if it is taken, which is said."""
+    free = name
+    while free in taken:
+        free += "_"
+    if free != name:
+        warnings.warn(f"{name!r} is a feature of the model: the clusters are in the column {free!r}.", stacklevel=3)
+    return free
 
 
 def _draw_picture(
