@@ -445,6 +445,7 @@ BAD = {
     "words.csv": (b"a\nx\n", "got 1 of 1"),
     "bytes.csv": (bytes(range(256)), "unreadable"),
     "huge.csv": (b"a\n1e300\n", r"below 3\.4e\+38"),
+    "same.csv": (b"age,age,spend\n1,2,3\n", "of its own for each column, got age more than once"),
     "twice.csv": (b"a,a ,b\n1,2,3\n", "of its own for each column, got a more than once"),
     "empty.parquet": (b"", "unreadable"),
     "cut.parquet": (PARQUET[:-8], "unreadable"),
