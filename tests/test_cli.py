@@ -62,6 +62,16 @@ def trained(frame, tmp_path_factory):
     return folder / "m"
 
 
+@pytest.fixture(scope="module")
+def pictured(tmp_path_factory):
+    """A model of grey images of 6 x 5 in three clusters."""
+    folder = tmp_path_factory.mktemp("pictured")
+    np.save(folder / "x.npy", np.random.RandomState(0).rand(N, 6, 5))
+    argv = ["fit", str(folder / "x.npy"), "--n-clusters", "3", "--out", str(folder / "m"), *FAST, "--quiet"]
+    assert cli.main(argv) == 0
+    return folder / "m"
+
+
 def write_csv(frame):
     frame.to_csv("x.csv", index=False)
     return ["x.csv", "--label-column", "kind"]
@@ -233,6 +243,17 @@ def test_a_cluster_of_a_few_rows_is_not_in_use(trained, capsys, monkeypatch):
     assert "2 of 6 clusters in use, of sizes 300, 300, 9, 1, 1, 1\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("n", [2, 7])
+@pytest.mark.parametrize("cluster", [[], ["--cluster", "1"]])
+def test_a_picture_has_as_many_samples_as_asked_for(pictured, monkeypatch, capsys, n, cluster):
+    drawn = []
+    monkeypatch.setattr("nvisa.pictures.save_grid", lambda path, blocks, **_: drawn.extend(blocks) or path.touch())
+    assert cli.main(["sample", str(pictured), "-n", str(n), *cluster, "--out", "s.png"]) == 0
+    assert capsys.readouterr().out == f"wrote {n} samples to s.png\n"
+    ((_, lines),) = drawn
+    assert [len(line) for line in lines] == ([n] if cluster else {2: [1, 1], 7: [3, 2, 2]}[n])
+
+
 @pytest.mark.filterwarnings("default:'cluster' is a feature of the model")
 def test_a_feature_called_cluster_is_not_overwritten_by_the_clusters(frame, capsys):
     frame.drop(columns="kind").rename(columns={"age": "cluster"}).to_csv("x.csv", index=False)
@@ -347,7 +368,7 @@ def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):
         (["evaluate", "M", "x.csv"], "expected labels to compare the clusters with, got none. Try --label-column"),
         (["sample", "M", "--out", "s.png"], "expected a model of images for a picture"),
         (["sample", "M", "--cluster", "3", "--out", "s.npy"], "cluster must be in 0..2, got 3"),
-        (["sample", "M", "-n", "0", "--out", "s.npy"], "n_samples must be at least 1"),
+        (["sample", "M", "-n", "0", "--out", "s.npy"], "-n: expected at least 1 sample, got 0"),
     ],
 )
 def test_wrong_arguments(frame, trained, home, capsys, argv, message):

@@ -187,6 +187,8 @@ def sample(
 ) -> Result:
     """Draw rows from the model and write them: an array, a table with their cluster, or a picture."""
     path = check_output(out, SAMPLES)
+    if n < 1:
+        raise DataError(f"-n: expected at least 1 sample, got {n}. Try -n 100.")
     shape = _feature_shape(model)
     if path.suffix.lower() == ".png" and shape is None:
         raise DataError(f"{out}: expected a model of images for a picture, got one of columns. Try .csv or .npz.")
@@ -219,13 +221,10 @@ def _free_name(name: str, taken: Collection[str]) -> str:
 def _draw_picture(
     path: Path, clusterer: Any, shape: list[int], n: int, cluster: int | None, how: Mapping[str, Any]
 ) -> int:
-    """A line of images for every cluster, or lines of at most 20 of one; the number of images drawn."""
-    if cluster is None:
-        names = list(range(clusterer._n_found))
-        lengths = [max(1, n // len(names))] * len(names)
-    else:
-        lengths = [len(part) for part in np.array_split(np.arange(n), -(-n // 20))]
-        names = [cluster] * len(lengths)
+    """A line of images for every cluster that gets one of n, or lines of at most 20 of one; the number drawn."""
+    n_lines = -(-n // 20) if cluster is not None else min(n, clusterer._n_found)
+    lengths = [len(part) for part in np.array_split(np.arange(n), n_lines)]
+    names = list(range(n_lines)) if cluster is None else [cluster] * n_lines
     drawn = [clusterer.sample(sum(lengths), cluster=cluster, **how)[0]] if cluster is not None else [
         clusterer.sample(length, cluster=k, **how)[0] for k, length in zip(names, lengths, strict=True)
     ]  # fmt: skip
