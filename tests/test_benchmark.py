@@ -396,6 +396,21 @@ def test_bench_and_table_from_the_shell(tmp_path, monkeypatch, capsys):
     assert "cifar10_effnet_lite2: not here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "-3"], "--workers: expected at least 1, got -3"),
+        (["--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["--seeds", "0", "-1"], "--seeds: expected whole numbers of at least 0, got -1"),
+    ],
+)
+def test_a_bench_that_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.setattr("nvisa.commands.experiments.run_all", lambda *_, **__: pytest.fail("ran"))
+    argv = ["bench", "digits", "--records", str(tmp_path / "none"), "--data-home", str(tmp_path), *words]
+    assert main([*argv, "--plan"]) == main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_controls_find_separate_blobs():
     rng = np.random.RandomState(0)
     X = rng.normal(size=(150, 60)) + 20 * np.repeat(np.eye(3, 60), 50, axis=0)

@@ -157,11 +157,10 @@ def _bench(args: argparse.Namespace) -> int:
     room = importlib.import_module("nvisa.commands.experiments")
     wanted = {"methods": args.methods, "datasets": args.datasets, "seeds": args.seeds}
     jobs = room.jobs_of(args.table, args.records, args.data_home, **wanted)
-    workers = args.workers or os.cpu_count() or 1
     if args.plan:
-        _tell(args, room.plan(jobs, args.records, workers), room.plan_text)
+        _tell(args, room.plan(jobs, args.records, args.workers), room.plan_text)
         return DONE
-    how = {"workers": workers, "models": args.models, "quiet": args.quiet}
+    how = {"workers": args.workers, "models": args.models, "quiet": args.quiet}
     result = room.bench(jobs, args.records, args.data_home, **how)
     _tell(args, result, lambda r: f"{r['runs']} runs" + "".join(f", {n} {end}" for end, n in r["ends"].items()))
     return max((CODES.get(end, DONE) for end in result["ends"]), default=DONE)

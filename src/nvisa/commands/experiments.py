@@ -1,5 +1,6 @@
 """``nvisa bench`` and ``nvisa table``: from recipes to records, and from records to tables."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,15 @@ def jobs_of(
     datasets: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[Job]:
-    """What an experiment still lacks, of the data sets that this machine has or can fetch."""
+    """What an experiment still lacks, of the data sets that this machine has or can fetch.
+
+    Raises
+    ------
+    ValueError
+        If a seed is negative.
+    """
+    if wrong := [seed for seed in seeds or () if seed < 0]:
+        raise ValueError(f"--seeds: expected whole numbers of at least 0, got {wrong[0]}. Try --seeds 0 1 2.")
     at_hand = {entry.name for entry in available(data_home) if entry.present or entry.fetchable}
     wanted = EXPERIMENTS[name].jobs(methods, datasets, seeds)
     for absent in dict.fromkeys(job.dataset for job in wanted if job.dataset not in at_hand):
@@ -33,12 +42,22 @@ def jobs_of(
     return missing([job for job in wanted if job.dataset in at_hand], Path(records))
 
 
-def plan(jobs: Sequence[Job], records: str, workers: int) -> dict[str, Any]:
+def _side_by_side(workers: int | None) -> int:
+    """How many runs at a time: as asked for, or one a core."""
+    if workers is None:
+        return os.cpu_count() or 1
+    if workers < 1:
+        raise ValueError(f"--workers: expected at least 1, got {workers}. Try without it for one a core.")
+    return workers
+
+
+def plan(jobs: Sequence[Job], records: str, workers: int | None) -> dict[str, Any]:
     """The runs that are missing, and the time that records of their like say they will take."""
+    n_workers = _side_by_side(workers)
     estimates = estimate(jobs, load_records(Path(records)))
     return {
         "runs": [_entry(entry) for entry in estimates],
-        "seconds": sum(entry.seconds for entry in estimates) / min(workers, max(len(jobs), 1)),
+        "seconds": sum(entry.seconds for entry in estimates) / min(n_workers, max(len(jobs), 1)),
         "unknown": sum(entry.basis == "nothing" for entry in estimates),
     }
 
@@ -56,16 +75,17 @@ def plan_text(result: dict[str, Any]) -> str:
 
 
 def bench(
-    jobs: Sequence[Job], records: str, data_home: str | None, *, workers: int, models: str | None, quiet: bool
+    jobs: Sequence[Job], records: str, data_home: str | None, *, workers: int | None, models: str | None, quiet: bool
 ) -> dict[str, Any]:
     """Run what is missing; how many runs ended how."""
+    n_workers = _side_by_side(workers)
 
     def say(line: str) -> None:
         if not quiet:
             print(line, file=sys.stderr, flush=True)
 
     folder = None if models is None else Path(models)
-    ends = run_all(jobs, workers=workers, data_home=data_home, records=Path(records), models=folder, say=say)
+    ends = run_all(jobs, workers=n_workers, data_home=data_home, records=Path(records), models=folder, say=say)
     counts = {end: list(ends.values()).count(end) for end in sorted(set(ends.values()))}
     return {"records": records, "runs": len(ends), "ends": counts}
 
