@@ -402,6 +402,8 @@ def test_bench_and_table_from_the_shell(tmp_path, monkeypatch, capsys):
         (["--workers", "-3"], "--workers: expected at least 1, got -3"),
         (["--workers", "0"], "--workers: expected at least 1, got 0"),
         (["--seeds", "0", "-1"], "--seeds: expected whole numbers of at least 0, got -1"),
+        (["--datasets", "digits", "foo"], "cifar10_effnet_lite2, cifar10_resnet50,"),
+        (["--datasets", "digits", "foo"], ", got foo. Try nvisa data list."),
     ],
 )
 def test_a_bench_that_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, message):
@@ -409,6 +411,13 @@ def test_a_bench_that_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words,
     argv = ["bench", "digits", "--records", str(tmp_path / "none"), "--data-home", str(tmp_path), *words]
     assert main([*argv, "--plan"]) == main(argv) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_table_of_no_records_says_where_they_would_be(tmp_path, capsys):
+    assert main(["table", "table1", "--records", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"No record of table1 in {tmp_path} yet; nvisa bench makes them.\n"
+    assert main(["table", "table1", "--records", str(tmp_path / "none")]) == 2
+    assert "none: expected a folder of records, got none there" in capsys.readouterr().err
 
 
 def test_the_controls_find_separate_blobs():

@@ -10,7 +10,7 @@ from nvisa.benchmark.bench import Estimate, estimate, missing
 from nvisa.benchmark.bench import bench as run_all
 from nvisa.benchmark.experiments import EXPERIMENTS, Job
 from nvisa.benchmark.grid import FORMATS
-from nvisa.benchmark.tables import TABLES, load_records, rendered
+from nvisa.benchmark.tables import NO_RECORD, TABLES, load_records, rendered
 from nvisa.datasets import available
 from nvisa.progress import clock
 
@@ -31,11 +31,17 @@ def jobs_of(
     Raises
     ------
     ValueError
-        If a seed is negative.
+        If a seed is negative or a data set unknown.
     """
+    entries = available(data_home)
+    known = {entry.name for entry in entries} | {name for each in EXPERIMENTS.values() for name in each.datasets}
+    if unknown := [name for name in datasets or () if name not in known]:
+        raise ValueError(
+            f"--datasets: expected some of {', '.join(sorted(known))}, got {', '.join(unknown)}. Try nvisa data list."
+        )
     if wrong := [seed for seed in seeds or () if seed < 0]:
         raise ValueError(f"--seeds: expected whole numbers of at least 0, got {wrong[0]}. Try --seeds 0 1 2.")
-    at_hand = {entry.name for entry in available(data_home) if entry.present or entry.fetchable}
+    at_hand = {entry.name for entry in entries if entry.present or entry.fetchable}
     wanted = EXPERIMENTS[name].jobs(methods, datasets, seeds)
     for absent in dict.fromkeys(job.dataset for job in wanted if job.dataset not in at_hand):
         print(f"{absent}: not here, left out (see `nvisa data list` and `nvisa features --help`)", file=sys.stderr)
@@ -94,4 +100,7 @@ def table(name: str, records: str, kind: str) -> str:
     """A table from the records, as Markdown, LaTeX or CSV."""
     if name not in TABLES:
         raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}.")
-    return rendered(name, load_records(Path(records)), FORMATS[kind])
+    if not Path(records).is_dir():
+        raise ValueError(f"{records}: expected a folder of records, got none there. Try --records DIR, or nvisa bench.")
+    text = rendered(name, load_records(Path(records)), FORMATS[kind])
+    return f"No record of {name} in {records} yet; nvisa bench makes them." if text == NO_RECORD else text
