@@ -312,7 +312,30 @@ def test_images_of_another_shape_are_refused_though_they_have_as_many_pixels(hom
     assert cli.main(["fit", "x.npy", "--n-clusters", "2", "--out", "m", *FAST, "--quiet"]) == 0
     assert cli.main(["predict", "m", "grey.npy", "--out", "l.csv"]) == 0
     assert cli.main(["predict", "m", "wide.npy", "--out", "l2.csv"]) == 2
-    assert "expected images of 4 x 9, as the model was fitted on, got 2 x 18" in capsys.readouterr().err
+    message = "expected images of 4 x 9, as the model was fitted on, got 2 x 18. Try resizing them to 4x9."
+    assert message in capsys.readouterr().err
+
+
+def draw(folder, shape):
+    os.makedirs(folder)
+    for i in range(3):
+        Image.fromarray(np.full(shape, 40 * i, dtype=np.uint8)).save(f"{folder}/{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((8, 4), "got 8 x 4. Try --image-size 6x5."),
+        ((6, 5, 3), "got 6 x 5 x 3. Try converting them to grey (Pillow: Image.convert)."),
+        ((8, 4, 3), "Try --image-size 6x5 and converting them to grey (Pillow: Image.convert)."),
+    ],
+)
+def test_images_of_another_shape_are_told_what_makes_them_fit(pictured, capsys, shape, advice):
+    draw("photos", shape)
+    argv = ["predict", str(pictured), "photos", "--out", "l.csv"]
+    assert cli.main(argv) == 2
+    assert advice in capsys.readouterr().err
+    assert cli.main([*argv, "--image-size", "6x5"]) == (2 if len(shape) == 3 else 0)
 
 
 def test_wrong_input_is_said_before_training(frame, home, capsys, monkeypatch):

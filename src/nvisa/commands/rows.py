@@ -179,7 +179,10 @@ def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
     """
     if shape is not None and rows.feature_shape is not None and _plain(shape) != _plain(rows.feature_shape):
         want, got = (" x ".join(map(str, each)) for each in (shape, rows.feature_shape))
-        raise DataError(f"{rows.source}: expected images of {want}, as the model was fitted on, got {got}.")
+        advice = _way_to_shape(_plain(shape), _plain(rows.feature_shape), is_folder=Path(rows.source).is_dir())
+        raise DataError(
+            f"{rows.source}: expected images of {want}, as the model was fitted on, got {got}. Try {advice}."
+        )
     names = None if (known := getattr(model, "feature_names_in_", None)) is None else [str(name) for name in known]
     if names is not None and rows.columns is not None:
         missing = [name for name in names if name not in rows.columns]
@@ -198,6 +201,15 @@ def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
             f"{rows.X.shape[1]}. Try the kind of data that it was fitted on."
         )
     return rows.X if names is None else as_frame(rows.X, names)
+
+
+def _way_to_shape(want: tuple[int, ...], got: tuple[int, ...], *, is_folder: bool) -> str:
+    """What makes images of one shape images of the other; only folders are resized here, and none is recoloured."""
+    size = f"{want[0]}x{want[1]}"
+    resize = f"--image-size {size}" if is_folder else f"resizing them to {size}"
+    convert = "converting them to " + ("colour" if want[2:] == (3,) else "grey" if len(want) == 2 else "its channels")
+    convert += " (Pillow: Image.convert)"
+    return " and ".join([resize] * (want[:2] != got[:2]) + [convert] * (want[2:] != got[2:]))
 
 
 def _plain(shape: Sequence[int]) -> tuple[int, ...]:
