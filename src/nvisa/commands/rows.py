@@ -1,5 +1,6 @@
 """What a command's DATA stands for: a file, a folder of images, or a data set's name, as rows that were checked."""
 
+import difflib
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -83,7 +84,10 @@ def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
     """
     is_name = not Path(data).suffix and Path(data).name == data
     known = {entry.name for entry in datasets.available(reading.data_home)} if is_name else set()
-    if data in known or (is_name and not Path(data).exists()):
+    if is_name and data not in known and not Path(data).exists():
+        close = shown(difflib.get_close_matches(data, known) or sorted(known))
+        raise DataError(f"{data}: expected a file, a folder or a data set's name, got none of them. Try {close}.")
+    if data in known:
         if Path(data).exists():
             warnings.warn(f"{data} is read as the data set of that name; write ./{data} for the path.", stacklevel=2)
         rows = _from_data_set(data, reading, split)
