@@ -288,6 +288,15 @@ def test_a_column_that_has_no_name_to_be_found_by_is_not_silently_a_feature(tmp_
             read_table(source, **option)
 
 
+@pytest.mark.parametrize("option", [{"image_size": 28}, {"labels_from_folders": True}])
+def test_what_is_for_folders_of_images_is_refused_for_a_file(tmp_path, option):
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    np.save(tmp_path / "t.npy", np.eye(3))
+    for name in ("t.csv", "t.npy"):
+        with pytest.raises(DataError, match=rf"{name}: expected a folder of images \({next(iter(option))}\)"):
+            read_table(tmp_path / name, **option)
+
+
 def test_one_odd_cell_is_shown(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n3,?\n")
     with pytest.raises(DataError, match=r"'b' \(row 1: '\?'\)"):

@@ -76,7 +76,7 @@ def fit(
     check_target(out)
     if checkpoint is not None and Path(checkpoint).resolve() == Path(out).resolve():
         raise DataError(f"{out}: expected a folder for the model, and another for --checkpoint, got one for both.")
-    rows = read_rows(data, reading, split="train")
+    rows = read_rows(data, reading, to_fit=True)
     _check_labels(rows)
     found = understand(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)

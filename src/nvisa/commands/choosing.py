@@ -28,7 +28,7 @@ def choose_k(data: str, reading: Reading, *, max_k: int = 20, seed: int = 0) -> 
     The rows (at most 10,000) are cut finely by k-means five times; each cut is merged pair by pair, and the mean
     of the five curves of I(K) is judged by :func:`nvisa.graph.separation`.
     """
-    rows = read_rows(data, reading, split="train")
+    rows = read_rows(data, reading, to_fit=True)
     n_rows = min(len(rows.X), MAX_ROWS)
     n_micro = min(3 * max_k, n_rows // 5)
     if n_micro < 5 or max_k < 2:

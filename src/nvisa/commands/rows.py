@@ -67,7 +67,7 @@ class Rows:
     n_incomplete: int = 0  # rows left out for their gaps
 
 
-def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
+def read_rows(data: str, reading: Reading, *, split: str | None = None, to_fit: bool = False) -> Rows:
     """Read DATA.
 
     Parameters
@@ -75,12 +75,14 @@ def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
     data
         A data set's name, or the path of a file or folder. A name wins over a path: write ``./mnist`` for a path.
     split
-        "train" or "test" of a data set; None: test, where one was published.
+        "train" or "test" of a data set; None: train to fit, else test, where one was published.
+    to_fit
+        Whether a model is fitted to the rows.
 
     Raises
     ------
     DataError
-        If it is unreadable or holds numbers that are not finite.
+        If it is unreadable, holds numbers that are not finite, or has nothing that an option could apply to.
     """
     is_name = not Path(data).suffix and Path(data).name == data
     known = {entry.name for entry in datasets.available(reading.data_home)} if is_name else set()
@@ -90,8 +92,8 @@ def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
     if data in known:
         if Path(data).exists():
             warnings.warn(f"{data} is read as the data set of that name; write ./{data} for the path.", stacklevel=2)
-        rows = _from_data_set(data, reading, split)
-    elif split is not None and split != "train":
+        rows = _from_data_set(data, reading, "train" if to_fit else split)
+    elif split is not None:
         raise DataError(f"{data}: expected a data set's name with --split, got a path. Try without --split.")
     else:
         rows = _from_path(data, reading)
@@ -99,6 +101,9 @@ def read_rows(data: str, reading: Reading, *, split: str | None = None) -> Rows:
 
 
 def _from_data_set(name: str, reading: Reading, split: str | None) -> Rows:
+    asked = replace(reading, drop_text=False, drop_missing=False, data_home=None).words()
+    if options := [word for word in asked if word.startswith("--")]:
+        raise DataError(f"{name}: expected a path with {', '.join(options)}, got a data set's name. Try without it.")
     dataset = datasets.load(name, reading.data_home, progress=DownloadProgress())
     if split == "test" and dataset.X_test is None:
         raise DataError(f"{name}: expected a test split, got a data set without one. Try --split train.")

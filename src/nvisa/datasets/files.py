@@ -90,14 +90,16 @@ def read_table(
     Raises
     ------
     DataError
-        If the source is missing, unreadable, cut, empty or not numeric.
+        If the source is missing, unreadable, cut, empty or not numeric, or an argument is for another kind of source.
     """
     path = Path(path).expanduser()
     is_table = path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet") and not path.is_dir()
-    asked = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
-    if any(asked.values()) and path.exists() and not is_table:
-        options = ", ".join(name for name, is_asked in asked.items() if is_asked)
-        raise DataError(f"{path}: expected a .csv or .parquet to find columns by name ({options}). Try without it.")
+    by_name = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
+    if path.exists() and not is_table:
+        _refuse(path, by_name, "a .csv or .parquet to find columns by name")
+    if path.exists() and not path.is_dir():
+        of_images = {"image_size": image_size is not None, "labels_from_folders": labels_from_folders}
+        _refuse(path, of_images, "a folder of images")
     if path.is_dir():
         return _read_folder(path, image_size, labels_from_folders=labels_from_folders)
     if not path.exists():
@@ -111,6 +113,13 @@ def read_table(
             "Try numpy.save, or DataFrame.to_csv; unpack what is compressed first."
         )
     return reader(path)
+
+
+def _refuse(path: Path, asked: dict[str, bool], kind: str) -> None:
+    """Raise a DataError if anything was asked for that only another kind of source has."""
+    if any(asked.values()):
+        options = ", ".join(name for name, is_asked in asked.items() if is_asked)
+        raise DataError(f"{path}: expected {kind} ({options}). Try without it.")
 
 
 def _read_npy(path: Path) -> Table:
