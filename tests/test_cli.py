@@ -483,6 +483,13 @@ def test_an_interruption_while_torch_is_imported_is_one_too(capsys, monkeypatch)
     assert capsys.readouterr().err.startswith("interrupted: nothing was written")
 
 
+def test_a_model_and_a_checkpoint_are_not_written_into_one_folder(frame, capsys):
+    frame.to_csv("x.csv", index=False)
+    assert cli.main(["fit", "x.csv", "--n-clusters", "2", "--out", "m", "--checkpoint", "./m/"]) == 2
+    assert "another for --checkpoint, got one for both" in capsys.readouterr().err
+    assert not os.path.exists("m")
+
+
 def test_an_interrupted_fit_without_a_checkpoint_names_the_option(frame, capsys, monkeypatch):
     monkeypatch.setattr(nvisa.NVISA, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.main(["fit", *write_npy(frame), "--n-clusters", "3", "--out", "m", *FAST]) == 130
