@@ -25,6 +25,7 @@ from nvisa.benchmark.grid import Grid, markdown
 
 __all__ = [
     "ABLATION_ROWS",
+    "NO_RECORD",
     "DOCUMENTS",
     "PLACE",
     "TABLES",

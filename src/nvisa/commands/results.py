@@ -89,7 +89,7 @@ def _program() -> list[str]:
 def in_options(message: str) -> str:
     """An error's advice in the words of the command line: ``drop_text=True`` is ``--drop-text`` there."""
     message = re.sub(r"^n_samples=(\d+) should", r"\1 rows should", message)  # scikit-learn's word, not --n-samples
-    named = r"^(?:Training\.)?(epochs|n_samples|n_init|cluster)(?= must)"
+    named = r"^(?:training: Training\.)?(epochs|n_samples|n_init|cluster)(?= must)"
     message = re.sub(named, lambda m: "--" + m[1].replace("_", "-"), message)
     message = re.sub(r"\blikelihood='(\w+)'", r"--likelihood \1", message)
     message = re.sub(r"\bimage_size=\(?(\d+), (\d+)\)?", r"--image-size \1x\2", message)

@@ -120,6 +120,7 @@ class Ascent:
         log_q = drawn.log_q_y if self.reparameterise else drawn.log_q_y + drawn.log_q_z
         if enumerated:
             bound = enum_y(log_w, drawn.log_q_y)
+            terms = {name: enum_y(term.detach(), drawn.log_q_y.detach()) for name, term in terms.items()}
         elif self.inference == "vimco":
             bound = vimco(log_w, log_q)
         else:
@@ -341,8 +342,7 @@ class NVISA(GenerativeClusterer):
 
         The std floors and the batch norm stay as the fit has left them, the learning rate is a tenth of its first,
         balance is not rewarded (a chunk of rows tells nothing about the sizes of clusters), and ``q(y|x)`` is held to
-        what it was before the call by ``-KL( q_before(y|x) || q(y|x) )``. ``labels_`` becomes that of X. A ValueError
-        says what is wrong with X, such as another number of features than the fit had.
+        what it was before the call by ``-KL( q_before(y|x) || q(y|x) )``. ``labels_`` becomes that of X.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X)
