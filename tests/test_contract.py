@@ -17,6 +17,7 @@ from nvisa.methods import AEGMM, DEC, GMGAN, GMVAE, LTVAE, METHODS, NVISA, VAEGM
 from nvisa.methods.generative import GenerativeClusterer, SamplingClusterer
 from nvisa.metrics import accuracy
 from nvisa.nets import Network
+from nvisa.schedules import StdFloor
 from nvisa.training import Training
 
 # A few epochs on the few rows of a check may leave one cluster; that it is said is tested in test_guidance.py.
@@ -316,6 +317,8 @@ BAD = {
     "empty floor": (np.eye(9), {"std_floor": ""}, "std_floor must be an instance of"),
     "settings of training": (np.eye(9), {"training": {"epochs": 3}}, "training must be an instance of"),
     "one width": (np.eye(9), {"network": forced(Network(), "hidden", 500)}, "Network.hidden must be an instance of"),
+    "a rate below zero": (np.eye(9), {"training": Training(learning_rate=-1e-3)}, "Training.learning_rate == -0.001"),
+    "annealing in words": (np.eye(9), {"std_floor": forced(StdFloor(), "x", "low")}, "StdFloor"),  # others: a number
     "a rate in words": (
         np.eye(9),
         {"training": forced(Training(), "learning_rate", "fast")},

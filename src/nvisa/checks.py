@@ -9,7 +9,7 @@ from sklearn.utils import check_scalar
 
 from nvisa.mapped import blocks
 from nvisa.nets import LIKELIHOODS, Network
-from nvisa.schedules import Schedule
+from nvisa.schedules import Schedule, StdFloor
 from nvisa.training import Training
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "check_plain_prior",
     "check_start",
     "check_starts",
+    "check_std_floor",
     "check_training",
     "not_negative",
     "one_of",
@@ -92,7 +93,16 @@ def check_training(name: str, training: Training) -> None:
         value = getattr(training, field)
         at_least(f"{name}: Training.{field}", 1 if field == "epochs" and value is None else value, 1)
     check_scalar(training.learning_rate, f"{name}: Training.learning_rate", (Real, Schedule))
+    if not isinstance(training.learning_rate, Schedule):
+        positive(f"{name}: Training.learning_rate", training.learning_rate)
     positive(f"{name}: Training.clip_norm", training.clip_norm)
+
+
+def check_std_floor(floor: Any) -> None:
+    """Raise an error unless both std floors are schedules."""
+    check_scalar(floor, "std_floor", StdFloor)
+    for name in ("x", "z"):
+        check_scalar(getattr(floor, name), f"StdFloor.{name}", Schedule)
 
 
 def check_batches(training: Training, network: Network) -> None:

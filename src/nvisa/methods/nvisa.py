@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import RandomState
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 
 from nvisa.bounds import RunningMoments, enum_y, nvil_fitting, scaled_gradient, vimco
 from nvisa.checkpoint import checkpointing
-from nvisa.checks import at_least, check_likelihood, check_starts, one_of
+from nvisa.checks import at_least, check_likelihood, check_starts, check_std_floor, one_of
 from nvisa.consistency import VAT, Augment, as_settings, augmented, checked_settings, information, vat
 from nvisa.distributions import kl_categorical
 from nvisa.graph import neighbour_information, neighbour_radius, neighbours
@@ -258,7 +258,7 @@ class NVISA(GenerativeClusterer):
         consistency = checked_settings(self.consistency, X.shape[1])
         if self.inference is None and not consistency:
             raise ValueError(f"inference=None leaves only consistency, got {self.consistency!r}: try 'vat'.")
-        check_scalar(HOT if self.std_floor is None else self.std_floor, "std_floor", StdFloor)
+        check_std_floor(HOT if self.std_floor is None else self.std_floor)
         at_least("n_init", self.n_init, len(self._starts))
         at_least("n_samples", self.n_samples, 2 if self.inference == "vimco" else 1)
 
