@@ -152,9 +152,11 @@ def test_of_each_seed_s_two_fits_the_one_of_larger_information_is_taken():
         return reaching(accuracy, recipe=recipe, seed=seed, neighbour_information=information)
 
     records = [run_of("default", 0, 0.5, 1.0), run_of("default", 1, 0.7, 3.0), run_of("default", 2, 0.1, 9.0)]
-    records += [run_of("from_consistency", 1, 0.6, 2.0), run_of("from_consistency", 0, 0.9, 2.0)]
+    records += [run_of("from_consistency", seed, *found) for seed, found in ((1, (0.6, 2.0)), (0, (0.9, 2.0)))]
+    records += [run_of("from_consistency", 2, 0.2, 1.0), run_of("default", 3, 0.9, 1.0)]  # a wrong choice; no pair
     (row,) = tables.TABLES["starts"](records).rows
-    assert row == ("mnist", "60.00 ± 14.14", "2.000", "75.00 ± 21.21", "2.000", "80.00 ± 14.14", "2")
+    default, other, kept = "43.33 ± 30.55", "56.67 ± 35.12", "56.67 ± 41.63"
+    assert row == ("mnist", default, "4.333", other, "1.667", kept, "2 of 3")
 
 
 def test_a_grid_in_three_formats():

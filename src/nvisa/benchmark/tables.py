@@ -270,11 +270,12 @@ def _starts(records: Records) -> Grid:
         runs = [_of(records, recipe, name) for recipe in ("default", "from_consistency")]
         first, second = ({run["seed"]: run for run in mine if run["status"] == "ok"} for mine in runs)
         if pairs := [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]:
-            columns = *zip(*pairs, strict=True), [max(pair, key=_information) for pair in pairs]
+            columns = *zip(*pairs, strict=True), (kept := [max(pair, key=_information) for pair in pairs])
             cells = [text for fits in columns for text in (cell(values(fits)), f"{mean(map(_information, fits)):.3f}")]
-            rows.append((name, *cells[:5], str(len(pairs))))
+            right = sum(values([run])[0] == max(values(pair)) for run, pair in zip(kept, pairs, strict=True))
+            rows.append((name, *cells[:5], f"{right} of {len(pairs)}"))
     head = ("data", "from UMAP's clusters %", "its I(Y; Y')", "from consistency alone %", "its I(Y; Y')")
-    return Grid((*head, "the larger I of each pair %", "pairs"), tuple(rows))
+    return Grid((*head, "the larger I of each pair %", "the better fit"), tuple(rows))
 
 
 def _information(run: Record) -> float:
