@@ -133,7 +133,10 @@ def _joint(record: Record) -> list[dict[str, Any]]:
 
 
 def time(records: Sequence[Record], folder: Path, models: Path, data_home: str | None) -> None:
-    """Accuracy against core seconds: every method on MNIST, the mean over its seeds, and the curves that were kept."""
+    """Accuracy against core seconds: every method on MNIST, the mean over its seeds, and the curves that were kept.
+
+    Triangles: with consistency.
+    """
     figure, (axes,) = axes_of(10.0, 5.5)
     axes.set_prop_cycle(color=colormaps["tab20"](range(20)))  # there are more than ten rows
     for row in dict.fromkeys((*ROWS, *BEYOND)):
@@ -141,7 +144,8 @@ def time(records: Sequence[Record], folder: Path, models: Path, data_home: str |
         ended = [record for record in mine if record["status"] == "ok"]
         if not ended:
             continue
-        (point,) = axes.plot(mean(r["cpu_seconds"] for r in ended), mean(values(ended)), "o", label=row.label)
+        marker = "o" if row in ROWS else "^"  # there are more rows than colours
+        (point,) = axes.plot(mean(r["cpu_seconds"] for r in ended), mean(values(ended)), marker, label=row.label)
         for record in ended:
             accuracies = [100 * epoch["accuracy"] for epoch in _joint(record)]
             axes.plot(core_seconds(record), accuracies, lw=0.8, color=point.get_color())
