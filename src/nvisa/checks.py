@@ -94,7 +94,7 @@ def check_training(name: str, training: Training) -> None:
         at_least(f"{name}: Training.{field}", 1 if field == "epochs" and value is None else value, 1)
     check_scalar(training.learning_rate, f"{name}: Training.learning_rate", (Real, Schedule))
     if not isinstance(training.learning_rate, Schedule):
-        positive(f"{name}: Training.learning_rate", training.learning_rate)
+        not_negative(f"{name}: Training.learning_rate", training.learning_rate)  # 0 leaves a start as it is
     positive(f"{name}: Training.clip_norm", training.clip_norm)
 
 
