@@ -208,7 +208,7 @@ def _manifest(folder: Path) -> Record:
     with _readable(folder):
         manifest = json.loads((folder / MANIFEST).read_bytes())
         known = (manifest["format"], manifest["schema"]) == (FORMAT, SCHEMA)
-        missing = [key for key in ("run", "rng", "stages") if not isinstance(manifest.get(key), KINDS[key])]
+        missing = [key for key, kind in KINDS.items() if not isinstance(manifest.get(key), kind)]
     if not known:
         raise ModelError(f"{folder}: expected {FORMAT}, schema {SCHEMA}, got another. {START_AGAIN}")
     if missing:

@@ -25,8 +25,8 @@ from nvisa.benchmark.grid import Grid, markdown
 
 __all__ = [
     "ABLATION_ROWS",
-    "NO_RECORD",
     "DOCUMENTS",
+    "NO_RECORD",
     "PLACE",
     "TABLES",
     "Record",
