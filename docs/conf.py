@@ -8,7 +8,7 @@ from importlib.metadata import version as version_of
 
 from sphinx.application import Sphinx
 
-from nvisa.cli import _parser
+from nvisa.commands.cli import _parser
 
 project = "nvisa"
 author = "nvisa developers"

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
-from nvisa import metrics
+from nvisa.maths import metrics
 from nvisa.methods import METHODS
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from nvisa import cli
 from nvisa.benchmark.experiments import EXPERIMENTS
 from nvisa.benchmark.recipes import RECIPES
+from nvisa.commands import cli
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for top in ("docs", "tests") for path in (ROOT / top).rglob("*.md"))])

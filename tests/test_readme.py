@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvisa.cli import main
+from nvisa.commands.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

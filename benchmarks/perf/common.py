@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from nvisa import datasets
+from nvisa import data as datasets
 from nvisa.benchmark.run import RECORDS, _commit, _cpu
-from nvisa.bounds import RunningMoments
-from nvisa.consistency import VAT
+from nvisa.fitting.consistency import VAT
+from nvisa.fitting.training import Source, Training, maximise
+from nvisa.maths.bounds import RunningMoments
 from nvisa.methods.nvisa import Ascent
-from nvisa.mixture_vae import Densities
-from nvisa.nets import Network, build
-from nvisa.scaling import make_rescale
-from nvisa.training import Source, Training, maximise
+from nvisa.nets.layers import Network, build
+from nvisa.nets.mixture_vae import Densities
+from nvisa.nets.scaling import make_rescale
 
 # With one thread, seconds of the processor, which a busy machine does not lengthen as it does those of the wall.
 ONE_THREAD = torch.get_num_threads() == 1

@@ -33,11 +33,11 @@ import nvisa.methods.nvisa
 from nvisa import NVISA, Training, datasets
 from nvisa.benchmark.run import RECORDS, record_path, run
 from nvisa.benchmark.run import write as write_run
-from nvisa.consistency import VAT
-from nvisa.gaussian_em import MAX_STEPS, RIDGE, TOL, mixture
-from nvisa.metrics import accuracy
-from nvisa.nets import Network
-from nvisa.training import flush_denormals
+from nvisa.fitting.consistency import VAT
+from nvisa.fitting.training import flush_denormals
+from nvisa.maths.metrics import accuracy
+from nvisa.maths.mixtures import MAX_STEPS, RIDGE, TOL, mixture
+from nvisa.nets.layers import Network
 
 BATCH = 256
 PER_EPOCH = 60_000 / BATCH  # batches of MNIST
@@ -86,7 +86,7 @@ def step() -> None:
 
 
 def libraries() -> None:
-    """(a) The products of a step one by one, by each library that torch carries: what nvisa.products rests on."""
+    """(a) The products of a step one by one, by each library that torch carries: what nvisa.maths.products rests on."""
     layers = {
         "M = 15 samples": (15 * BATCH, 500, 500),
         "trunk": (BATCH, 784, 500),
@@ -234,7 +234,7 @@ def whole(number: int, name: str) -> None:
 
 
 def em() -> None:
-    """(e) A full mixture of codes, by EM to its end from one k-means start: nvisa.gaussian_em and scikit-learn."""
+    """(e) A full mixture of codes, by EM to its end from one k-means start: nvisa.maths.mixtures and scikit-learn."""
     from sklearn.mixture import GaussianMixture
 
     rows = []

@@ -9,8 +9,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nvisa.consistency import VAT, Augment
-    from nvisa.machine import config
+    from nvisa.fitting.config import config
+    from nvisa.fitting.consistency import VAT, Augment
+    from nvisa.fitting.training import DivergedError, Training
+    from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
     from nvisa.methods.nvisa import NVISA, StdFloor
     from nvisa.methods.vade import VaDE
     from nvisa.methods.vae_gmm import VAEGMM
-    from nvisa.nets import Network
+    from nvisa.nets.layers import Network
     from nvisa.persistence import ModelError
-    from nvisa.schedules import Constant, Cosine, Geometric, Halving
-    from nvisa.training import DivergedError, Training
 
 __all__ = [
     "AEGMM",
@@ -51,8 +51,8 @@ __all__ = [
 
 # Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
 _HOMES = {
-    "consistency": ("VAT", "Augment"),
-    "machine": ("config",),
+    "fitting.consistency": ("VAT", "Augment"),
+    "fitting.config": ("config",),
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
@@ -62,10 +62,10 @@ _HOMES = {
     "methods.nvisa": ("NVISA", "StdFloor"),
     "methods.vade": ("VaDE",),
     "methods.vae_gmm": ("VAEGMM",),
-    "nets": ("Network",),
+    "nets.layers": ("Network",),
     "persistence": ("ModelError",),
-    "schedules": ("Constant", "Cosine", "Geometric", "Halving"),
-    "training": ("DivergedError", "Training"),
+    "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving"),
+    "fitting.training": ("DivergedError", "Training"),
 }
 
 

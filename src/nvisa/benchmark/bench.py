@@ -27,7 +27,7 @@ from nvisa.benchmark import RECORDS
 from nvisa.benchmark.experiments import Job
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import NO_DATA, blank, is_current, record_path, write
-from nvisa.progress import clock
+from nvisa.fitting.progress import clock
 
 __all__ = ["Estimate", "bench", "estimate", "missing"]
 

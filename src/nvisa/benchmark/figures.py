@@ -20,12 +20,13 @@ from matplotlib.figure import Figure
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa import datasets, pictures
+from nvisa import data as datasets
 from nvisa.benchmark import MODELS, RECORDS
 from nvisa.benchmark.experiments import BEYOND, ROWS
 from nvisa.benchmark.run import fitted
 from nvisa.benchmark.tables import ABLATION_ROWS, Record, load_records, values
-from nvisa.metrics import accuracy
+from nvisa.maths.metrics import accuracy
+from nvisa.report import pictures
 
 __all__ = ["FIGURES", "loss", "main", "prior_points", "samples", "time", "tsne"]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nvisa.benchmark.controls import CONTROLS
-from nvisa.consistency import VAT, Augment
+from nvisa.fitting.consistency import VAT, Augment
+from nvisa.fitting.training import Training
+from nvisa.maths.schedules import Constant, Cosine, Geometric
 from nvisa.methods import METHODS
 from nvisa.methods.nvisa import StdFloor
-from nvisa.nets import Network
-from nvisa.schedules import Constant, Cosine, Geometric
-from nvisa.training import Training
+from nvisa.nets.layers import Network
 
 __all__ = ["ABLATION", "RECIPES", "Recipe"]
 

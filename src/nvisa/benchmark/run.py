@@ -34,14 +34,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nvisa import datasets, load
+from nvisa import data as datasets
+from nvisa import load
 from nvisa.benchmark import MODELS, RECORDS
 from nvisa.benchmark.recipes import RECIPES, Recipe
-from nvisa.datasets import DataError, Dataset
+from nvisa.data import DataError, Dataset
+from nvisa.fitting.training import DivergedError
+from nvisa.maths.metrics import accuracy, evaluate
 from nvisa.methods import SETTINGS
-from nvisa.metrics import accuracy, evaluate
 from nvisa.persistence import encode, is_model, read_manifest
-from nvisa.training import DivergedError
 
 __all__ = [
     "NO_DATA",

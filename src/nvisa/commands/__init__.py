@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvisa import datasets, metrics, pictures
-from nvisa.checkpoint import where
+from nvisa import data as datasets
 from nvisa.commands.choosing import choose_k, choose_k_text
 from nvisa.commands.pages import report
 from nvisa.commands.results import check_output, command, replacing, write_arrays, write_table
 from nvisa.commands.rows import Reading, Rows, aligned, as_frame, read_rows
 from nvisa.commands.understanding import understand, understanding_text
-from nvisa.consistency import Augment
-from nvisa.datasets import DataError
+from nvisa.data import DataError
+from nvisa.fitting.checkpoint import where
+from nvisa.fitting.consistency import Augment
+from nvisa.fitting.progress import DownloadProgress
+from nvisa.fitting.training import Training
+from nvisa.maths import metrics
 from nvisa.methods import METHODS, load
 from nvisa.persistence import check_target, read_manifest
-from nvisa.progress import DownloadProgress
-from nvisa.training import Training
+from nvisa.report import pictures
 
 __all__ = [
     "Reading",

@@ -10,10 +10,10 @@ from sklearn.utils import check_random_state
 from nvisa.commands.results import command
 from nvisa.commands.rows import Reading, read_rows
 from nvisa.commands.understanding import understand
-from nvisa.datasets import DataError
-from nvisa.graph import information_curve, joint_of_labels, neighbours, separation
-from nvisa.initialisation import principal_components, subset
-from nvisa.scaling import make_rescale
+from nvisa.data import DataError
+from nvisa.fitting.graph import information_curve, joint_of_labels, neighbours, separation
+from nvisa.fitting.initialization import principal_components, subset
+from nvisa.nets.scaling import make_rescale
 
 __all__ = ["choose_k", "choose_k_text"]
 
@@ -26,7 +26,7 @@ def choose_k(data: str, reading: Reading, *, max_k: int = 20, seed: int = 0) -> 
     """Candidates for K, best first, and the curve that they come from.
 
     The rows (at most 10,000) are cut finely by k-means five times; each cut is merged pair by pair, and the mean
-    of the five curves of I(K) is judged by :func:`nvisa.graph.separation`.
+    of the five curves of I(K) is judged by :func:`nvisa.fitting.graph.separation`.
     """
     rows = read_rows(data, reading, to_fit=True)
     n_rows = min(len(rows.X), MAX_ROWS)

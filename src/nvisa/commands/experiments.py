@@ -11,8 +11,8 @@ from nvisa.benchmark.bench import bench as run_all
 from nvisa.benchmark.experiments import EXPERIMENTS, Job
 from nvisa.benchmark.grid import FORMATS
 from nvisa.benchmark.tables import NO_RECORD, TABLES, load_records, rendered
-from nvisa.datasets import available
-from nvisa.progress import clock
+from nvisa.data import available
+from nvisa.fitting.progress import clock
 
 __all__ = ["bench", "jobs_of", "plan", "plan_text", "table"]
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvisa import datasets
-from nvisa.datasets import DataError
-from nvisa.datasets.images import folder_labels
-from nvisa.features import extract, folder_images, load_backbone
-from nvisa.progress import DownloadProgress, ImageProgress
+from nvisa import data as datasets
+from nvisa.data import DataError
+from nvisa.data.features import extract, folder_images, load_backbone
+from nvisa.data.files.images import folder_labels
+from nvisa.fitting.progress import DownloadProgress, ImageProgress
 
 __all__ = ["features"]
 
@@ -31,7 +31,7 @@ def features(
 ) -> dict[str, Any]:
     """Write ``x_train, y_train, x_test, y_test`` of a data set, or ``X`` and ``names`` (and ``y``) of a folder.
 
-    ``out`` is by default the file in the data home that :func:`nvisa.datasets.load` finds by its name;
+    ``out`` is by default the file in the data home that :func:`nvisa.data.load` finds by its name;
     ``preprocessing`` is :func:`load_backbone`'s mean, std and size.
     """
     loaded = load_backbone(backbone, **preprocessing)

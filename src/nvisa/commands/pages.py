@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nvisa import report as pages
+from nvisa.benchmark.page import write_records_report
 from nvisa.commands.results import check_output, command, replacing
 from nvisa.commands.rows import Reading, aligned, read_rows
-from nvisa.datasets import DataError
+from nvisa.data import DataError
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
+from nvisa.report import write_report
 
 __all__ = ["report"]
 
@@ -35,7 +36,7 @@ def report(
             if is_model:
                 _report_model(part, paths[0], out, reading, data, split, maps)
             else:
-                pages.write_records_report(paths, out=part)
+                write_records_report(paths, out=part)
         except ImportError as error:
             raise DataError(f"{out}: {error}") from error
         n_bytes = part.stat().st_size
@@ -52,12 +53,12 @@ def _report_model(
     about = {"model": model, "model_digest": manifest["sha256"], "source": known.get("source")}
     if data is None:
         about |= {"data_digest": known.get("data_digest"), "command": command(*words)}
-        pages.write_report(clusterer, out=part, feature_shape=known.get("feature_shape"), about=about)
+        write_report(clusterer, out=part, feature_shape=known.get("feature_shape"), about=about)
         return
     rows = read_rows(data, reading, split=split)
     words += ["--data", data, *reading.words(), *(["--split", split] if split else []), "--maps", *maps]
     about |= {"source": rows.source, "data_digest": rows.digest, "command": command(*words)}
-    pages.write_report(
+    write_report(
         clusterer, aligned(rows, clusterer, known.get("feature_shape")), rows.labels, out=part,
         feature_shape=rows.feature_shape or known.get("feature_shape"), names=rows.names, maps=maps, about=about,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from nvisa.datasets import DataError
+from nvisa.data import DataError
 
 __all__ = ["check_output", "command", "in_options", "replacing", "write_arrays", "write_table"]
 

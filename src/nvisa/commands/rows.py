@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvisa import datasets
-from nvisa.datasets import DataError
-from nvisa.mapped import blocks
-from nvisa.progress import DownloadProgress
+from nvisa import data as datasets
+from nvisa.data import DataError
+from nvisa.fitting.progress import DownloadProgress
+from nvisa.nets.rows import blocks
 
 __all__ = ["Reading", "Rows", "aligned", "as_frame", "read_rows", "shown"]
 

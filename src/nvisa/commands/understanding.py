@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nvisa.commands.rows import Rows, shown
-from nvisa.mapped import blocks
-from nvisa.scaling import make_rescale
+from nvisa.nets.rows import blocks
+from nvisa.nets.scaling import make_rescale
 
 __all__ = ["understand", "understanding_text"]
 
@@ -56,7 +56,7 @@ def _perhaps_names(rows: Rows) -> list[str]:
     """Columns called id or the like, of whole numbers that seldom repeat: features, unless somebody says otherwise."""
     if rows.columns is None:
         return []
-    from nvisa.datasets.tables import IDENTIFIER  # noqa: PLC0415  pandas, which has read the columns
+    from nvisa.data.files.columns import IDENTIFIER  # noqa: PLC0415  pandas, which has read the columns
 
     named = {name: rows.X[:, d] for d, name in enumerate(rows.columns) if IDENTIFIER.search(name)}
     return [n for n, x in named.items() if (x == np.round(x)).all() and 2 * len(np.unique(x)) > len(x) > 1]

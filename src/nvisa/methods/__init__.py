@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 from nvisa import persistence
-from nvisa.consistency import VAT, Augment
+from nvisa.fitting.consistency import VAT, Augment
+from nvisa.fitting.training import Training
+from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.dec import DEC
@@ -16,10 +18,8 @@ from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA, StdFloor
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
-from nvisa.nets import Network, Rescale
+from nvisa.nets.layers import Network, Rescale
 from nvisa.persistence import ModelError
-from nvisa.schedules import Constant, Cosine, Geometric, Halving
-from nvisa.training import Training
 
 __all__ = ["AEGMM", "DEC", "GMGAN", "GMVAE", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
 

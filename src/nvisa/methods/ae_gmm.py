@@ -15,13 +15,13 @@ from typing import Any
 from numpy.random import RandomState
 from sklearn.utils import check_scalar
 
-from nvisa.autoencoders import MixtureAutoencoder
-from nvisa.checks import at_least, check_likelihood, one_of
-from nvisa.initialisation import codes_of, pretrain
+from nvisa.fitting.checks import at_least, check_likelihood, one_of
+from nvisa.fitting.initialization import codes_of, pretrain
+from nvisa.fitting.training import Source, Training
+from nvisa.maths.shapes import Data, Float, LogClusters, Tensor
 from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
-from nvisa.nets import Network, Rescale
-from nvisa.shapes import Data, Float, LogClusters, Tensor
-from nvisa.training import Source, Training
+from nvisa.nets.autoencoder import MixtureAutoencoder
+from nvisa.nets.layers import Network, Rescale
 
 __all__ = ["AEGMM"]
 

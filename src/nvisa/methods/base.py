@@ -30,16 +30,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nvisa.checkpoint import checkpointing, data_digest, identified
-from nvisa.checks import at_least, check_batches, check_network, check_plain_prior, check_training
-from nvisa.mapped import blocks, is_mapped
-from nvisa.metrics import clusters_in_use
-from nvisa.nets import Network, Rescale, build
+from nvisa.fitting.checkpoint import checkpointing, data_digest, identified
+from nvisa.fitting.checks import at_least, check_batches, check_network, check_plain_prior, check_training
+from nvisa.fitting.progress import EpochProgress
+from nvisa.fitting.training import Source, Training
+from nvisa.maths.metrics import clusters_in_use
+from nvisa.maths.shapes import Data, Float, LogClusters, Tensor
+from nvisa.nets.layers import Network, Rescale, build
+from nvisa.nets.rows import blocks, is_mapped
+from nvisa.nets.scaling import make_rescale, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
-from nvisa.progress import EpochProgress
-from nvisa.scaling import make_rescale, warn_of_units
-from nvisa.shapes import Data, Float, LogClusters, Tensor
-from nvisa.training import Source, Training
 
 __all__ = ["DeepClusterer", "generator_from", "stores"]
 

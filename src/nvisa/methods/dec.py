@@ -20,16 +20,16 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.checks import at_least, not_negative, one_of
-from nvisa.distributions import kl_categorical
-from nvisa.gaussian_em import mixture
-from nvisa.initialisation import centroids, codes_of, pretrain
+from nvisa.fitting.checks import at_least, not_negative, one_of
+from nvisa.fitting.initialization import centroids, codes_of, pretrain
+from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.maths.distributions import kl_categorical
+from nvisa.maths.mixtures import mixture
+from nvisa.maths.schedules import Constant
+from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
-from nvisa.nets import Network, Rescale, build
-from nvisa.schedules import Constant
-from nvisa.shapes import Data, Float, Int, LogClusters, Tensor
-from nvisa.training import Objective, Source, Training, maximise
+from nvisa.nets.autoencoder import Autoencoder, Encoder
+from nvisa.nets.layers import Network, Rescale, build
 
 __all__ = ["DEC", "Networks", "Refinement", "log_assignments", "target_distribution"]
 

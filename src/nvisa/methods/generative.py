@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.bounds import importance_sampled
-from nvisa.checks import check_likelihood, not_negative
+from nvisa.fitting.checks import check_likelihood, not_negative
+from nvisa.maths.bounds import importance_sampled
+from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.base import Array, DeepClusterer, Rows, generator_from
-from nvisa.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
 

@@ -26,17 +26,17 @@ from sklearn.utils import check_scalar
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.bounds import scaled_gradient
-from nvisa.checks import not_negative, one_of, positive
-from nvisa.convolutions import ImageShape, body, check_image_shape, mirror
-from nvisa.distributions import draw_normal_tril
+from nvisa.fitting.checks import not_negative, one_of, positive
+from nvisa.fitting.training import Objective, Source, Training, ascend, maximise
+from nvisa.maths.bounds import scaled_gradient
+from nvisa.maths.distributions import draw_normal_tril
+from nvisa.maths.products import Linear
+from nvisa.maths.schedules import Constant
+from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import SamplingClusterer
-from nvisa.nets import Network, Rescale, build
-from nvisa.products import Linear
-from nvisa.schedules import Constant
-from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
-from nvisa.training import Objective, Source, Training, ascend, maximise
+from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
+from nvisa.nets.layers import Network, Rescale, build
 
 __all__ = ["GMGAN", "Game", "LatentMixture", "Networks", "discriminate", "gradient_penalty", "recognition_terms"]
 

@@ -25,10 +25,11 @@ from numpy.random import RandomState
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.autoencoders import LEAST_SCALE, Autoencoder, Encoder
-from nvisa.bounds import importance_sampled
-from nvisa.checks import at_least, check_start, not_negative
-from nvisa.distributions import (
+from nvisa.fitting.checks import at_least, check_start, not_negative
+from nvisa.fitting.initialization import distil, find_start, pretrain
+from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.maths.bounds import importance_sampled
+from nvisa.maths.distributions import (
     draw_normal,
     kl_categorical,
     kl_normal,
@@ -37,15 +38,14 @@ from nvisa.distributions import (
     noise_like,
     responsibilities,
 )
-from nvisa.initialisation import distil, find_start, pretrain
+from nvisa.maths.products import Linear
+from nvisa.maths.schedules import Cosine
+from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.mixtures import moments
-from nvisa.nets import GaussianHead, Network, Rescale, inverse_softplus
-from nvisa.products import Linear
-from nvisa.schedules import Cosine
-from nvisa.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
-from nvisa.training import Objective, Source, Training, maximise
+from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
+from nvisa.nets.layers import GaussianHead, Network, Rescale, inverse_softplus
+from nvisa.nets.mixtures import moments
 
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "unpaid"]
 

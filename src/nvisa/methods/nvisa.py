@@ -9,7 +9,7 @@
 Source: Li, Zhao, Xu, Chen, Xu, Li, Pei, "Unsupervised Clustering through Gaussian Mixture Variational
 AutoEncoder with Non-Reparameterized Variational Inference and Std Annealing", IJCNN 2020 (slides).
 
-The densities and log w are in ``nvisa.mixture_vae``, how they are trained is here. Every deviation from the
+The densities and log w are in ``nvisa.nets.mixture_vae``, how they are trained is here. Every deviation from the
 paper, with its reason and our numbers, is listed in docs/methods/nvisa.md.
 """
 
@@ -24,23 +24,23 @@ import torch
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
-from nvisa.bounds import RunningMoments, enum_y, nvil_fitting, scaled_gradient, vimco
-from nvisa.checkpoint import checkpointing
-from nvisa.checks import at_least, check_likelihood, check_starts, check_std_floor, one_of
-from nvisa.consistency import VAT, Augment, as_settings, augmented, checked_settings, information, vat
-from nvisa.distributions import kl_categorical
-from nvisa.graph import neighbour_information, neighbour_radius, neighbours
-from nvisa.initialisation import distil, find_start, keep, pretrain, subset
-from nvisa.machine import side_by_side
-from nvisa.mapped import take
+from nvisa.fitting.checkpoint import checkpointing
+from nvisa.fitting.checks import at_least, check_likelihood, check_starts, check_std_floor, one_of
+from nvisa.fitting.config import side_by_side
+from nvisa.fitting.consistency import VAT, Augment, as_settings, augmented, checked_settings, information, vat
+from nvisa.fitting.graph import neighbour_information, neighbour_radius, neighbours
+from nvisa.fitting.initialization import distil, find_start, keep, pretrain, subset
+from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, scaled_gradient, vimco
+from nvisa.maths.distributions import kl_categorical
+from nvisa.maths.schedules import Constant, Geometric, Halving, StdFloor
+from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.methods.base import Array, Rows, generator_from, stores
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.mixture_vae import Densities, draw, log_p_x, log_weights
-from nvisa.nets import Network, Rescale, frozen_statistics
-from nvisa.scaling import Rescaled, top_deviation
-from nvisa.schedules import Constant, Geometric, Halving, StdFloor
-from nvisa.shapes import Data, Float, LogClusters, PerExample, Tensor
-from nvisa.training import Objective, Source, Training, maximise
+from nvisa.nets.layers import Network, Rescale, frozen_statistics
+from nvisa.nets.mixture_vae import Densities, draw, log_p_x, log_weights
+from nvisa.nets.rows import take
+from nvisa.nets.scaling import Rescaled, top_deviation
 
 __all__ = ["NVISA", "StdFloor"]
 
@@ -183,7 +183,7 @@ class NVISA(GenerativeClusterer):
         full-covariance mixture of its codes; "random"; or a fitted clusterer with ``predict_proba``. Restarts take the
         starts of a tuple in turn: ``init=("umap", "random"), n_init=2``.
     consistency
-        A :class:`nvisa.consistency.VAT`, for images an :class:`nvisa.consistency.Augment`, or a tuple of them; "vat",
+        A :class:`nvisa.fitting.consistency.VAT`, for images an :class:`nvisa.fitting.consistency.Augment`, or a tuple of them; "vat",
         "augment" for their defaults; None for the paper's bound alone.
     n_init
         Restarts, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbour information is

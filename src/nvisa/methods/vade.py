@@ -20,17 +20,17 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.autoencoders import Autoencoder, Encoder
-from nvisa.checks import at_least, check_start
-from nvisa.distributions import kl_categorical, kl_normal, noise_like
-from nvisa.gaussian_em import mixture
-from nvisa.initialisation import codes_of, distil, find_start, pretrain
+from nvisa.fitting.checks import at_least, check_start
+from nvisa.fitting.initialization import codes_of, distil, find_start, pretrain
+from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.maths.distributions import kl_categorical, kl_normal, noise_like
+from nvisa.maths.mixtures import mixture
+from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
-from nvisa.mixtures import Mixture, moments
-from nvisa.nets import Network, Rescale
-from nvisa.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
-from nvisa.training import Objective, Source, Training, maximise
+from nvisa.nets.autoencoder import Autoencoder, Encoder
+from nvisa.nets.layers import Network, Rescale
+from nvisa.nets.mixtures import Mixture, moments
 
 __all__ = ["Networks", "VaDE"]
 

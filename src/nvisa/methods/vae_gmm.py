@@ -17,15 +17,15 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.autoencoders import MixtureAutoencoder
-from nvisa.checks import at_least, one_of
-from nvisa.distributions import kl_normal, log_normal, noise_like
-from nvisa.initialisation import codes_of, pretrain
+from nvisa.fitting.checks import at_least, one_of
+from nvisa.fitting.initialization import codes_of, pretrain
+from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.maths.distributions import kl_normal, log_normal, noise_like
+from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import Array, generator_from, stores
 from nvisa.methods.generative import CodingClusterer
-from nvisa.nets import Network, Rescale
-from nvisa.shapes import Data, Float, PerExample, PerSample, Tensor
-from nvisa.training import Objective, Source, Training, maximise
+from nvisa.nets.autoencoder import MixtureAutoencoder
+from nvisa.nets.layers import Network, Rescale
 
 __all__ = ["VAEGMM", "Networks"]
 

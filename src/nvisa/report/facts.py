@@ -11,8 +11,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from scipy.special import entr
 
-from nvisa.mapped import blocks
-from nvisa.metrics import matching
+from nvisa.maths.metrics import matching
+from nvisa.nets.rows import blocks
 
 __all__ = [
     "between",

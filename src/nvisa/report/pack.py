@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nvisa.pictures import as_images
+from nvisa.report.pictures import as_images
 
 __all__ = ["Sheets", "compressed", "levels", "packed", "packed_json", "script_hash", "sheet", "sheets", "tidy"]
 
@@ -77,7 +77,7 @@ class Sheets:
     feature_shape
         (H, W) or (H, W, 3).
     limits
-        Values of black and white, as :func:`nvisa.pictures.brightness` finds them.
+        Values of black and white, as :func:`nvisa.report.pictures.brightness` finds them.
     """
 
     def __init__(self, feature_shape: Sequence[int], limits: tuple[float, float]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa import metrics
-from nvisa.checkpoint import data_digest
+from nvisa.fitting.checkpoint import data_digest
+from nvisa.maths import metrics
 from nvisa.report import facts, pack
 from nvisa.report.curves import charts_of_history, running
 from nvisa.report.maps import chosen_maps, plane

@@ -9,9 +9,9 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.pictures import brightness
 from nvisa.report import facts
 from nvisa.report.pack import Sheets, tidy
+from nvisa.report.pictures import brightness
 
 __all__ = ["Subject"]
 

@@ -1,0 +1,145 @@
+"""The demonstration: NVISA's defaults on the handwritten digits that ship with scikit-learn.
+
+Labels are used for one table at the end, never to fit or to choose.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.mixture import GaussianMixture
+
+from nvisa import data as datasets
+from nvisa.commands.results import command
+from nvisa.fitting.training import Training
+from nvisa.maths import metrics
+from nvisa.methods.nvisa import NVISA
+from nvisa.nets.layers import Network
+from nvisa.persistence import check_target
+from nvisa.report import pictures
+
+__all__ = ["run"]
+
+Array = NDArray[np.floating]
+PER_CLUSTER = 10  # images in a line of generated.png
+
+
+def run(out: str = "nvisa-demo", *, quick: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Fit, compare, draw, save, and say what to type next.
+
+    Parameters
+    ----------
+    out
+        Folder for generated.png, latent.png and the model.
+    quick
+        A few epochs of a small network, to see that everything runs; its clusters are poor.
+    quiet
+        No progress.
+
+    Returns
+    -------
+    dict
+        The table, {name: {"accuracy", "nmi", "ari", "seconds", ...}}.
+    """
+    folder = Path(out).expanduser()
+    check_target(folder / "model")
+    digits = datasets.load("digits")
+    X = digits.X_train
+    print(f"{len(X):,} handwritten digits of 8 x 8 pixels, from scikit-learn. No label is used to cluster them.\n")
+    clusterer, table = _compare(X, digits.y_train, _clusterer(quick=quick, quiet=quiet))
+    print(_table(table))
+    extra = {"source": "digits, train split", "data_digest": digits.digest, "feature_shape": digits.feature_shape}
+    clusterer.save(folder / "model", extra=extra)
+    print(f"\nWrote {folder / 'model'}{'':<10} the fitted clusterer")
+    for line in _draw(folder, clusterer, X, digits.feature_shape, quick=quick):
+        print(line)
+    print(_next(folder))
+    return table
+
+
+def _clusterer(*, quick: bool, quiet: bool) -> NVISA:
+    if not quick:
+        return NVISA(random_state=0, verbose=int(not quiet))
+    network, training = Network(hidden=(32,), latent_dim=2), Training(epochs=2)
+    return NVISA(init="random", network=network, training=training, random_state=0, verbose=int(not quiet))
+
+
+def _compare(X: Array, y: NDArray[np.integer], clusterer: NVISA) -> tuple[NVISA, dict[str, Any]]:
+    """NVISA fitted, and its agreement with the labels beside that of two classics on the same rows."""
+    mixture = GaussianMixture(10, covariance_type="full", reg_covar=1e-2, n_init=5, random_state=0)
+    methods: dict[str, Callable[[Array], NDArray[np.integer]]] = {
+        "NVISA()": clusterer.fit_predict,
+        "k-means, best of 10": KMeans(10, n_init=10, random_state=0).fit_predict,
+        "Gaussian mixture, full, best of 5": mixture.fit_predict,
+    }
+    table = {}
+    for name, fit_predict in methods.items():
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*columns are constant")  # corners that no pen reaches
+            labels = fit_predict(X)
+        table[name] = {**metrics.evaluate(y, labels), "seconds": time.perf_counter() - started}
+    return clusterer, table
+
+
+def _table(table: dict[str, dict[str, float]]) -> str:
+    heading = f"\n{'':<34}   ACC    NMI    ARI  seconds"
+    lines = [
+        f"{name:<34} {row['accuracy']:.3f}  {row['nmi']:.3f}  {row['ari']:.3f} {row['seconds']:8.1f}"
+        for name, row in table.items()
+    ]
+    return "\n".join([heading, *lines, "The labels were used for this table only."])
+
+
+def _draw(folder: Path, clusterer: NVISA, X: Array, shape: tuple[int, ...], *, quick: bool) -> list[str]:
+    """Both pictures; what was written, a line each."""
+    try:
+        _draw_generated(folder / "generated.png", clusterer, X, shape)
+        name = _draw_latent(folder / "latent.png", clusterer, X, quick=quick)
+    except ImportError as error:
+        return [f'No pictures: {error}. Try pip install "nvisa[viz]".']
+    return [
+        f"Wrote {folder / 'generated.png'}   a line a cluster: digits that the model made up, and typical real ones",
+        f"Wrote {folder / 'latent.png'}      the latent space in two dimensions ({name})",
+    ]
+
+
+def _draw_generated(path: Path, clusterer: NVISA, X: Array, shape: tuple[int, ...]) -> None:
+    """Means of p(x|z), z ~ p(z|y), beside the members of each cluster of largest p(x)."""
+    labels, score = clusterer.predict(X), clusterer.score_samples(X)
+    made, real = [], []
+    for k in range(clusterer.n_clusters):
+        made.append(pictures.as_images(clusterer.sample(PER_CLUSTER, cluster=k, noise=False)[0], shape))
+        members = np.flatnonzero(labels == k)
+        typical = members[np.argsort(-score[members], kind="stable")][:PER_CLUSTER]
+        real.append(pictures.as_images(X[typical], shape) if len(typical) else np.empty((0, *shape)))
+    pictures.save_grid(path, [("generated", made), ("most typical members", real)], title="Clusters of NVISA")
+
+
+def _draw_latent(path: Path, clusterer: NVISA, X: Array, *, quick: bool) -> str:
+    """The latent vectors in the plane, coloured by cluster; how they were brought there."""
+    z = clusterer.transform(X)
+    if quick:
+        name, points = "PCA", PCA(2, random_state=0).fit_transform(z)
+    else:
+        name, points = "t-SNE", TSNE(2, init="pca", random_state=0).fit_transform(z)
+    pictures.save_scatter(path, points, clusterer.labels_, title=f"NVISA's latent space ({name}), coloured by cluster")
+    return name
+
+
+def _next(folder: Path) -> str:
+    lines = [
+        command("sample", folder / "model", "-n", 100, "--mean", "--out", folder / "more.png"),
+        command("report", folder / "model", "--data", "digits", "--out", folder / "report.html"),
+        command("fit", "your.csv", "--n-clusters", 5, "--out", "my-model"),
+        command("predict", "my-model", "your.csv", "--out", "labels.csv"),
+    ]
+    return "\n".join(["\nNext, more digits, a page about the fit, and your own file (.csv, .parquet, .npy, a folder):"]
+                     + [f"  {line}" for line in lines])  # fmt: skip

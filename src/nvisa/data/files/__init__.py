@@ -1,0 +1,1 @@
+"""Tables, arrays and images from the user's own files."""

@@ -1,0 +1,205 @@
+"""One reader for the user's own data: .npy, .npz, .csv, .parquet, or a folder of images -> `Table`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from nvisa.data.errors import DataError, describing, extra_needed
+from nvisa.data.files.arrays import Float32, as_float32, dequantized, open_npz, scale_images
+
+__all__ = ["Table", "read_table"]
+
+X_KEYS = ("X", "x", "X_train", "x_train", "data")
+Y_KEYS = ("y", "y_train", "labels")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """Rows to cluster, as read from one source.
+
+    Attributes
+    ----------
+    X : float32 array of shape (N, D)
+        A read-only memory map for a float32 .npy file. May hold NaN: the clusterer judges that.
+    columns : list of str, or None
+        Names of the D columns, where the file has them.
+    feature_shape : tuple of int, or None
+        Shape of one image before flattening.
+    labels : array of shape (N,), or None
+    source : str
+        Path, with the member for archives: "data.npz[x_train]".
+    row_names : list of str, or None
+        Image paths below the folder, or a table's index.
+    left_out : tuple of str
+        Columns that are no features: asked for, or text.
+    """
+
+    X: Float32
+    columns: list[str] | None
+    feature_shape: tuple[int, ...] | None
+    labels: np.ndarray | None
+    source: str
+    row_names: list[str] | None = None
+    left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else "with labels"
+        return f"Table({self.source!r}, shape={self.X.shape}, feature_shape={self.feature_shape}, {labels})"
+
+
+def read_table(
+    path: str | Path,
+    *,
+    label_column: str | int | None = None,
+    id_column: str | None = None,
+    drop: Sequence[str] = (),
+    drop_text: bool = False,
+    image_size: int | tuple[int, int] | None = None,
+    labels_from_folders: bool = False,
+) -> Table:
+    """Read rows to cluster from a file or a folder.
+
+    - .npy: [N D] as it is, mapped and not copied when it is float32; [N H W] or [N H W C] flattened, with
+      uint8 pixels scaled to [0, 1].
+    - .npz: the same for its array X, x, X_train, x_train or data, or its only array; labels from y, y_train
+      or labels. A feature file's 8-bit columns are restored by its scale and offset.
+    - .csv (also with ; or | or tab or blanks, decimal commas, UTF-16 or Windows-1252), .parquet: the numeric
+      columns. A CSV whose first line is all numbers has no header; a first column without a name, or called id
+      or the like and never repeating, is an index and names the rows.
+    - a folder: its .png and .jpg files, recursively, sorted by path, as pixels in [0, 1].
+
+    Parameters
+    ----------
+    path : path
+    label_column : str or int, optional
+        .csv, .parquet: column that holds labels, not a feature (its position, if there is no header).
+    id_column : str, optional
+        .csv, .parquet: column that names the rows, not a feature.
+    drop : sequence of str
+        .csv, .parquet: columns to leave out.
+    drop_text : bool
+        .csv, .parquet: leave out columns that are not numeric instead of refusing them.
+    image_size : int or (height, width), optional
+        Folder: resize every image to this.
+    labels_from_folders : bool
+        Folder: take the names of the immediate subfolders as labels.
+
+    Raises
+    ------
+    DataError
+        If the source is missing, unreadable, cut, empty or not numeric, or an argument is for another kind of source.
+    """
+    path = Path(path).expanduser()
+    is_table = path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet") and not path.is_dir()
+    by_name = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
+    if path.exists() and not is_table:
+        _refuse(path, by_name, "a .csv or .parquet to find columns by name")
+    if path.exists() and not path.is_dir():
+        of_images = {"image_size": image_size is not None, "labels_from_folders": labels_from_folders}
+        _refuse(path, of_images, "a folder of images")
+    if path.is_dir():
+        return _read_folder(path, image_size, labels_from_folders=labels_from_folders)
+    if not path.exists():
+        raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
+    if is_table:
+        return _read_columns(path, label_column, id_column, drop, drop_text=drop_text)
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"{path}: expected .npy, .npz, .csv, .parquet or a folder of images, got {path.suffix!r}. "
+            "Try numpy.save, or DataFrame.to_csv; unpack what is compressed first."
+        )
+    return reader(path)
+
+
+def _refuse(path: Path, asked: dict[str, bool], kind: str) -> None:
+    """Raise a DataError if anything was asked for that only another kind of source has."""
+    if any(asked.values()):
+        options = ", ".join(name for name, is_asked in asked.items() if is_asked)
+        raise DataError(f"{path}: expected {kind} ({options}). Try without it.")
+
+
+def _read_npy(path: Path) -> Table:
+    advice = "It may be cut, or hold objects, which are refused; write it with numpy.save."
+    with describing(path, "a .npy array of numbers", advice=advice):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise DataError(f"{path}: expected one array, got an archive. Try the suffix .npz.")
+        X, feature_shape = _as_rows(array, path)
+    return Table(X, None, feature_shape, None, str(path))
+
+
+def _read_npz(path: Path) -> Table:
+    with open_npz(path) as archive:
+        key = _data_key(archive, path)
+        source = f"{path}[{key}]"
+        X, feature_shape = _as_rows(dequantized(archive, key, source) if "scale" in archive else archive[key], source)
+        label_key = next((name for name in Y_KEYS if name in archive and name != key), None)
+        labels = None if label_key is None else archive[label_key]
+        names = archive["names"] if "names" in archive else np.empty(0, dtype=str)  # of images, by `nvisa features`
+    if labels is not None and labels.shape != (len(X),):
+        raise DataError(
+            f"{path}: expected {label_key} of shape ({len(X)},) to go with {key}, got {labels.shape}. "
+            "Try saving one label per row, or no labels."
+        )
+    row_names = names.tolist() if names.dtype.kind == "U" and names.shape == (len(X),) else None
+    return Table(X, None, feature_shape, labels, source, row_names)
+
+
+def _read_columns(
+    path: Path, label_column: str | int | None, id_column: str | None, drop: Sequence[str], *, drop_text: bool
+) -> Table:
+    with extra_needed(path):
+        from nvisa.data.files import columns as tables  # noqa: PLC0415
+    frame, has_header, written = tables.read_frame(path)
+    for name in drop:
+        tables.pop_column(frame, name, path, role="a column to leave out,")
+    labels = None if label_column is None else tables.pop_column(frame, label_column, path)
+    if has_header or id_column is not None:
+        frame = tables.name_rows(frame, id_column, path, written)
+    X, columns, text = tables.numeric_block(frame, path, drop_text=drop_text)
+    left_out = (*drop, *text)
+    return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame), left_out)
+
+
+def _read_folder(folder: Path, image_size: int | tuple[int, int] | None, *, labels_from_folders: bool) -> Table:
+    with extra_needed(folder):
+        from nvisa.data.files import images  # noqa: PLC0415
+    paths = images.list_images(folder)
+    labels = images.folder_labels(paths, folder) if labels_from_folders else None
+    X, shape = images.read_images(paths, folder, image_size)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return Table(X, None, shape, labels, str(folder), names)
+
+
+READERS: dict[str, Callable[[Path], Table]] = {".npy": _read_npy, ".npz": _read_npz}
+
+
+def _as_rows(array: np.ndarray, source: str | Path) -> tuple[Float32, tuple[int, ...] | None]:
+    """(X [N D], shape of one image or None). Float32 rows pass through uncopied."""
+    if array.ndim not in (2, 3, 4) or array.size == 0:
+        raise DataError(
+            f"{source}: expected rows [N D] or images [N H W] or [N H W C], none of them empty, got shape "
+            f"{array.shape}. For a single column, try X.reshape(-1, 1)."
+        )
+    if array.ndim == 2:
+        return as_float32(array, source), None
+    X = array.reshape(len(array), -1)
+    return scale_images(X) if X.dtype == np.uint8 else as_float32(X, source), array.shape[1:]
+
+
+def _data_key(archive: NpzFile, path: Path) -> str:
+    """Name of the array to cluster."""
+    if key := next((name for name in X_KEYS if name in archive), None):
+        return key
+    others = [name for name in archive.files if name not in Y_KEYS]
+    if len(others) != 1:
+        raise DataError(
+            f"{path}: expected an array named {', '.join(X_KEYS)}, or only one, got "
+            f"{', '.join(archive.files) or 'none'}. Try numpy.savez(path, X=...)."
+        )
+    return others[0]

@@ -1,0 +1,1 @@
+"""How a module is fitted: the loop, starts, checkpoints. Nothing here knows a method."""

@@ -1,0 +1,86 @@
+"""How much of the machine a fit takes: threads of one process, and processes for restarts side by side.
+
+Neither belongs to the model: a saved one, its record and its checkpoint say nothing of them, so they are no settings
+of a constructor but of the calls inside ``with nvisa.config(...)``, as scikit-learn's ``config_context`` has it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TypeVar
+
+import joblib
+import torch
+from numpy.random import RandomState
+from threadpoolctl import threadpool_limits
+
+from nvisa.fitting.checkpoint import branch, checkpointing
+
+__all__ = ["config", "side_by_side"]
+
+Result = TypeVar("Result")
+Journal = tuple[Path, dict[str, Any]]  # folder, and the run it belongs to
+_N_JOBS: ContextVar[int] = ContextVar("n_jobs", default=1)
+
+
+@contextmanager
+def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterator[None]:
+    """Use this many threads, and this many processes for the restarts of a fit, inside ``with``.
+
+    Parameters
+    ----------
+    n_threads
+        Threads of torch, of NumPy's and SciPy's products, and of OpenMP. None leaves them as they are.
+    n_jobs
+        Restarts (``n_init``) that run at once, each in a process with one thread; -1: one for each core. The result is
+        bit for bit that of one after the other with ``n_threads=1``. A callback and the progress bar are handed a
+        restart's epochs when it is done. None leaves it as it is: 1, one after the other in this process.
+
+    Raises
+    ------
+    ValueError
+        On numbers that name no threads or processes.
+
+    Examples
+    --------
+    >>> import nvisa
+    >>> with nvisa.config(n_threads=1):
+    ...     labels = nvisa.NVISA(2, init="random", random_state=0).fit_predict([[0.0], [0.1], [9.0], [9.1]])
+    """
+    for name, value in {"n_threads": n_threads, "n_jobs": n_jobs}.items():
+        if value is not None and value < 1 and not (name == "n_jobs" and value == -1):
+            raise ValueError(f"{name} must be at least 1{' or -1' if name == 'n_jobs' else ''}, got {value!r}.")
+    before, token = torch.get_num_threads(), _N_JOBS.set(_N_JOBS.get() if n_jobs is None else n_jobs)
+    try:
+        with threadpool_limits(n_threads):  # None limits nothing
+            if n_threads is not None:
+                torch.set_num_threads(n_threads)
+            yield
+    finally:
+        torch.set_num_threads(before)
+        _N_JOBS.reset(token)
+
+
+def side_by_side(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Result, bool]]:
+    """``function(*call)`` of every call, in their order, and whether it ran in a process of its own.
+
+    As ``config(n_jobs=...)`` says. The checkpoint of a fit has a branch for each process.
+    """
+    n_jobs = min(joblib.effective_n_jobs(_N_JOBS.get()), len(calls))
+    if n_jobs == 1:
+        yield from ((function(*call), False) for call in calls)
+        return
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        work = joblib.Parallel(n_jobs, return_as="generator")
+        jobs = [joblib.delayed(_alone)(function, call, branch(i)) for i, call in enumerate(calls)]
+        yield from ((result, True) for result in work(jobs))
+
+
+def _alone(
+    function: Callable[..., Result], call: tuple[Any, ...], journal: tuple[Path, dict[str, Any]] | None
+) -> Result:
+    """The call on one thread, with the journal of its own."""
+    folder, run = journal or (None, {})
+    with config(n_threads=1, n_jobs=1), checkpointing(folder, run, RandomState(0), keep=True):
+        return function(*call)

@@ -1,0 +1,271 @@
+"""Where training starts: an autoencoder, its codes, and a first assignment that no label chose.
+
+``pretrain`` fits the encoder and the decoder as an autoencoder; ``find_start`` makes a first assignment
+of a bounded number of rows, so that initialisation is linear in N; ``distil`` teaches it to q(y|x).
+
+Sources: "pretrained AE+GMM as an initialization" on the slides; UMAP before a mixture, McConville et
+al., N2D, ICPR 2020; the merging of micro-clusters is ours (docs/methods/nvisa.md).
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from torch import nn
+
+from nvisa.fitting.graph import (
+    joint_of_labels,
+    merge_by_information,
+    nearest,
+    neighbour_information,
+    refine_by_information,
+)
+from nvisa.fitting.training import Objective, OnEpoch, Source, Training, maximise
+from nvisa.maths.mixtures import mixture
+from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
+from nvisa.nets.autoencoder import adopt
+from nvisa.nets.rows import take
+
+__all__ = [
+    "Start",
+    "centroids",
+    "codes_of",
+    "distil",
+    "encode",
+    "find_start",
+    "hidden_in_part",
+    "keep",
+    "merged_microclusters",
+    "pretrain",
+    "principal_components",
+    "reconstruction_error",
+    "subset",
+    "umap_points",
+]
+
+Array = NDArray[np.floating]
+MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
+BLOCK = 4096  # rows that are encoded at once
+
+
+@dataclass
+class Start:
+    """A first assignment: q(y|x) of ``rows`` as ``proba`` [n K], their ``codes`` [n Z], and a label-free score."""
+
+    rows: NDArray[np.integer]
+    proba: Array
+    codes: Array
+    score: float
+
+
+def pretrain(
+    module: Any,
+    source: Source,
+    training: Any,
+    generator: torch.Generator,
+    on_epoch: OnEpoch | None = None,
+    *,
+    masked: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Fit ``module`` as an autoencoder: maximise ``- ||x - x^||^2 / D`` in the networks' units.
+
+    ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^). ``training`` is a schedule, or a
+    fitted clusterer whose autoencoder is taken as it is: several methods can then start from one. ``masked`` is the
+    share of the numbers that the encoder does not see, drawn anew at every step (a denoising autoencoder: Vincent et
+    al., JMLR 2010): they stand at their column's shift, zero in the networks' units.
+    """
+    if not isinstance(training, Training):
+        adopt(module, training)
+        return []
+
+    def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        seen = hidden_in_part(x, module.rescale.shift, masked, generator) if masked else x
+        error = reconstruction_error(module, x, seen)
+        return Objective(-error, {"reconstruction_error": error})
+
+    return maximise(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
+
+
+def hidden_in_part(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
+    """``x`` with about this share of its numbers replaced by ``shift``."""
+    uniform = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
+    return torch.where(uniform < share, shift, x)
+
+
+def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
+    """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it."""
+    code = module.code(x if seen is None else seen)
+    return (module.rescale(x) - module.reconstruct(code)).square().mean(-1)
+
+
+@torch.inference_mode()
+def encode(function: Callable[[Data], Tensor], source: Source, rows: NDArray[np.integer]) -> Array:
+    """``function`` of the given rows, block by block, as an array."""
+    blocks = np.array_split(rows, max(1, -(-len(rows) // BLOCK)))
+    return np.concatenate([function(source[part]).cpu().numpy() for part in blocks])
+
+
+def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.integer]:
+    """At most ``limit`` random row numbers, sorted."""
+    return np.sort(rng.permutation(n_rows)[:limit])
+
+
+def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
+    """``module.code`` of at most ``limit`` random rows: what k-means and mixtures of codes are fitted to."""
+    return encode(module.code, source, subset(len(source), rng, limit))
+
+
+def principal_components(X: Array, rng: RandomState) -> Array:
+    """The 50 leading principal components: distances among them drop the noise and cost little."""
+    return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
+
+
+def umap_points(X: Array, rows: NDArray[np.integer], distances: Array, rng: RandomState) -> Array:
+    """UMAP of the rows (McInnes et al. 2018): min_dist 0, up to 10 dimensions, on the graph of :func:`nearest`.
+
+    Half of UMAP's own epochs where there are many rows: micro-clusters are cut from the layout, not read off it.
+    """
+    n = len(X)
+    if n < 15:  # too few for a spectral layout: the rows themselves
+        return X
+    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbour
+    graph = np.hstack([itself, rows[:, :-1]]), np.hstack([np.zeros((n, 1)), distances[:, :-1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's and umap's notes on threads, small data and spectral fallbacks
+        from umap import UMAP  # noqa: PLC0415  a slow import that init="random" does not need
+
+        reducer = UMAP(
+            n_neighbors=rows.shape[1],
+            n_components=min(10, X.shape[1]),
+            n_epochs=None if n <= 10_000 else 100,
+            min_dist=0.0,
+            init="spectral" if n > 50 else "random",
+            precomputed_knn=graph,
+            random_state=rng.randint(2**31 - 1),
+        )
+        return reducer.fit_transform(X)
+
+
+def merged_microclusters(
+    points: Array,
+    graph: NDArray[np.integer],
+    n_clusters: int,
+    rng: RandomState,
+    *,
+    per_cluster: tuple[int, ...] = (3, 5, 10),
+) -> tuple[Array, float]:
+    """Cut the points finely by k-means, merge by neighbour information, refine, and keep the best of several.
+
+    A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
+    while it splits a third; here k-means only cuts, and the neighbour graph decides what belongs together.
+
+    Returns
+    -------
+    proba : ndarray of shape (n, K)
+        One-hot.
+    score : float
+        Its neighbour information.
+    """
+    best: Array = np.empty(0)
+    best_score = -np.inf
+    for fineness in per_cluster:
+        n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
+        micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
+        group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
+        labels = refine_by_information(group[micro], graph, n_clusters)
+        proba = np.eye(n_clusters, dtype=np.float32)[labels]
+        score = neighbour_information(proba, graph)
+        if score > best_score:
+            best, best_score = proba, score
+    return best, best_score
+
+
+def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 20) -> Array:
+    """k-means' centres [K Z], the tightest of ``n_init`` starts (DEC, sec. 3.2)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(codes).cluster_centers_
+
+
+def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: RandomState) -> Start:
+    """Cluster a subset of the rows by ``module``, an autoencoder (:func:`pretrain`).
+
+    ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
+    components), or a fitted clusterer, whose ``predict_proba`` is taken.
+    """
+    rows = subset(len(source), rng)
+    codes = encode(module.code, source, rows)
+    x = encode(module.rescale, source, rows)
+    graph_space = principal_components(x, rng)
+    near, distances = nearest(graph_space, 20)
+    graph = near[:, :10]
+    if isinstance(init, str) and init == "umap":
+        points = umap_points(graph_space, near, distances, rng)
+        proba, score = merged_microclusters(points, graph, n_clusters, rng)
+        return Start(rows, proba, codes, score)
+    if isinstance(init, str):
+        proba = mixture(codes, n_clusters, rng).predict_proba(codes)
+    else:
+        proba = init.predict_proba(take(source.X, rows))
+    if proba.shape[1] != n_clusters:
+        raise ValueError(f"init gives {proba.shape[1]} clusters, but n_clusters={n_clusters}: make them equal.")
+    proba = proba.astype(np.float32)
+    return Start(rows, proba, codes, neighbour_information(proba, graph))
+
+
+def distil(
+    log_posterior: Callable[[Data], LogClusters],
+    module: nn.Module,
+    source: Source,
+    start: Start,
+    training: Training,
+    generator: torch.Generator,
+    on_epoch: OnEpoch | None = None,
+    also: Callable[[Data], PerExample] | None = None,
+) -> list[dict[str, Any]]:
+    """Teach q(y|x) the first assignment: maximise ``sum_k r_k log q(k|x)`` over its rows.
+
+    ``also`` is added to it: what the trunk that q(y|x) shares shall not forget, or shall learn meanwhile.
+    """
+    target = torch.from_numpy(start.proba).to(source.device)
+
+    def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        log_q_y = log_posterior(x)
+        agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
+        value = agreement if also is None else agreement + also(x)
+        return Objective(value, {"log_q_of_start": agreement}, log_q_y)
+
+    labelled = Source(take(source.X, start.rows), source.device)
+    return maximise(objective, module, labelled, training, generator, stage="distillation", on_epoch=on_epoch)
+
+
+def keep(
+    module: Any,
+    source: Source,
+    start: Start,
+    teach: Callable[..., Any],
+    training: Training,
+    ascent: Callable[[], Any],
+) -> None:
+    """Load a start so that training goes on from it: with :func:`distil` alone it would be wiped out.
+
+    1. ``teach`` q(y|x) the assignment while the autoencoder goes on, for 8 % of the run.
+    2. Load p(z|y) with the moments of the codes, and let the deviations settle at the first floors.
+    3. A quarter of the run with the bound added, whose gradient does not reach q(y|x): a cluster of codes is no
+       Gaussian with axes along the latent ones, and becomes one here instead of being cut into such.
+
+    ``ascent`` makes what has the first floors and the bound so held.
+    """
+    teach(training.shortened(0.08), also=lambda x: -reconstruction_error(module, x))
+    module.load_codes(encode(module.code, source, start.rows), start.proba)
+    made = ascent()
+    module.settle(source[start.rows[:4096]], made.floor_x(0.0), made.floor_z(0.0))
+    teach(training.shortened(0.25), also=made.held)

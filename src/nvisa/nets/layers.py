@@ -1,0 +1,309 @@
+"""Networks: multilayer perceptrons, heads with a std floor, and the affine input scale.
+
+Each likelihood is a head on the decoder's last hidden layer with the same three methods: ``log_prob``,
+``mean`` and ``draw``. The std floor epsilon enters here and nowhere else.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from nvisa.maths.distributions import draw_normal, log_normal, noise_like
+from nvisa.maths.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
+from nvisa.maths.products import Linear
+from nvisa.maths.shapes import Float, Tensor
+
+__all__ = [
+    "LEAK",
+    "LIKELIHOODS",
+    "BernoulliHead",
+    "Decoder",
+    "GaussianHead",
+    "Network",
+    "Rescale",
+    "SharedGaussianHead",
+    "UnitGaussianHead",
+    "build",
+    "change_axes",
+    "frozen_statistics",
+    "initialise",
+    "inverse_softplus",
+    "mlp",
+    "standardise",
+]
+
+Module = TypeVar("Module", bound=nn.Module)
+Array = NDArray[np.floating]
+
+LEAK = 0.2  # TensorFlow's default, which the authors' library, tfsnippet, uses
+
+
+@dataclass(frozen=True)
+class Network:
+    """The size of the networks, and the units in which they see the data.
+
+    Parameters
+    ----------
+    hidden
+        Hidden layers of the encoder's trunk; the decoder mirrors them.
+    latent_dim
+        Z.
+    batch_norm
+        Normalise the trunk's hidden layers. Consistency from random weights needs it; the paper has none.
+    scaling
+        ``"global"``: subtract each column's mean, divide by one number (pixels, embeddings).
+        ``"columns"``: divide each column by its own standard deviation (tables with mixed units).
+        ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
+        is more than 10 times the median one, so that a few columns would drown the others; else "global".
+    prior_components
+        C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
+    prior_covariance
+        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
+    """
+
+    hidden: tuple[int, ...] = (500, 500)
+    latent_dim: int = 10
+    batch_norm: bool = True
+    scaling: str = "auto"
+    prior_components: int = 1
+    prior_covariance: str = "diag"
+
+
+class Decoder(nn.Sequential):
+    """An :func:`mlp` without batch norm that takes any leading axes, as one fused pass."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__(*mlp(sizes))
+
+    def forward(self, x: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B H"]:
+        """Return the last hidden layer."""
+        return perceptron(x, [layer for layer in self if isinstance(layer, nn.Linear)], LEAK)
+
+
+def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:
+    """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU; ``leak=0.0`` is the ReLU."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers.append(Linear(n_in, n_out))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(n_out))
+        layers.append(nn.LeakyReLU(leak, inplace=True))
+    return nn.Sequential(*layers)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbours."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only.
+
+    A module with a method ``initialise(generator)`` is asked to do it for itself.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
+        elif callable(begin := getattr(layer, "initialise", None)):  # a module of ours that knows its own
+            begin(generator)
+
+
+def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
+    """The module that ``make`` returns, its weights drawn from the generator and the global one untouched."""
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
+        module = make()
+    initialise(module, generator)
+    return module
+
+
+@torch.no_grad()
+def standardise(last: nn.Linear, first: nn.Linear, codes: Array) -> Array:
+    """Give the codes that ``last`` makes and ``first`` reads mean zero and deviation one; what follows is unchanged.
+
+    Returns them as they are now [n Z].
+    """
+    mean, deviation = codes.mean(0), codes.std(0).clip(1e-6)
+    shift, scale = (torch.from_numpy(a).to(first.weight) for a in (mean, deviation))
+    first.bias.add_(first.weight @ shift)
+    first.weight.mul_(scale)
+    last.bias.sub_(shift).div_(scale)
+    last.weight.div_(scale[:, None])
+    return (codes - mean) / deviation
+
+
+@torch.no_grad()
+def change_axes(last: nn.Linear, first: nn.Linear, axes: Array) -> None:
+    """Let ``last`` make and ``first`` read ``axes @ z`` in place of ``z``; what follows is unchanged."""
+    new, old = (torch.from_numpy(a).to(first.weight) for a in (axes, np.linalg.inv(axes)))
+    first.weight.copy_(first.weight @ old)
+    last.bias.copy_(new @ last.bias)
+    last.weight.copy_(new @ last.weight)
+
+
+class Rescale(nn.Module):
+    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"]) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the networks' units."""
+        return (x - self.shift) / self.scale
+
+    def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the user's units."""
+        return x * self.scale + self.shift
+
+    def log_det(self) -> Float[Tensor, ""]:
+        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
+        return -self.scale.log().sum()
+
+
+def inverse_softplus(scale: Tensor) -> Tensor:
+    """The argument of which ``scale`` is the softplus, ``log(exp(scale) - 1)``."""
+    return scale + torch.log(-torch.expm1(-scale))
+
+
+def _raw(scale: Tensor, std_floor: float) -> Tensor:
+    """The argument of ``softplus(raw) + std_floor = scale``; softplus is at least 0.01."""
+    return inverse_softplus((scale - std_floor).clamp_min(1e-2))
+
+
+class GaussianHead(nn.Module):
+    """``N(mu(h), diag sigma'(h)^2)`` with ``sigma' = softplus(sigma(h)) + epsilon`` (slides, "Std Annealing")."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.loc = Linear(n_in, n_out)
+        self.raw_scale = Linear(n_in, n_out)
+
+    def forward(
+        self, h: Float[Tensor, "*B H"], std_floor: float
+    ) -> tuple[Float[Tensor, "*B D"], Float[Tensor, "*B D"]]:
+        """Return loc and scale."""
+        return self.loc(h), F.softplus(self.raw_scale(h)) + std_floor
+
+    @torch.no_grad()
+    def begin(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
+        """Give every z this deviation, or the least that the floor leaves."""
+        self.raw_scale.weight.zero_()
+        self.raw_scale.bias.copy_(_raw(scale, std_floor))
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)`` with a deviation per feature and per z."""
+        return log_normal_head(x, h, self.loc, self.raw_scale, std_floor)
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``."""
+        return self.loc(h)
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z)."""
+        loc, scale = self(h, std_floor)
+        return draw_normal(loc, scale, generator)
+
+
+class SharedGaussianHead(nn.Module):
+    """The same with a deviation per feature that does not depend on z: the Gram form applies (fast default)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.loc = Linear(n_in, n_out)
+        self.raw_scale = nn.Parameter(torch.zeros(n_out))
+
+    def scale(self, std_floor: float) -> Float[Tensor, " D"]:
+        """``sigma' = softplus(sigma) + epsilon``."""
+        return F.softplus(self.raw_scale) + std_floor
+
+    @torch.no_grad()
+    def begin(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
+        """Start at this deviation, or at the least that the floor leaves."""
+        self.raw_scale.copy_(_raw(scale, std_floor))
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)`` without a tensor of size M x B x D."""
+        return log_normal_linear(x, h, self.loc.weight, self.loc.bias, self.scale(std_floor))
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``."""
+        return self.loc(h)
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z)."""
+        return draw_normal(self.loc(h), self.scale(std_floor), generator)
+
+
+class UnitGaussianHead(nn.Module):
+    """``N(mu(h), I)`` in the networks' units: squared error. Its deviation is fixed, so the floor does not touch it."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.loc = Linear(n_in, n_out)
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)``."""
+        return log_normal(x, self.loc(h), torch.ones_like(x))
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``."""
+        return self.loc(h)
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z)."""
+        loc = self.loc(h)
+        return loc + noise_like(loc, generator)
+
+
+class BernoulliHead(nn.Module):
+    """``Bernoulli(s(l(h)))`` for x in [0, 1]; it has no deviation, so the floor does not touch it."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.logits = Linear(n_in, n_out)
+
+    def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
+        """``log p(x|z)``."""
+        return log_bernoulli_head(x, h, self.logits)
+
+    def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``E[x|z]``, the pixel probabilities."""
+        return self.logits(h).sigmoid()
+
+    def draw(self, h: Float[Tensor, "*B H"], generator: torch.Generator, std_floor: float) -> Float[Tensor, "*B D"]:
+        """One x ~ p(x|z), zeros and ones."""
+        mean = self.mean(h)
+        return torch.bernoulli(mean.to(generator.device), generator=generator).to(mean.device)
+
+
+LIKELIHOODS: dict[str, Any] = {
+    "gaussian": GaussianHead,
+    "gaussian_shared": SharedGaussianHead,
+    "gaussian_unit": UnitGaussianHead,
+    "bernoulli": BernoulliHead,
+}

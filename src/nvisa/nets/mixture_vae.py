@@ -1,0 +1,207 @@
+"""The Gaussian-mixture VAE whose posterior keeps the cluster: its five densities, a draw from q, and log w.
+
+    p(x, y, z)   = p(y) p(z|y) p(x|z)
+    q(y, z | x)  = q(y|x) q(z|y, x)                                      not mean-field
+    log w        = log p(x, y, z) - log q(y, z | x)
+
+The graph of the slides ("Our approach NVISA"); how it is trained is the method's. Axes: B batch, M samples,
+K clusters, D features, H hidden, Z latent.
+"""
+
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from nvisa.maths.bounds import importance_sampled
+from nvisa.maths.distributions import draw_normal, log_normal
+from nvisa.maths.products import Linear
+from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
+from nvisa.nets.layers import (
+    LEAK,
+    LIKELIHOODS,
+    Decoder,
+    GaussianHead,
+    Network,
+    Rescale,
+    SharedGaussianHead,
+    mlp,
+    standardise,
+)
+from nvisa.nets.priors import make_prior
+
+__all__ = ["Densities", "Drawn", "draw", "log_p_x", "log_weights"]
+
+Array = NDArray[np.floating]
+
+
+class Drawn(NamedTuple):
+    """M pairs (y, z) drawn from q(y, z | x), and the log densities that weigh them; all [M B]."""
+
+    y: Int[Tensor, "M B"]
+    z: Latent
+    log_q_y: PerSample
+    log_q_z: PerSample
+
+
+class Densities(nn.Module):
+    """The five densities, one method each, named as on the page. h = trunk(x), once per x.
+
+    y enters q(z|y,x) as an embedding added before the last hidden layer, which is what concatenating a
+    one-hot y computes, without repeating the product with h for every sample.
+    """
+
+    def __init__(
+        self,
+        rescale: Rescale,
+        n_clusters: int,
+        network: Network,
+        *,
+        likelihood: str,
+        posterior: str,
+        baseline: bool = False,
+    ) -> None:
+        super().__init__()
+        n_features, hidden, self.latent_dim = len(rescale.shift), list(network.hidden), network.latent_dim
+        self.rescale = rescale
+        # Plain ReLU: with a leak, consistency lets whole clusters merge.
+        self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
+        self.y_logits = Linear(hidden[-1], n_clusters)
+        self.z_base = Linear(hidden[-1], hidden[-1])
+        self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
+        self.z_head = GaussianHead(hidden[-1], self.latent_dim)
+        self.prior = make_prior(n_clusters, network)
+        self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
+        self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
+        # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
+        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), Linear(hidden[-1], 1)) if baseline else None
+
+    def log_q_y(self, h: Float[Tensor, "B H"]) -> LogClusters:
+        """``log q(y|x)``."""
+        return self.y_logits(h).log_softmax(-1)
+
+    def log_posterior(self, x: Float[Tensor, "B D"]) -> LogClusters:
+        """``log q(y|x)`` from x in the networks' units."""
+        return self.log_q_y(self.trunk(x))
+
+    def q_z(self, h: Float[Tensor, "B H"], y: Int[Tensor, "M B"], std_floor: float) -> tuple[Latent, Latent]:
+        """Loc and scale of ``q(z|y,x)``; of ``q(z|x)`` when mean-field."""
+        base = self.z_base(h)
+        if self.y_embedding is None:
+            loc, scale = self.z_head(F.leaky_relu(base, LEAK), std_floor)
+            return loc.expand(len(y), -1, -1), scale.expand(len(y), -1, -1)
+        n_clusters = self.y_embedding.num_embeddings
+        if len(y) <= n_clusters:
+            return self.z_head(F.leaky_relu(base + self.y_embedding(y), LEAK), std_floor)
+        # More samples than clusters: compute each cluster once and look the samples up.
+        loc, scale = self.z_head(F.leaky_relu(base + self.y_embedding.weight[:, None], LEAK), std_floor)
+        index = y[:, :, None].expand(-1, -1, self.latent_dim)
+        return loc.gather(0, index), scale.gather(0, index)
+
+    def log_p_x(self, x: Float[Tensor, "B D"], z: Latent, std_floor: float) -> PerSample:
+        """``log p(x|z)``."""
+        return self.x_head.log_prob(x, self.decoder(z), std_floor)
+
+    def code(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The latent mean without a cluster: what pretraining uses. ``x`` in the user's units."""
+        return self.z_head.loc(F.leaky_relu(self.z_base(self.trunk(self.rescale(x))), LEAK))
+
+    def reconstruct(self, z: Float[Tensor, "B Z"]) -> Data:
+        """``E[x|z]`` in the networks' units."""
+        return self.x_head.mean(self.decoder(z))
+
+    @torch.no_grad()
+    def set_prior(self, codes: Array, proba: Array) -> None:
+        """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
+        self.prior.set_from(codes, proba)
+
+    def load_codes(self, codes: Array, proba: Array) -> None:
+        """Give the codes mean zero and deviation one, which changes no reconstruction, and ``p(z|y)`` their moments."""
+        self.set_prior(standardise(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
+
+    @torch.no_grad()
+    def settle(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
+        """Let the deviations begin where the bound has its maximum in them, seen from the autoencoder of a start.
+
+        With ``s_d^2 = E (x_d - x^_d)^2``, z around the code of x and the decoder linear there, one round of ascent::
+
+            1 / sigma_z,j^2  =  E sum_d (d x^_d / d z_j)^2 / s_d^2  +  E_y (cov_y^-1)_jj
+            sigma_x,d^2      =  s_d^2  +  E sum_j (d x^_d / d z_j)^2 sigma_z,j^2
+
+        No deviation can lie below its floor. The derivative is a difference over a twentieth of a code's deviation.
+        From ``softplus(0)`` instead, the noise on z is as wide as a cluster of codes, and wipes the start out.
+        """
+        z = self.code(x)
+        mean = self.reconstruct(z)
+        variance = (self.rescale(x) - mean).square().mean(0).clamp_min(max(std_floor_x, 1e-2) ** 2)
+        step = 0.05 * z.std(0)
+        slopes = [((self.reconstruct(z + dz) - mean) / dz.sum()).square().mean(0) for dz in step.diag()]
+        precision = torch.stack([(slope / variance).sum() for slope in slopes])
+        precision += self.prior.precision.flatten(0, -2).mean(0)
+        variance += torch.stack(slopes).T @ precision.reciprocal()
+        self.z_head.begin(precision.rsqrt(), std_floor_z)
+        if isinstance(self.x_head, (GaussianHead, SharedGaussianHead)):  # the others have no deviation
+            self.x_head.begin(variance.sqrt(), std_floor_x)
+        if self.y_embedding is not None:
+            self.y_embedding.weight.zero_()  # the codes know no cluster yet
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        tables = [self.y_logits.weight, self.y_logits.bias, *self.prior.parameters()]
+        for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
+            table.copy_(table[order])
+
+
+def draw(
+    densities: Densities,
+    h: Float[Tensor, "B H"],
+    log_q_y: LogClusters,
+    std_floor_z: float,
+    *,
+    n_samples: int | None,
+    reparameterise: bool,
+    generator: torch.Generator,
+) -> Drawn:
+    """Draw ``(y, z) ~ q(y|x) q(z|y,x)`` M times; ``n_samples=None`` enumerates y instead (M = K)."""
+    n_rows, n_clusters = log_q_y.shape
+    if n_samples is None:
+        y = torch.arange(n_clusters, device=h.device)[:, None].expand(-1, n_rows)
+    else:
+        u = torch.rand(n_rows, n_samples, generator=generator, dtype=h.dtype, device=generator.device).to(h.device)
+        cdf = log_q_y.detach().exp().cumsum(1)
+        y = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).clamp_(max=n_clusters - 1).T.contiguous()
+    loc, scale = densities.q_z(h, y, std_floor_z)
+    z = draw_normal(loc, scale, generator)
+    z = z if reparameterise else z.detach()
+    return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
+
+
+def log_weights(
+    densities: Densities, x: Float[Tensor, "B D"], drawn: Drawn, std_floor_x: float
+) -> dict[str, PerSample]:
+    """The terms of ``log w = log p(x|z) + log p(z|y) + log p(y) - log q(y|x) - log q(z|y,x)``; they add up."""
+    return {
+        "log_p_x_given_z": densities.log_p_x(x, drawn.z, std_floor_x),
+        "log_p_z_given_y": densities.prior.log_p_z(drawn.z, drawn.y),
+        "log_p_y": torch.full_like(drawn.log_q_y, densities.prior.log_p_y()),
+        "minus_log_q_y": -drawn.log_q_y,
+        "minus_log_q_z": -drawn.log_q_z,
+    }
+
+
+def log_p_x(densities: Densities, x: Float[Tensor, "B D"], std_floor_x: float, std_floor_z: float) -> PerExample:
+    """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
+
+    y is enumerated; see :func:`nvisa.maths.bounds.importance_sampled` for the S = 32 draws.
+    """
+    y = torch.arange(densities.y_logits.out_features, device=x.device)[:, None].expand(-1, len(x))
+    loc, scale = densities.q_z(densities.trunk(x), y, std_floor_z)
+
+    def log_joint(z: Latent) -> PerSample:
+        return densities.log_p_x(x, z, std_floor_x) + densities.prior.log_p_z(z, y)
+
+    return torch.logsumexp(importance_sampled(log_joint, loc, scale) + densities.prior.log_p_y(), 0)

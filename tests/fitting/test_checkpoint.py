@@ -1,0 +1,369 @@
+"""A killed fit that goes on is the fit that was never killed; a checkpoint of another fit is refused."""
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import RandomState
+from sklearn.mixture import GaussianMixture
+
+from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE, checkpoint
+from nvisa.fitting.checkpoint import checkpointing, data_digest, identified, where
+from nvisa.fitting.training import Objective, Source, maximise
+from oracles import build
+
+TINY = Network(hidden=(8,), latent_dim=2)
+SMALL = {"network": TINY, "training": Training(epochs=4, batch_size=16), "random_state": 0}
+
+
+class KilledError(Exception):
+    """The power cut."""
+
+
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+
+
+@pytest.fixture(scope="module")
+def X():
+    rng = RandomState(0)
+    return np.concatenate([rng.randn(20, 3) + 4 * k for k in range(3)]).astype(np.float32)
+
+
+def killed_at(n_calls):
+    """A callback that ends the fit at its n-th call."""
+    calls = []
+
+    def callback(clusterer, record):
+        calls.append((record["stage"], record["epoch"]))
+        if len(calls) == n_calls:
+            raise KilledError
+
+    return callback, calls
+
+
+def tensors(clusterer):
+    return {name: value.clone() for name, value in clusterer.module_.state_dict().items()}
+
+
+def assert_same(one, other, X):
+    a, b = tensors(one), tensors(other)
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    np.testing.assert_array_equal(one.labels_, other.labels_)
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    histories = [[{k: v for k, v in r.items() if k != "seconds"} for r in c.history_] for c in (one, other)]
+    assert histories[0] == histories[1]
+    assert getattr(one, "restarts_", None) == getattr(other, "restarts_", None)
+
+
+# NVISA: 2 epochs of pretraining, 1 of distillation, 4 of training, of each of two restarts.
+KILLED = {
+    "pretraining": (NVISA, {"init": "gmm", "n_init": 2}, 2),
+    "distillation": (NVISA, {"init": "gmm", "n_init": 2}, 3),
+    "first epoch of training": (NVISA, {"init": "gmm", "n_init": 2}, 4),
+    "training": (NVISA, {"init": "gmm", "n_init": 2}, 6),
+    "second restart": (NVISA, {"init": "gmm", "n_init": 2}, 13),
+    "running moments": (NVISA, {"init": "random", "inference": "nvil"}, 3),
+    "vade's pretraining": (VaDE, {"pretraining": Training(epochs=3), "n_init": 2}, 2),
+    "vade's training": (VaDE, {"pretraining": Training(epochs=3), "n_init": 2}, 6),
+    "dec's target": (DEC, {"pretraining": Training(epochs=2), "n_init": 2, "update_interval": 6, "tol": 0.0}, 5),
+}
+
+
+@pytest.mark.parametrize("case", KILLED)
+def test_a_killed_fit_goes_on_bit_for_bit(X, tmp_path, case):
+    kind, settings, n_calls = KILLED[case]
+    whole, calls = kind(3, **SMALL, **settings), []
+    whole.on_epoch(lambda clusterer, record: calls.append((record["stage"], record["epoch"]))).fit(X)
+    callback, seen = killed_at(n_calls)
+    with pytest.raises(KilledError):
+        kind(3, **SMALL, **settings).on_epoch(callback).fit(X, checkpoint=tmp_path / "run")
+    callback, after = killed_at(0)
+    resumed = kind(3, **SMALL, **settings).on_epoch(callback).fit(X, checkpoint=tmp_path / "run")
+    assert_same(whole, resumed, X)
+    assert seen[:-1] + after == calls  # no epoch is trained twice but the one whose end was not seen
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fit_that_is_killed_again_and_again_arrives(X, tmp_path):
+    settings = {**SMALL, "init": "gmm"}
+    whole = NVISA(3, **settings).fit(X)
+    for _ in range(7):  # each run gets one epoch further: 2 + 1 + 4 epochs
+        with pytest.raises(KilledError):
+            NVISA(3, **settings).on_epoch(killed_at(2)[0]).fit(X, checkpoint=tmp_path)
+        if where(tmp_path) == "training, epoch 3":
+            break
+    assert_same(whole, NVISA(3, **settings).fit(X, checkpoint=tmp_path), X)
+
+
+def test_without_a_seed_it_goes_on_with_the_numbers_it_was_started_with(X, tmp_path):
+    settings = {**SMALL, "init": "gmm", "random_state": RandomState(5)}
+    whole = NVISA(3, **settings).fit(X)
+    settings["random_state"] = RandomState(5)
+    with pytest.raises(KilledError):
+        NVISA(3, **settings).on_epoch(killed_at(5)[0]).fit(X, checkpoint=tmp_path)
+    settings["random_state"] = RandomState(77)  # as a new process would have
+    assert_same(whole, NVISA(3, **settings).fit(X, checkpoint=tmp_path), X)
+
+
+def test_a_fit_with_a_checkpoint_is_the_fit_without(X, tmp_path):
+    assert_same(NVISA(3, init="gmm", **SMALL).fit(X), NVISA(3, init="gmm", **SMALL).fit(X, checkpoint=tmp_path), X)
+
+
+# ---- what belongs together -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def left(X, tmp_path):
+    """A checkpoint of a fit that was killed in its third epoch of training."""
+    with pytest.raises(KilledError):
+        NVISA(3, init="random", **SMALL).on_epoch(killed_at(3)[0]).fit(X, checkpoint=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def go_on(X, folder, **settings):
+    return NVISA(**{"n_clusters": 3, "init": "random", **SMALL, **settings}).fit(X, checkpoint=folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"training": Training(epochs=5, batch_size=16)}, "params.training"),
+        ({"random_state": 1}, "params.random_state"),
+        ({"n_clusters": 2}, "params.n_clusters"),
+        ({"consistency": None, "n_samples": 5}, "params.consistency, params.n_samples"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_their_names(X, left, settings, named):
+    before = {path.name: path.read_bytes() for path in left.iterdir()}
+    with pytest.raises(ModelError, match=f"differs in {named}\\. Give the same settings"):
+        go_on(X, left, **settings)
+    assert {path.name: path.read_bytes() for path in left.iterdir()} == before
+
+
+def test_a_start_that_is_an_object_is_told_from_another_one(X, tmp_path):
+    """JSON holds neither; two clusterers differ in their networks, other models in the clusters that they give."""
+    mixtures = [GaussianMixture(3, random_state=0).fit(rows) for rows in (X, X + 0.5)]
+    clusterers = [NVISA(3, init="random", **SMALL | {"random_state": seed}).fit(X) for seed in (0, 1)]
+    for case, (one, other) in {"mixture": mixtures, "clusterer": clusterers}.items():
+        for k, (first, second) in enumerate([(one, other), (("random", one), ("random", other))]):
+            settings = {"n_init": k + 1, "init": first}
+            folder = tmp_path / f"{case}{k}"
+            with pytest.raises(KilledError):
+                NVISA(3, **SMALL, **settings).on_epoch(killed_at(3)[0]).fit(X, checkpoint=folder)
+            with pytest.raises(ModelError, match=r"differs in params\.init"):
+                NVISA(3, **SMALL, **settings | {"init": second}).fit(X, checkpoint=folder)
+            whole = NVISA(3, **SMALL, **settings).fit(X)
+            assert_same(whole, NVISA(3, **SMALL, **settings).fit(X, checkpoint=folder), X)
+
+
+def test_a_setting_that_could_not_be_told_from_another_is_refused(X):
+    with pytest.raises(ModelError, match="tell one fit from another"):
+        identified(("random", object()), X)
+
+
+def test_a_checkpoint_of_other_data_is_refused(X, left):
+    other = X.copy()
+    other[59, 2] += 1e-6
+    with pytest.raises(ModelError, match=r"data\.sha256"):
+        go_on(other, left)
+    with pytest.raises(ModelError, match=r"data\.sha256, data\.shape"):
+        go_on(X[:-1], left)
+
+
+def test_rows_of_every_block_enter_the_digest():
+    X = RandomState(0).randn(20_000, 2).astype(np.float32)  # more than two blocks
+    found = data_digest(X)
+    assert found == {"shape": [20_000, 2], "type": "<f4", "sha256": hashlib.sha256(X.tobytes()).hexdigest()}
+
+
+def test_a_checkpoint_of_another_method_is_refused(X, left):
+    with pytest.raises(ModelError, match="class"):
+        VaDE(3, **SMALL).fit(X, checkpoint=left)
+
+
+def test_showing_progress_is_no_other_setting(X, left, capsys):
+    """It goes on: the same model, and only the epochs that were left are shown."""
+    whole = NVISA(3, init="random", **SMALL).fit(X)
+    callback, after = killed_at(0)
+    resumed = NVISA(3, init="random", **SMALL, verbose=1).on_epoch(callback).fit(X, checkpoint=left)
+    assert_same(whole, resumed, X)
+    assert after == [("training", 3), ("training", 4)]
+    assert "training 4/4" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_refused(X, left):
+    (state,) = left.glob("*.safetensors")
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelError, match="changed or missing file"):
+        go_on(X, left)
+    state.unlink()
+    with pytest.raises(ModelError, match="changed or missing file"):
+        go_on(X, left)
+    for content, message in {"{": "unreadable", '{"format": "x", "schema": 1}': "expected nvisa checkpoint"}.items():
+        (left / checkpoint.MANIFEST).write_text(content)
+        with pytest.raises(ModelError, match=message):
+            go_on(X, left)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"run": None},
+        {"rng": []},
+        {"stages": {}},
+        {"rng": {"a": 1}},
+        {"stages": [{"finished": True}]},
+        {"stages": ["training"]},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_whose_manifest_is_json_and_no_whole_one_is_refused(X, left, damage):
+    file = left / checkpoint.MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(ModelError, match="Remove the folder to start again"):
+        go_on(X, left)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": 2}, "expected nvisa checkpoint, schema 1, got another"),
+        ({"stages": [{"name": "warming"}]}, "expected a checkpoint of training, got warming"),
+    ],
+    ids=["schema", "stages"],
+)
+def test_a_checkpoint_of_another_schema_or_of_other_stages_is_refused(X, left, changes, message):
+    file = left / checkpoint.MANIFEST
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ModelError, match=message):
+        go_on(X, left)
+
+
+def test_a_folder_with_other_things_is_left_alone(X, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ModelError, match="empty folder or a checkpoint"):
+        go_on(X, tmp_path)
+    with pytest.raises(ModelError, match="empty folder or a checkpoint"):
+        go_on(X, tmp_path / "thesis.tex")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_files_of_the_user_in_the_folder_stay(X, left):
+    for name in ("mine.safetensors", "part-list.txt"):
+        (left / name).write_text("mine")
+    go_on(X, left)
+    assert sorted(path.name for path in left.iterdir()) == ["mine.safetensors", "part-list.txt"]
+
+
+def test_only_the_states_that_the_manifest_names_are_kept_and_nothing_is_pickled(X, left):
+    manifest = json.loads((left / checkpoint.MANIFEST).read_text())
+    (stage,) = manifest["stages"]
+    names = {f"{stage['sha256']}.safetensors", checkpoint.MANIFEST}
+    assert {path.name for path in left.iterdir()} == names
+    assert (stage["name"], len(stage["history"]), stage["finished"]) == ("training", 2, False)
+    assert where(left) == "training, epoch 2"
+
+
+def test_a_kill_while_writing_leaves_the_checkpoint_before(X, left, monkeypatch):
+    """The disk is full when the manifest is due: the one that is there still has its state."""
+
+    def full(path, content, write=checkpoint.write_file):
+        if path.name.startswith(checkpoint.MANIFEST):
+            raise OSError("no space left")
+        write(path, content)
+
+    whole = NVISA(3, init="random", **SMALL).fit(X)
+    monkeypatch.setattr(checkpoint, "write_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        go_on(X, left)
+    monkeypatch.undo()
+    assert_same(whole, go_on(X, left), X)
+
+
+def test_it_writes_no_more_often_than_it_should(X, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 3600.0)
+    with pytest.raises(KilledError):
+        NVISA(3, init="random", **SMALL).on_epoch(killed_at(3)[0]).fit(X, checkpoint=tmp_path)
+    assert where(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.MANIFEST]
+
+
+def test_it_is_due_so_long_after_the_last_writing(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint, "EVERY", 30.0)
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    journal, due = checkpoint.Journal(tmp_path, {}, RandomState(0)), []
+    for clock[0] in (29.0, 31.0, 60.0, 62.0):
+        due.append(journal.due)
+        if journal.due:
+            journal.write()
+    assert due == [False, True, False, True]
+
+
+def test_a_training_inside_another_fit_keeps_out_of_its_journal(rng, tmp_path):
+    """A callback may fit a clusterer of its own: its stages are not the outer fit's."""
+    module = build(lambda: torch.nn.Linear(2, 1), rng).float()
+    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
+
+    def objective(x, rows, fraction):
+        return Objective(module(x).squeeze(1), {})
+
+    def run(on_epoch=None):
+        return maximise(objective, module, source, Training(epochs=2), torch.Generator(), on_epoch=on_epoch)
+
+    def nested(record):
+        with checkpointing(None, {}, RandomState(0)):
+            run()
+        if record["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError), checkpointing(tmp_path, {}, RandomState(0)):
+        run(nested)
+    manifest = json.loads((tmp_path / checkpoint.MANIFEST).read_text())
+    assert [stage["name"] for stage in manifest["stages"]] == ["training"]
+
+
+def test_a_stage_that_ended_before_its_last_epoch_is_not_gone_on_with(rng, tmp_path):
+    """What has converged has epochs left, and needs none of them."""
+    module, calls = build(lambda: torch.nn.Linear(2, 1), rng).float(), []
+    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
+
+    def objective(x, rows, fraction):
+        calls.append(fraction)
+        return Objective(module(x).squeeze(1), {}) if len(calls) == 1 else None
+
+    for _ in range(2):  # the second time from its checkpoint
+        with checkpointing(tmp_path, {}, RandomState(0), keep=True):
+            assert len(maximise(objective, module, source, Training(epochs=5), torch.Generator())) == 1
+    assert len(calls) == 2
+
+
+def test_a_stage_that_is_written_later_is_written_as_it_ended(rng, tmp_path, monkeypatch):
+    """The next stage trains the same networks on while the state of the first one waits."""
+    module = build(lambda: torch.nn.Linear(2, 1), rng).float()
+    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
+
+    def objective(x, rows, fraction):
+        return Objective(module(x).squeeze(1), {})
+
+    def run():
+        maximise(objective, module, source, Training(epochs=2), torch.Generator())
+        return module.weight.detach().clone()
+
+    monkeypatch.setattr(checkpoint, "EVERY", 3600.0)
+    with checkpointing(tmp_path, {}, RandomState(0), keep=True):
+        ended = run()
+        assert not torch.equal(run(), ended)
+    with checkpointing(tmp_path, {}, RandomState(0)):
+        assert torch.equal(run(), ended)

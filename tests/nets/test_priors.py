@@ -1,0 +1,186 @@
+"""The priors, the paper's and those beside it: densities, draws and starts, against their definitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+from torch.testing import assert_close
+
+from nvisa import Network
+from nvisa.nets.layers import Rescale
+from nvisa.nets.mixture_vae import Densities
+from nvisa.nets.priors import FullPrior, MixturePrior, NestedMixturePrior, make_prior
+from oracles import TIGHT, build, grid, normal
+from oracles import log_normal as log_normal_oracle
+
+K, C, Z = 3, 4, 2
+
+
+# ---- the paper's -----------------------------------------------------------------------------------------------------
+
+
+def test_the_prior_is_a_uniform_mixture_of_the_table_s_normals(rng):
+    prior = build(lambda: MixturePrior(3, 2), rng)
+    z, y = normal(rng, 4, 6, 2), torch.randint(3, (4, 6), generator=rng)
+    log_p_z = prior.log_p_z(z, y)
+    for m in range(4):
+        for b in range(6):
+            k = y[m, b]
+            expected = log_normal_oracle(z[m, b], prior.loc[k], prior.log_scale[k].exp())
+            assert_close(log_p_z[m, b], expected, **TIGHT)
+    assert 3 * math.exp(prior.log_p_y()) == pytest.approx(1, abs=1e-15)
+
+
+def test_the_prior_integrates_to_one_over_y_and_z(rng):
+    prior = build(lambda: MixturePrior(3, 2), rng)
+    z, cell = grid(-25, 25, 301, 2)
+    y = torch.arange(3)[:, None].expand(3, len(z))
+    log_p = prior.log_p_y() + prior.log_p_z(z.expand(3, -1, -1), y)
+    assert float(log_p.detach().exp().sum()) * cell == pytest.approx(1, abs=1e-10)
+
+
+# ---- a mixture itself, or with a full covariance ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def prior(rng):
+    return build(lambda: NestedMixturePrior(K, Z, C), rng)
+
+
+def mean_and_variance(prior):
+    """Of p(z|y), by the laws of total expectation and variance."""
+    w = prior.logits.softmax(-1)[..., None]
+    mean = (w * prior.loc).sum(1)
+    return mean, (w * (prior.scale**2 + prior.loc**2)).sum(1) - mean**2
+
+
+def test_it_is_the_weighted_sum_of_the_component_s_normals(rng, prior):
+    z, y = normal(rng, 4, 6, Z), torch.randint(K, (4, 6), generator=rng)
+    log_p_z = prior.log_p_z(z, y)
+    for m, b in np.ndindex(4, 6):
+        weights = prior.logits[y[m, b]].exp() / prior.logits[y[m, b]].exp().sum()
+        parts = [
+            w * log_normal_oracle(z[m, b], loc, log_scale.exp()).exp()
+            for w, loc, log_scale in zip(weights, prior.loc[y[m, b]], prior.log_scale[y[m, b]], strict=True)
+        ]
+        assert_close(log_p_z[m, b], sum(parts).log(), **TIGHT)
+
+
+def test_it_integrates_to_one_over_y_and_z(prior):
+    with torch.no_grad():
+        prior.log_scale.mul_(0.4)  # for the grid: neither wider than it, nor narrower than its cells
+    z, cell = grid(-15, 15, 401, 2)
+    y = torch.arange(K)[:, None].expand(K, len(z))
+    log_p = prior.log_p_y() + prior.log_p_z(z.expand(K, -1, -1), y)
+    assert float(log_p.detach().exp().sum()) * cell == pytest.approx(1, abs=1e-10)
+
+
+def test_one_component_is_the_paper_s_prior(rng):
+    plain, nested = build(lambda: MixturePrior(K, Z), rng), build(lambda: NestedMixturePrior(K, Z, 1), rng)
+    with torch.no_grad():
+        nested.loc.copy_(plain.loc[:, None])
+        nested.log_scale.copy_(plain.log_scale[:, None])
+    z, y = normal(rng, 4, 6, Z), torch.randint(K, (4, 6), generator=rng)
+    assert_close(nested.log_p_z(z, y), plain.log_p_z(z, y), **TIGHT)
+    rescale = Rescale(torch.zeros(5), torch.ones(5))
+    network = Network(hidden=(4,), latent_dim=Z)
+    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
+    assert type(net.prior) is MixturePrior
+
+
+@pytest.mark.parametrize("kind", ["plain", "nested"])
+def test_draws_have_the_moments_of_their_cluster(rng, kind):
+    prior = build(lambda: MixturePrior(K, Z) if kind == "plain" else NestedMixturePrior(K, Z, C), rng)
+    mean, variance = mean_and_variance(prior) if kind == "nested" else (prior.loc, prior.scale**2)
+    n = 20_000
+    z = prior.draw(torch.arange(K).repeat_interleave(n), rng).detach().reshape(K, n, Z)
+    error = (z.mean(1) - mean) / (variance / n).sqrt()
+    assert error.abs().max() < 4  # standard errors
+    assert_close(z.var(1), variance.detach(), rtol=0.06, atol=0)
+
+
+def test_its_components_share_the_draws_by_their_weights(rng, prior):
+    with torch.no_grad():
+        prior.loc.copy_(100.0 * torch.arange(C)[None, :, None].expand(K, C, Z))
+    n = 20_000
+    z = prior.draw(torch.full((n,), 1), rng).detach()
+    share = torch.bincount((z[:, 0] / 100).round().long(), minlength=C) / n
+    assert_close(share.double(), prior.logits[1].softmax(-1).detach(), rtol=0, atol=4 * (0.25 / n) ** 0.5)
+
+
+def test_its_start_has_exactly_the_moments_asked_for_and_components_that_differ(rng, prior):
+    mean, variance = normal(rng, K, Z).numpy(), normal(rng, K, Z).exp().numpy()
+    prior.set_moments(mean, variance)
+    got = mean_and_variance(prior)
+    np.testing.assert_allclose(got[0].detach(), mean, atol=1e-12)
+    np.testing.assert_allclose(got[1].detach(), variance, rtol=1e-12)
+    between = prior.loc.detach().var(1, correction=0).numpy()
+    np.testing.assert_allclose(between, variance / 4, rtol=1e-12)
+
+
+def test_renumbering_moves_whole_clusters(rng):
+    rescale, network = Rescale(torch.zeros(5), torch.ones(5)), Network(hidden=(4,), latent_dim=Z, prior_components=C)
+    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
+    z, order = normal(rng, 1, 6, Z).expand(K, 6, Z), torch.tensor([2, 0, 1])
+    y = torch.arange(K)[:, None].expand(K, 6)
+    before = net.prior.log_p_z(z, y).detach()
+    net.permute(order)
+    assert_close(net.prior.log_p_z(z, y).detach(), before[order], **TIGHT)
+
+
+# ---- a full covariance -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(rng):
+    return build(lambda: FullPrior(K, Z + 1), rng)
+
+
+def test_a_full_prior_is_the_normal_with_its_covariance(rng, full):
+    z, y = normal(rng, 4, 6, Z + 1), torch.randint(K, (4, 6), generator=rng)
+    covariance = full.tril @ full.tril.mT
+    expected = MultivariateNormal(full.loc[y], covariance_matrix=covariance[y]).log_prob(z)
+    assert_close(full.log_p_z(z, y), expected, **TIGHT)
+    assert_close(full.scale.square(), covariance.diagonal(dim1=-2, dim2=-1), **TIGHT)
+    assert_close(full.precision, torch.linalg.inv(covariance).diagonal(dim1=-2, dim2=-1), **TIGHT)
+
+
+def test_without_correlations_it_is_the_paper_s_prior(rng, full):
+    plain = build(lambda: MixturePrior(K, Z + 1), rng)
+    with torch.no_grad():
+        full.below.copy_(full.below.triu())  # what stands on and above the diagonal counts for nothing
+        full.loc.copy_(plain.loc)
+        full.log_scale.copy_(plain.log_scale)
+    z, y = normal(rng, 4, 6, Z + 1), torch.randint(K, (4, 6), generator=rng)
+    assert_close(full.log_p_z(z, y), plain.log_p_z(z, y), **TIGHT)
+    assert_close(full.precision, plain.precision, **TIGHT)
+
+
+def test_its_draws_have_its_covariance(rng, full):
+    n = 20_000
+    z = full.draw(torch.arange(K).repeat_interleave(n), rng).detach().reshape(K, n, Z + 1)
+    expected = (full.tril @ full.tril.mT).detach()
+    size = full.scale.detach()[:, :, None] * full.scale.detach()[:, None]
+    for k in range(K):
+        assert ((z[k].mean(0) - full.loc[k].detach()) / (full.scale[k].detach() / n**0.5)).abs().max() < 4
+        assert ((z[k].T.cov() - expected[k]) / size[k]).abs().max() < 0.05
+
+
+def test_a_start_gives_it_the_covariances_of_the_codes(rng):
+    network = Network(hidden=(4,), latent_dim=Z, prior_covariance="full")
+    rescale = Rescale(torch.zeros(5), torch.ones(5))
+    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
+    codes, proba = normal(rng, 40, Z).numpy(), normal(rng, 40, K).softmax(1).numpy()
+    net.set_prior(codes, proba)
+    for k in range(K):
+        expected = np.cov(codes.T, aweights=proba[:, k], ddof=0) + 1e-3 * np.eye(Z)
+        np.testing.assert_allclose((net.prior.tril[k] @ net.prior.tril[k].T).detach(), expected, atol=1e-12)
+        np.testing.assert_allclose(net.prior.loc[k].detach(), proba[:, k] @ codes / proba[:, k].sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"prior_covariance": "tied"}, {"prior_covariance": "full", "prior_components": 2}])
+def test_priors_that_do_not_exist_are_refused(wrong):
+    with pytest.raises(ValueError, match="prior_covariance must be"):
+        make_prior(K, Network(**wrong))
