@@ -15,7 +15,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import nvisa
-from nvisa import Training, cli, initialisation
+from nvisa import Training, cli, initialization
 
 pytest.importorskip("pandas")
 pytest.importorskip("PIL")
@@ -27,7 +27,7 @@ GUIDES, EXAMPLES = sorted((ROOT / "docs" / "guides").glob("*.md")), sorted((ROOT
 def _short(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Training, "n_epochs", lambda *_: 1)
-    monkeypatch.setattr(initialisation, "umap_points", lambda X, *_, **__: X)
+    monkeypatch.setattr(initialization, "umap_points", lambda X, *_, **__: X)
     with warnings.catch_warnings():
         # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
         warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")

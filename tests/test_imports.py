@@ -18,7 +18,7 @@ ORDER = [  # a room imports only from rooms on lines above its own
     {"bounds", "checkpoint", "consistency", "gaussian_em", "mixtures", "nets", "schedules", "latent_tree"},
     {"training", "scaling", "machine", "autoencoders", "convolutions", "priors", "tree_moves"},
     {"mixture_vae"},
-    {"checks", "initialisation", "tree_search"},
+    {"checks", "initialization", "tree_search"},
     {"methods.base"},
     {"methods.generative"},
     {"methods.*"},  # one method, one file: none imports another
@@ -112,7 +112,7 @@ def test_imports_run_one_way():
 
 FILES = [
     *("__init__", "__main__", "shapes", "distributions", "bounds", "consistency", "nets", "schedules"),
-    *("training", "initialisation", "methods/__init__", "methods/base", "methods/nvisa", "methods/vade"),
+    *("training", "initialization", "methods/__init__", "methods/base", "methods/nvisa", "methods/vade"),
     *("benchmark/__init__", "benchmark/run", "report/page", "demo", "cli"),
     *("metrics", "graph", "persistence", "features/__init__", "datasets/__init__", "datasets/mnist"),
 ]
@@ -136,7 +136,7 @@ def tree(tmp_path):
         ("nets", "import nvisa", "wrong way"),
         ("nets", "import math, nvisa.training as t", "wrong way"),
         ("nets", "from nvisa.report.not_written_yet import html", "wrong way"),
-        ("training", "def f():\n    from nvisa.initialisation import umap", "wrong way"),
+        ("training", "def f():\n    from nvisa.initialization import umap", "wrong way"),
         (
             "training",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nvisa import methods",
@@ -170,14 +170,14 @@ def test_a_wrong_arrow_is_found(tree, file, line, why):
     [
         ("distributions", "import math\nfrom nvisa.shapes import Data"),
         ("training", "from nvisa import bounds, schedules"),
-        ("methods/vade", "from .base import DeepClusterer\nfrom nvisa.graph import neighbours"),
+        ("methods/vade", "from .base import DeepClusterer\nfrom nvisa.graph import neighbors"),
         ("methods/vade", "from nvisa.methods.base import DeepClusterer"),
         ("methods/__init__", "from nvisa.methods.vade import VaDE\nfrom .nvisa import NVISA"),
         ("__init__", "from nvisa.methods import NVISA"),
         ("datasets/__init__", "from nvisa.datasets.mnist import load\nfrom . import mnist"),
         ("benchmark/run", "from nvisa.datasets import load\nfrom nvisa import NVISA, metrics"),
         ("cli", "from nvisa.demo import run\nimport nvisa.datasets.mnist"),
-        ("methods/base", "from nvisa.persistence import save\nfrom nvisa.graph import neighbours"),
+        ("methods/base", "from nvisa.persistence import save\nfrom nvisa.graph import neighbors"),
         ("methods/nvisa", "import numpy as np\nfrom umap import UMAP"),
     ],
 )

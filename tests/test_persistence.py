@@ -83,7 +83,7 @@ def test_a_setting_comes_back(setting):
 
 
 def test_every_settings_class_has_an_example_and_a_place_in_the_registry():
-    rooms = ("methods", "nets", "training", "schedules", "consistency", "initialisation")
+    rooms = ("methods", "nets", "training", "schedules", "consistency", "initialization")
     names = [m.name for m in walk_packages(nvisa.__path__, "nvisa.") if m.name.split(".")[1] in rooms]
     kinds = [kind for name in names for kind in vars(import_module(name)).values() if isinstance(kind, type)]
     here = [kind for kind in kinds if kind.__module__.startswith("nvisa.") and kind.__module__.split(".")[1] in rooms]
@@ -294,7 +294,7 @@ DAMAGE = {
     "no schema": (lambda m: edit(m, schema=None), "damaged at schema"),
     "no params": (lambda m: edit(m, params=None, sha256=3), "damaged at params, sha256"),
     "unknown class": (lambda m: edit(m, **{"class": "Popen"}), "expected a method among NVISA, .*, got 'Popen'"),
-    "unknown setting": (param("colour", 1), "unexpected keyword argument 'colour'"),
+    "unknown setting": (param("color", 1), "unexpected keyword argument 'color'"),
     "unknown type": (param("network", {"$type": "Popen"}), "expected settings among"),
     "other K": (param("n_clusters", 4), r"expected y_logits.weight of shape \(4, 16\).* got \(3, 16\)"),
     "other network": (param("network", {"$type": "Network", "hidden": [16, 16], "latent_dim": 2}), "differing in"),

@@ -14,9 +14,9 @@ import torch
 from nvisa import data as datasets
 from nvisa.benchmark.run import RECORDS, _commit, _cpu
 from nvisa.fitting.consistency import VAT
-from nvisa.fitting.training import Source, Training, maximise
+from nvisa.fitting.training import Source, Training, maximize
 from nvisa.maths.bounds import RunningMoments
-from nvisa.methods.nvisa import Ascent
+from nvisa.methods.nvisa import Objective
 from nvisa.nets.layers import Network, build
 from nvisa.nets.mixture_vae import Densities
 from nvisa.nets.scaling import make_rescale
@@ -34,7 +34,7 @@ def mnist(n: int | None = None) -> np.ndarray:
 
 
 def noise(n: int, n_features: int) -> np.ndarray:
-    """Rows around 20 centres."""
+    """Rows around 20 centers."""
     rng = np.random.RandomState(0)
     return (rng.normal(size=(20, n_features))[rng.randint(20, size=n)] + rng.normal(size=(n, n_features))).astype("f4")
 
@@ -42,7 +42,7 @@ def noise(n: int, n_features: int) -> np.ndarray:
 def ascent(
     X: np.ndarray, *, n_clusters: int = 10, n_samples: int = 15, inference: str = "vimco", batch_norm: bool = False,
     consistency: tuple[VAT, ...] = (), likelihood: str = "gaussian_shared", floor_x: float = 0.3, floor_z: float = 0.2,
-) -> Ascent:  # fmt: skip
+) -> Objective:  # fmt: skip
     """The objective of NVISA on X with MLP 784-500-500 and Z = 10, from seeded random weights."""
     generator = torch.Generator().manual_seed(0)
     network = Network(batch_norm=batch_norm)
@@ -51,13 +51,13 @@ def ascent(
         lambda: Densities(rescale, n_clusters, network, likelihood=likelihood, posterior="joint",
                           baseline=inference == "nvil"), generator)  # fmt: skip
     distance = None if not consistency else torch.full((len(X),), 7.0)
-    return Ascent(
+    return Objective(
         net, inference, n_samples, inference == "enum_y", lambda t: floor_x, lambda t: floor_z, consistency,
         distance, generator, RunningMoments(),
     )  # fmt: skip
 
 
-def steps(objective: Ascent, X: np.ndarray, batch_size: int = 256, *, again: bool = False) -> Callable[[], None]:
+def steps(objective: Objective, X: np.ndarray, batch_size: int = 256, *, again: bool = False) -> Callable[[], None]:
     """A function that trains one epoch over X with the library's own loop: divide by its number of steps.
 
     ``again``: from the same weights and the same draws every time, so that it is the same epoch.
@@ -69,7 +69,7 @@ def steps(objective: Ascent, X: np.ndarray, batch_size: int = 256, *, again: boo
         if again:
             objective.densities.load_state_dict(first)
             objective.generator.manual_seed(1)
-        maximise(objective, objective.densities, source, training, objective.generator)
+        maximize(objective, objective.densities, source, training, objective.generator)
 
     return epoch
 

@@ -57,7 +57,7 @@ def maps() -> None:
             title, _ = plane(z, name, RandomState(0))
             row[f"{title}, s"] = clock() - started
         rows.append(row)
-    write("maps", rows, "z around 20 centres in ten dimensions; before it, UMAP's compiler takes its seconds once.")
+    write("maps", rows, "z around 20 centers in ten dimensions; before it, UMAP's compiler takes its seconds once.")
 
 
 def _written(X: np.ndarray, path: Path, options: dict[str, Any]) -> Path:

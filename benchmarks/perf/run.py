@@ -290,7 +290,7 @@ def fit_and_predict(n: int) -> None:
     settings = {"init": "random", "random_state": 0, "training": Training(epochs=1)}
     NVISA(**settings).fit(noise(600, 784))  # imports, the allocator's pools
     seconds: dict[str, float] = {}
-    train = nvisa.methods.nvisa.maximise
+    train = nvisa.methods.nvisa.maximize
 
     def timed(*arguments: Any, **keywords: Any) -> Any:
         started = clock()
@@ -298,7 +298,7 @@ def fit_and_predict(n: int) -> None:
         seconds["epoch"] = clock() - started
         return history
 
-    nvisa.methods.nvisa.maximise = timed
+    nvisa.methods.nvisa.maximize = timed
     with tempfile.TemporaryDirectory(dir=os.environ.get("PERF_SCRATCH")) as folder:
         path = Path(folder) / "rows.npy"
         written = np.lib.format.open_memmap(path, "w+", np.float32, (n, 784))
@@ -316,7 +316,7 @@ def fit_and_predict(n: int) -> None:
             seconds["predict"] = clock() - started - seconds["fit"]
 
         memory = peak_memory(run)
-    nvisa.methods.nvisa.maximise, epoch = train, seconds["epoch"]
+    nvisa.methods.nvisa.maximize, epoch = train, seconds["epoch"]
     write(f"rows_{n}", [{
         "rows": n, "the file, MB": n * 784 * 4 / 1e6, "peak memory, MB": memory, "fit, s": seconds["fit"],
         "of it the epoch, s": epoch, "us a row: epoch": 1e6 * epoch / n,

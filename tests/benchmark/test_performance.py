@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from nvisa.benchmark import performance
 from nvisa.benchmark.performance import cell, table
 from nvisa.maths.bounds import RunningMoments
-from nvisa.methods.nvisa import Ascent
+from nvisa.methods.nvisa import Objective
 from nvisa.nets.layers import Network, Rescale
 from nvisa.nets.mixture_vae import Densities, draw
 from oracles import build, gradients, normal
@@ -62,9 +62,9 @@ def test_the_common_form_has_our_bound_and_our_gradients(rng, net, tiled):
     x = normal(rng, B, D)
     h = net.trunk(x)
     state = rng.get_state()
-    drawn = draw(net, h, net.log_q_y(h), 0.2, n_samples=M, reparameterise=False, generator=rng)
+    drawn = draw(net, h, net.log_q_y(h), 0.2, n_samples=M, reparameterize=False, generator=rng)
     rng.set_state(state)
-    ours = Ascent(net, "vimco", M, False, lambda t: 0.4, lambda t: 0.2, (), None, rng, RunningMoments())
+    ours = Objective(net, "vimco", M, False, lambda t: 0.4, lambda t: 0.2, (), None, rng, RunningMoments())
     bound, _ = ours.bound(x, h, net.log_q_y(h), 0.0)
     theirs = plain.vimco(x, M, 0.4, 0.2, drawn=(drawn.y, drawn.z), tiled=tiled)
     assert_close(bound, theirs, rtol=1e-8, atol=1e-8)

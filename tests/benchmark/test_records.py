@@ -116,7 +116,7 @@ def test_what_the_slides_only_propose_is_in_no_table_with_their_cells():
 def test_a_label_free_score_is_held_against_the_labels():
     def run_of(seed, accuracy, information, bound):
         history = [{"bound": bound}]
-        return reaching(accuracy, recipe="default", seed=seed, neighbour_information=information, history=history)
+        return reaching(accuracy, recipe="default", seed=seed, neighbor_information=information, history=history)
 
     records = [run_of(0, 0.5, 1.0, 3.0), run_of(1, 0.7, 3.0, 2.0), run_of(2, 0.6, 2.0, 1.0)]
     records.append(record(seed=3, status="diverged", metrics={}))
@@ -149,7 +149,7 @@ def test_a_table_without_records_says_so():
 
 def test_of_each_seed_s_two_fits_the_one_of_larger_information_is_taken():
     def run_of(recipe, seed, accuracy, information):
-        return reaching(accuracy, recipe=recipe, seed=seed, neighbour_information=information)
+        return reaching(accuracy, recipe=recipe, seed=seed, neighbor_information=information)
 
     records = [run_of("default", 0, 0.5, 1.0), run_of("default", 1, 0.7, 3.0), run_of("default", 2, 0.1, 9.0)]
     records += [run_of("from_consistency", seed, *found) for seed, found in ((1, (0.6, 2.0)), (0, (0.9, 2.0)))]
@@ -291,7 +291,7 @@ def test_a_start_stands_after_the_one_that_the_settings_name(tmp_path, monkeypat
     monkeypatch.setitem(RECIPES, "two_starts", two)
     made = run.run("two_starts", "digits", 0, models=tmp_path)
     assert (made["status"], made["params"]["init__init"], len(made["restarts"])) == ("ok", "random", 2)
-    assert made["neighbour_information"] == max(fit["neighbour_information"] for fit in made["restarts"])
+    assert made["neighbor_information"] == max(fit["neighbor_information"] for fit in made["restarts"])
     start = nvisa.load(run.model_path(tmp_path, "digits", "default", 0))
     assert two.build(10, 0, start).init == ("gmm", start)
     kept = nvisa.load(run.model_path(tmp_path, "digits", "two_starts", 0))

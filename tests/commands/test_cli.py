@@ -65,7 +65,7 @@ def trained(frame, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictured(tmp_path_factory):
-    """A model of grey images of 6 x 5 in three clusters."""
+    """A model of gray images of 6 x 5 in three clusters."""
     folder = tmp_path_factory.mktemp("pictured")
     np.save(folder / "x.npy", np.random.RandomState(0).rand(N, 6, 5))
     argv = ["fit", str(folder / "x.npy"), "--n-clusters", "3", "--out", str(folder / "m"), *FAST, "--quiet"]
@@ -309,10 +309,10 @@ def test_columns_are_matched_by_name(frame, trained, home, capsys):
 
 def test_images_of_another_shape_are_refused_though_they_have_as_many_pixels(home, capsys):
     images = np.random.RandomState(0).rand(30, 4, 9)
-    for name, shape in {"x": (4, 9), "grey": (4, 9, 1), "wide": (2, 18)}.items():
+    for name, shape in {"x": (4, 9), "gray": (4, 9, 1), "wide": (2, 18)}.items():
         np.save(f"{name}.npy", images.reshape(30, *shape))
     assert cli.main(["fit", "x.npy", "--n-clusters", "2", "--out", "m", *FAST, "--quiet"]) == 0
-    assert cli.main(["predict", "m", "grey.npy", "--out", "l.csv"]) == 0
+    assert cli.main(["predict", "m", "gray.npy", "--out", "l.csv"]) == 0
     assert cli.main(["predict", "m", "wide.npy", "--out", "l2.csv"]) == 2
     message = "expected images of 4 x 9, as the model was fitted on, got 2 x 18. Try resizing them to 4x9."
     assert message in capsys.readouterr().err
@@ -328,8 +328,8 @@ def draw(folder, shape):
     ("shape", "advice"),
     [
         ((8, 4), "got 8 x 4. Try --image-size 6x5."),
-        ((6, 5, 3), "got 6 x 5 x 3. Try converting them to grey (Pillow: Image.convert)."),
-        ((8, 4, 3), "Try --image-size 6x5 and converting them to grey (Pillow: Image.convert)."),
+        ((6, 5, 3), "got 6 x 5 x 3. Try converting them to gray (Pillow: Image.convert)."),
+        ((8, 4, 3), "Try --image-size 6x5 and converting them to gray (Pillow: Image.convert)."),
     ],
 )
 def test_images_of_another_shape_are_told_what_makes_them_fit(pictured, capsys, shape, advice):

@@ -18,7 +18,7 @@ from nvisa.commands.rows import Reading, read_rows
 from nvisa.commands.understanding import understand
 from nvisa.data import DataError, read_table
 from nvisa.fitting import graph
-from nvisa.methods.base import few_in_use
+from nvisa.methods.base import collapse_message
 
 pytest.importorskip("pandas")
 FAST = ["--epochs", "1", "--init", "random"]
@@ -36,7 +36,7 @@ def write(text, name="x.csv", encoding="utf-8"):
 
 
 def blobs(n_clusters, seed=0, n=60):
-    """Well apart: centres on a cube's scaled corners, 12 deviations from each other at least."""
+    """Well apart: centers on a cube's scaled corners, 12 deviations from each other at least."""
     rng = np.random.RandomState(seed)
     corners = np.array(list(itertools.product([0, 12], repeat=4)))[rng.permutation(16)[:n_clusters]]
     return (np.repeat(corners, n, axis=0) + rng.randn(n * n_clusters, 4)).astype(np.float32)
@@ -160,7 +160,7 @@ def test_fit_says_what_it_understood_and_does_it(capsys):
     for line in (
         "x.csv: table, 40 rows x 2 columns",
         "columns    'age', 'income'",
-        "values     0 .. 400, modelled as numbers",
+        "values     0 .. 400, modeled as numbers",
         "scaling    each column by its own deviation",
         "left out   columns 'name'",
         "row names  kept",
@@ -191,7 +191,7 @@ def test_an_error_is_one_json_document_too(capsys):
 
 
 def block_joint(sizes, n_micro):
-    """Micro-clusters of equal size, n_micro of them in each group; neighbours spread evenly inside a group."""
+    """Micro-clusters of equal size, n_micro of them in each group; neighbors spread evenly inside a group."""
     groups = [np.full((n_micro, n_micro), size / n_micro**2) for size in sizes]
     joint = np.zeros((n_micro * len(sizes),) * 2)
     for i, group in enumerate(groups):
@@ -201,7 +201,7 @@ def block_joint(sizes, n_micro):
 
 
 @pytest.mark.parametrize("n_groups", [2, 3, 5])
-def test_the_curve_of_groups_that_share_no_neighbours(n_groups):
+def test_the_curve_of_groups_that_share_no_neighbors(n_groups):
     """I(K) is log of the number of groups from there on, and the entropy of the merged groups before."""
     curve = graph.information_curve(block_joint(np.ones(n_groups), 4))
     assert len(curve) == 4 * n_groups
@@ -256,7 +256,7 @@ def test_rows_without_clusters_have_no_clear_number(capsys):
     ],
 )
 def test_lost_clusters(sizes, n_used):
-    message = few_in_use(np.array(sizes))
+    message = collapse_message(np.array(sizes))
     assert (message is None) is (n_used is None)
     if message:
         assert message.startswith(f"Only {n_used} of {len(sizes)} clusters are in use")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nvisa import data as datasets
-from nvisa.data import ChecksumError, DataError, DownloadError, catalogue
+from nvisa.data import ChecksumError, DataError, DownloadError, catalog
 from nvisa.data import loading as loading_module
 from nvisa.data.datasets.catalog import IdxFile, IdxSet
 from nvisa.data.datasets.download import download
@@ -222,7 +222,7 @@ PACKED = {f"{name}.gz": gzip.compress(raw, mtime=0) for name, raw in RAW.items()
 
 @pytest.fixture
 def toy(mirror, monkeypatch):
-    """A server with the four files, and a catalogue in which they are "toy"."""
+    """A server with the four files, and a catalog in which they are "toy"."""
     server = mirror(PACKED)
     files = tuple(
         IdxFile(
@@ -235,7 +235,7 @@ def toy(mirror, monkeypatch):
         for role in ARRAYS
     )
     spec = IdxSet((server.url,), files, classes=("a", "b", "c"), n_train=6, n_test=3)
-    monkeypatch.setitem(catalogue.IDX_SETS, "toy", spec)
+    monkeypatch.setitem(catalog.IDX_SETS, "toy", spec)
     quick = lambda urls, target, **settings: download(urls, target, **settings, pause=0.0, rounds=2)  # noqa: E731
     monkeypatch.setattr(loading_module, "download", quick)
     return server
@@ -353,8 +353,8 @@ def test_data_home_in_order_of_precedence(monkeypatch, tmp_path):
     assert datasets.data_home("/mine") == Path("/mine")
 
 
-def test_the_published_catalogue_is_well_formed():
-    for spec in (catalogue.IDX_SETS["mnist"], catalogue.IDX_SETS["fashion_mnist"]):
+def test_the_published_catalog_is_well_formed():
+    for spec in (catalog.IDX_SETS["mnist"], catalog.IDX_SETS["fashion_mnist"]):
         assert [file.role for file in spec.files] == ["X_train", "y_train", "X_test", "y_test"]
         assert spec.mirrors[0].startswith("https://")
         assert all(mirror.endswith("/") for mirror in spec.mirrors)
@@ -470,7 +470,7 @@ def test_digits_ship_with_scikit_learn():
     assert (data.X_train.min(), data.X_train.max()) == (0, 1)
     assert data.X_test is data.y_test is None
     assert np.bincount(data.y_train).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    # A row drawn as a picture is the digit it is labelled: the zero's centre is empty, the one's is not.
+    # A row drawn as a picture is the digit it is labeled: the zero's center is empty, the one's is not.
     pictures = data.X_train.reshape(-1, *data.feature_shape)
     assert pictures[data.y_train == 0, 3:5, 3:5].mean() < 0.2 < pictures[data.y_train == 1, 3:5, 3:5].mean()
     assert repr(data) == "Dataset('digits', train=1797, test=0, feature_shape=(8, 8), n_classes=10)"
@@ -486,7 +486,7 @@ def test_the_real_files(name):
     assert data.X_test.shape == (10_000, 784)
     assert (data.X_train.min(), data.X_train.max()) == (0, 1)
     if name == "mnist":
-        assert data.X_train.mean() == pytest.approx(0.1307, abs=1e-4)  # the constants everybody normalises by
+        assert data.X_train.mean() == pytest.approx(0.1307, abs=1e-4)  # the constants everybody normalizes by
         assert data.X_train.std() == pytest.approx(0.3081, abs=1e-4)
         assert np.bincount(data.y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     else:

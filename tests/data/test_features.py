@@ -17,7 +17,7 @@ from torch import nn
 from nvisa import data as datasets
 from nvisa.commands.cli import main
 from nvisa.commands.features import features as features_command
-from nvisa.data import DataError, archives, catalogue, features
+from nvisa.data import DataError, archives, catalog, features
 from nvisa.data.features import backbones, files
 
 FIXTURES = Path(__file__).parent / "cifar10"
@@ -28,7 +28,7 @@ def images(n=7, side=8, seed=0):
 
 
 def identity(size=8):
-    """A backbone whose features are the mean colours, in the backbone's units."""
+    """A backbone whose features are the mean colors, in the backbone's units."""
     return features.Backbone("mean", nn.Identity(), "no weights", size=size)
 
 
@@ -36,8 +36,8 @@ def test_the_preprocessing_is_what_it_says():
     X = images()
     expected = (X.astype(float).mean((1, 2)) - 127) / 128
     np.testing.assert_allclose(identity()(X), expected, rtol=1e-5)
-    grey = X[..., :1]
-    np.testing.assert_allclose(identity()(grey), np.repeat((grey.mean((1, 2)) - 127) / 128, 3, axis=1), rtol=1e-5)
+    gray = X[..., :1]
+    np.testing.assert_allclose(identity()(gray), np.repeat((gray.mean((1, 2)) - 127) / 128, 3, axis=1), rtol=1e-5)
 
 
 def test_resizing_is_bicubic():
@@ -378,7 +378,7 @@ def test_resnet50_is_torchvisions_first_weights_before_the_last_layer(monkeypatc
     assert backbone.weights_digest == hashlib.sha256(b"the weights").hexdigest()
     X = images(3, side=224)
     normal = (X.astype(float).mean((1, 2)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-    pooled = normal * (1, 2, 3) / np.sqrt(1 + 1e-5)  # batch normalisation by its running mean 0 and variance 1
+    pooled = normal * (1, 2, 3) / np.sqrt(1 + 1e-5)  # batch normalization by its running mean 0 and variance 1
     np.testing.assert_allclose(backbone(X), pooled, rtol=1e-3, atol=1e-4)
 
 
@@ -444,10 +444,10 @@ def packed(tmp_path, spec):
     return replace(spec, url=path.as_uri(), md5=md5, train=train, test=test), contents
 
 
-@pytest.mark.parametrize("name", list(catalogue.ARCHIVE_SETS))
+@pytest.mark.parametrize("name", list(catalog.ARCHIVE_SETS))
 def test_an_archive_is_fetched_unpacked_and_read(tmp_path, monkeypatch, name):
-    spec, contents = packed(tmp_path, replace(catalogue.ARCHIVE_SETS[name], side=5))
-    monkeypatch.setitem(catalogue.ARCHIVE_SETS, name, spec)
+    spec, contents = packed(tmp_path, replace(catalog.ARCHIVE_SETS[name], side=5))
+    monkeypatch.setitem(catalog.ARCHIVE_SETS, name, spec)
     home = tmp_path / "home"
     data = datasets.load(name, home)
     assert not (home / spec.folder / "official.tar.gz").exists()
@@ -465,7 +465,7 @@ def test_an_archive_is_fetched_unpacked_and_read(tmp_path, monkeypatch, name):
 
 
 def test_a_damaged_file_of_an_archive_is_refused(tmp_path):
-    spec, _ = packed(tmp_path, replace(catalogue.ARCHIVE_SETS["cifar10"], side=5))
+    spec, _ = packed(tmp_path, replace(catalog.ARCHIVE_SETS["cifar10"], side=5))
     folder = tmp_path / "home" / "cifar10"
     archives.fetch_archive(folder, spec)
     file = folder / "test_batch.bin"
@@ -476,11 +476,11 @@ def test_a_damaged_file_of_an_archive_is_refused(tmp_path):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A data home with a made-up CIFAR-100; the published backbones are mean colours."""
-    spec, _ = packed(tmp_path, replace(catalogue.ARCHIVE_SETS["cifar100"], side=5))
+    """A data home with a made-up CIFAR-100; the published backbones are mean colors."""
+    spec, _ = packed(tmp_path, replace(catalog.ARCHIVE_SETS["cifar100"], side=5))
     coarse = replace(spec, label=0, classes_file="coarse_label_names.txt")
     for name, kind in (("cifar100", spec), ("cifar100_coarse", coarse)):
-        monkeypatch.setitem(catalogue.ARCHIVE_SETS, name, kind)
+        monkeypatch.setitem(catalog.ARCHIVE_SETS, name, kind)
         words = "\n".join(f"{name} {k}".replace(" ", "_") for k in range(10))
         (tmp_path / "home" / "cifar100" / kind.classes_file).write_text(words)
     for name in ("efficientnet_lite2", "resnet50"):

@@ -329,7 +329,7 @@ def test_grey_images_in_sorted_order_below_the_folder(tmp_path):
     np.testing.assert_array_equal(table.X, np.float32(expected) / np.float32(255))
 
 
-def test_colour_keeps_its_channels_and_grey_among_it_is_widened(tmp_path):
+def test_color_keeps_its_channels_and_grey_among_it_is_widened(tmp_path):
     draw(tmp_path / "1.png", COLOUR)
     draw(tmp_path / "2.png", GREY)
     table = read_table(tmp_path)
@@ -348,15 +348,15 @@ def test_other_modes_are_converted(tmp_path, mode):
     assert (table.X == 1).all()
 
 
-@pytest.mark.parametrize("with_colour", [False, True])
-def test_sixteen_bit_grey_is_not_clipped(tmp_path, with_colour):
+@pytest.mark.parametrize("with_color", [False, True])
+def test_sixteen_bit_grey_is_not_clipped(tmp_path, with_color):
     levels = np.array([[0, 257 * 10], [257 * 100, 65535], [257, 514]], dtype=np.uint16)
     draw(tmp_path / "1.png", levels)
-    if with_colour:
+    if with_color:
         draw(tmp_path / "2.png", COLOUR)
     table = read_table(tmp_path)
     picture = table.X[0].reshape(table.feature_shape)
-    np.testing.assert_allclose(picture[..., 0] if with_colour else picture, levels / 65535, atol=1e-6)
+    np.testing.assert_allclose(picture[..., 0] if with_color else picture, levels / 65535, atol=1e-6)
 
 
 def test_jpeg_turned_by_exif_stands_upright(tmp_path):

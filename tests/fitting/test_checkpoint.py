@@ -11,8 +11,8 @@ from numpy.random import RandomState
 from sklearn.mixture import GaussianMixture
 
 from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE, checkpoint
-from nvisa.fitting.checkpoint import checkpointing, data_digest, identified, where
-from nvisa.fitting.training import Objective, Source, maximise
+from nvisa.fitting.checkpoint import checkpointing, data_digest, fingerprint, where
+from nvisa.fitting.training import Source, StepOutput, maximize
 from oracles import build
 
 TINY = Network(hidden=(8,), latent_dim=2)
@@ -165,7 +165,7 @@ def test_a_start_that_is_an_object_is_told_from_another_one(X, tmp_path):
 
 def test_a_setting_that_could_not_be_told_from_another_is_refused(X):
     with pytest.raises(ModelError, match="tell one fit from another"):
-        identified(("random", object()), X)
+        fingerprint(("random", object()), X)
 
 
 def test_a_checkpoint_of_other_data_is_refused(X, left):
@@ -303,7 +303,7 @@ def test_it_is_due_so_long_after_the_last_writing(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(checkpoint, "EVERY", 30.0)
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    journal, due = checkpoint.Journal(tmp_path, {}, RandomState(0)), []
+    journal, due = checkpoint.CheckpointWriter(tmp_path, {}, RandomState(0)), []
     for clock[0] in (29.0, 31.0, 60.0, 62.0):
         due.append(journal.due)
         if journal.due:
@@ -317,10 +317,10 @@ def test_a_training_inside_another_fit_keeps_out_of_its_journal(rng, tmp_path):
     source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
 
     def objective(x, rows, fraction):
-        return Objective(module(x).squeeze(1), {})
+        return StepOutput(module(x).squeeze(1), {})
 
     def run(on_epoch=None):
-        return maximise(objective, module, source, Training(epochs=2), torch.Generator(), on_epoch=on_epoch)
+        return maximize(objective, module, source, Training(epochs=2), torch.Generator(), on_epoch=on_epoch)
 
     def nested(record):
         with checkpointing(None, {}, RandomState(0)):
@@ -341,11 +341,11 @@ def test_a_stage_that_ended_before_its_last_epoch_is_not_gone_on_with(rng, tmp_p
 
     def objective(x, rows, fraction):
         calls.append(fraction)
-        return Objective(module(x).squeeze(1), {}) if len(calls) == 1 else None
+        return StepOutput(module(x).squeeze(1), {}) if len(calls) == 1 else None
 
     for _ in range(2):  # the second time from its checkpoint
         with checkpointing(tmp_path, {}, RandomState(0), keep=True):
-            assert len(maximise(objective, module, source, Training(epochs=5), torch.Generator())) == 1
+            assert len(maximize(objective, module, source, Training(epochs=5), torch.Generator())) == 1
     assert len(calls) == 2
 
 
@@ -355,10 +355,10 @@ def test_a_stage_that_is_written_later_is_written_as_it_ended(rng, tmp_path, mon
     source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
 
     def objective(x, rows, fraction):
-        return Objective(module(x).squeeze(1), {})
+        return StepOutput(module(x).squeeze(1), {})
 
     def run():
-        maximise(objective, module, source, Training(epochs=2), torch.Generator())
+        maximize(objective, module, source, Training(epochs=2), torch.Generator())
         return module.weight.detach().clone()
 
     monkeypatch.setattr(checkpoint, "EVERY", 3600.0)

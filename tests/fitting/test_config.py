@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 import nvisa
 from nvisa import NVISA, Network, Training
 from nvisa.fitting.config import _alone, side_by_side
-from nvisa.fitting.training import Objective, Source, maximise
+from nvisa.fitting.training import Source, StepOutput, maximize
 from oracles import build
 
 
@@ -65,8 +65,8 @@ def test_restarts_side_by_side_are_bit_for_bit_those_one_after_the_other(X, tmp_
 
     (one, seen), (other, seen_beside) = fitted(1), fitted(2)
     assert one.restarts_ == other.restarts_
-    assert len({restart["neighbour_information"] for restart in one.restarts_}) == 3
-    assert one.neighbour_distance_ == other.neighbour_distance_
+    assert len({restart["neighbor_information"] for restart in one.restarts_}) == 3
+    assert one.neighbor_distance_ == other.neighbor_distance_
     for a, b in zip(one.module_.state_dict().values(), other.module_.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
@@ -83,9 +83,9 @@ def test_a_process_that_starts_again_finds_its_own_stages(X, tmp_path):
 
         def objective(x, rows, fraction):
             steps.append(seed)
-            return Objective(-module(x).square().mean(), {})
+            return StepOutput(-module(x).square().mean(), {})
 
-        maximise(objective, module, Source(X, torch.device("cpu")), Training(epochs=2, batch_size=30), generator)
+        maximize(objective, module, Source(X, torch.device("cpu")), Training(epochs=2, batch_size=30), generator)
         return module.weight.detach().clone()
 
     first = _alone(train, (5,), (tmp_path / "part-0", {"data": "X"}))

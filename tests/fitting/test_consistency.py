@@ -170,9 +170,9 @@ def test_a_quarter_turn_is_numpy_s(images):
 def test_any_map_is_scipy_s(images, shift, zoom, angle):
     """Rows and columns there, columns and rows here; the image is not square."""
     c, s = math.cos(angle) / zoom, math.sin(angle) / zoom
-    matrix = np.array([[c, s], [-s, c]])  # of (row, column): in = matrix (out - centre - shift) + centre
-    centre = np.array([2.5, 4.0])
-    offset = centre - matrix @ (centre + np.array(shift[::-1]))
+    matrix = np.array([[c, s], [-s, c]])  # of (row, column): in = matrix (out - center - shift) + center
+    center = np.array([2.5, 4.0])
+    offset = center - matrix @ (center + np.array(shift[::-1]))
     for got, image in zip(moved(images, shift, zoom, angle), images, strict=True):
         for channel in range(3):
             want = ndimage.affine_transform(image[..., channel], matrix, offset, order=1, mode="nearest")
@@ -180,7 +180,7 @@ def test_any_map_is_scipy_s(images, shift, zoom, angle):
 
 
 def test_every_image_is_moved_by_a_map_of_its_own_within_the_limits(rng):
-    """The centre of a bright blob, its size and its tilt tell the map."""
+    """The center of a bright blob, its size and its tilt tell the map."""
     row, column = np.mgrid[:61, :61] - 30.0
     blob = np.exp(-(column**2 / 80 + row**2 / 20))
     settings = Augment(shift=0.1, scale=0.2, rotation=30.0)

@@ -1,4 +1,4 @@
-"""Radii against all pairs; the information of neighbours, its merges and its moves, against brute force."""
+"""Radii against all pairs; the information of neighbors, its merges and its moves, against brute force."""
 
 import math
 import tracemalloc
@@ -14,10 +14,10 @@ from nvisa.fitting.graph import (
     joint_of_labels,
     merge_by_information,
     mutual_information,
-    neighbour_information,
-    neighbour_joint,
-    neighbour_radius,
-    neighbours,
+    neighbor_information,
+    neighbor_joint,
+    neighbor_radius,
+    neighbors,
     refine_by_information,
 )
 from oracles import information as information_oracle
@@ -30,7 +30,7 @@ def random() -> np.random.RandomState:
 
 
 def symmetric_joint(random, k):
-    """A random joint distribution of two neighbours, with zeros in it."""
+    """A random joint distribution of two neighbors, with zeros in it."""
     joint = random.gamma(0.5, size=(k, k)) * (random.rand(k, k) < 0.7)
     return (joint + joint.T) / (2 * joint.sum())
 
@@ -53,9 +53,9 @@ def renamed(labels, other):
 # ---- distances -------------------------------------------------------------------------------------------------------
 
 
-def test_neighbours_are_the_nearest_other_rows(random):
+def test_neighbors_are_the_nearest_other_rows(random):
     X = random.randn(80, 3)
-    rows = neighbours(X, 4)
+    rows = neighbors(X, 4)
     own = np.linalg.norm(X[:, None] - X[rows], axis=-1)
     np.testing.assert_allclose(np.sort(own, 1), sorted_distances(X)[:, :4], rtol=1e-12)
     assert not (rows == np.arange(80)[:, None]).any()
@@ -64,24 +64,24 @@ def test_neighbours_are_the_nearest_other_rows(random):
 @pytest.mark.parametrize("n", [12, 300])
 def test_the_radius_is_the_distance_to_the_kth_other_row_when_all_rows_are_reference(random, n):
     X = random.randn(n, 3)
-    np.testing.assert_allclose(neighbour_radius(X, random, k=10, n_reference=300), sorted_distances(X)[:, 9], rtol=1e-9)
+    np.testing.assert_allclose(neighbor_radius(X, random, k=10, n_reference=300), sorted_distances(X)[:, 9], rtol=1e-9)
 
 
 def test_with_fewer_than_k_others_the_radius_is_the_distance_to_the_farthest(random):
     X = random.randn(5, 2)
-    np.testing.assert_allclose(neighbour_radius(X, random, k=10), sorted_distances(X)[:, -1], rtol=1e-9)
+    np.testing.assert_allclose(neighbor_radius(X, random, k=10), sorted_distances(X)[:, -1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 4, 10])
 def test_the_radius_from_a_sample_is_right_within_five_per_cent_in_the_median(random, dims):
     X = random.randn(1600, dims)
-    ratio = neighbour_radius(X, random, k=10, n_reference=400) / sorted_distances(X)[:, 9]
+    ratio = neighbor_radius(X, random, k=10, n_reference=400) / sorted_distances(X)[:, 9]
     assert np.median(ratio) == pytest.approx(1, abs=0.05)
 
 
 def test_the_dimension_that_counts_is_the_data_s_not_the_number_of_columns(random):
     X = random.randn(1600, 2) @ np.linalg.qr(random.randn(20, 2))[0].T
-    ratio = neighbour_radius(X, random, k=10, n_reference=400) / sorted_distances(X)[:, 9]
+    ratio = neighbor_radius(X, random, k=10, n_reference=400) / sorted_distances(X)[:, 9]
     assert np.median(ratio) == pytest.approx(1, abs=0.05)
 
 
@@ -99,27 +99,27 @@ def test_noise_in_the_columns_beyond_the_leading_components_does_not_lengthen_th
     signal = random.randn(900, 3)
     turn = np.linalg.qr(random.randn(400, 400))[0]
     noisy = np.hstack([5 * signal, 0.2 * random.randn(900, 397)]) @ turn
-    radius = neighbour_radius(noisy, random, n_components=3)
+    radius = neighbor_radius(noisy, random, n_components=3)
     np.testing.assert_allclose(radius, sorted_distances(5 * signal)[:, 9], rtol=0.15)
-    assert np.median(neighbour_radius(noisy, random, n_components=400) / radius) > 2  # what the noise would do
+    assert np.median(neighbor_radius(noisy, random, n_components=400) / radius) > 2  # what the noise would do
 
 
 def test_the_radius_in_as_many_components_as_columns_is_that_of_the_rows(random):
     X = random.randn(300, 60)
-    found = neighbour_radius(X, random, n_components=60)
+    found = neighbor_radius(X, random, n_components=60)
     np.testing.assert_allclose(found, sorted_distances(X)[:, 9], rtol=1e-9)
-    assert (neighbour_radius(X, random, n_components=50) < found).all()
+    assert (neighbor_radius(X, random, n_components=50) < found).all()
 
 
 def test_the_leading_components_are_those_about_the_mean(random):
     X = random.randn(400, 60) * 0.9 ** np.arange(60)
-    here, there = (neighbour_radius(X + at, np.random.RandomState(1), n_components=2) for at in (0.0, 50.0))
+    here, there = (neighbor_radius(X + at, np.random.RandomState(1), n_components=2) for at in (0.0, 50.0))
     np.testing.assert_allclose(there, here, rtol=1e-6)
 
 
 def test_the_radius_scales_with_the_data(random):
     X = random.randn(500, 3)
-    small, large = (neighbour_radius(c * X, np.random.RandomState(1), n_reference=100) for c in (1.0, 8.0))
+    small, large = (neighbor_radius(c * X, np.random.RandomState(1), n_reference=100) for c in (1.0, 8.0))
     np.testing.assert_allclose(large, 8 * small, rtol=1e-9)
 
 
@@ -140,7 +140,7 @@ class Counted:
 @pytest.mark.parametrize("n", [1000, 10_000])
 def test_every_row_is_read_once_and_the_reference_rows_twice(random, n):
     X = Counted(random.randn(n, 2))
-    neighbour_radius(X, random, n_reference=300)
+    neighbor_radius(X, random, n_reference=300)
     assert np.bincount(X.reads).tolist() == [0, n - 300, 300]
 
 
@@ -177,41 +177,41 @@ def test_the_joint_counts_edges_both_ways(random):
     for i in range(9):
         for j in rows[i]:
             expected += (np.outer(proba[i], proba[j]) + np.outer(proba[j], proba[i])) / (2 * 9 * 2)
-    np.testing.assert_allclose(neighbour_joint(proba, rows), expected, rtol=1e-12)
+    np.testing.assert_allclose(neighbor_joint(proba, rows), expected, rtol=1e-12)
 
 
 @pytest.fixture
 def blocks(random):
-    """Four separate groups of 30 and the neighbours of their rows: no edge leaves its group."""
+    """Four separate groups of 30 and the neighbors of their rows: no edge leaves its group."""
     truth = np.repeat(np.arange(4), 30)
-    return truth, neighbours(random.randn(120, 2) + 100 * truth[:, None], 5)
+    return truth, neighbors(random.randn(120, 2) + 100 * truth[:, None], 5)
 
 
-def test_neighbour_information_is_log_k_at_best_zero_for_one_cluster_and_blind_to_names(random, blocks):
+def test_neighbor_information_is_log_k_at_best_zero_for_one_cluster_and_blind_to_names(random, blocks):
     truth, rows = blocks
     one_hot = np.eye(4)[truth]
-    assert neighbour_information(one_hot, rows) == pytest.approx(math.log(4), abs=1e-12)
-    assert neighbour_information(np.eye(4)[np.zeros(120, int)], rows) == pytest.approx(0, abs=1e-12)
+    assert neighbor_information(one_hot, rows) == pytest.approx(math.log(4), abs=1e-12)
+    assert neighbor_information(np.eye(4)[np.zeros(120, int)], rows) == pytest.approx(0, abs=1e-12)
     soft = 0.5 * one_hot + 0.5 * random.dirichlet(np.ones(4), 120)
-    value = neighbour_information(soft, rows)
+    value = neighbor_information(soft, rows)
     assert value < math.log(4)
-    assert neighbour_information(soft[:, [2, 0, 3, 1]], rows) == pytest.approx(value, abs=1e-12)
+    assert neighbor_information(soft[:, [2, 0, 3, 1]], rows) == pytest.approx(value, abs=1e-12)
 
 
 def test_merging_two_groups_or_cutting_one_costs_information(random, blocks):
     truth, rows = blocks
-    best = neighbour_information(np.eye(4)[truth], rows)
+    best = neighbor_information(np.eye(4)[truth], rows)
     together = np.where(truth == 1, 0, truth)
-    assert neighbour_information(np.eye(4)[together], rows) == pytest.approx(best - 0.5 * math.log(2), abs=1e-12)
+    assert neighbor_information(np.eye(4)[together], rows) == pytest.approx(best - 0.5 * math.log(2), abs=1e-12)
     cut = np.where(truth == 1, random.choice([0, 1], 120), truth)
-    assert neighbour_information(np.eye(4)[cut], rows) < best - 0.1
+    assert neighbor_information(np.eye(4)[cut], rows) < best - 0.1
 
 
 # ---- merging ---------------------------------------------------------------------------------------------------------
 
 
 def sparse_joint(random, k):
-    """A symmetric joint distribution in which most pairs of clusters are no neighbours."""
+    """A symmetric joint distribution in which most pairs of clusters are no neighbors."""
     p = random.rand(k, k) * (random.rand(k, k) < 0.3) + np.diag(random.rand(k))
     return (p + p.T) / (2 * p.sum())
 
@@ -248,7 +248,7 @@ def test_micro_clusters_merge_in_the_memory_of_their_joint(random):
 
 def test_the_joint_of_labels_is_that_of_their_one_hot_rows(random):
     labels, rows = random.randint(4, size=9), np.array([random.permutation(9)[:2] for _ in range(9)])
-    np.testing.assert_array_equal(joint_of_labels(labels, rows, 5), neighbour_joint(np.eye(5)[labels], rows))
+    np.testing.assert_array_equal(joint_of_labels(labels, rows, 5), neighbor_joint(np.eye(5)[labels], rows))
 
 
 def test_merging_takes_the_cheapest_pair_each_time(random):
@@ -280,7 +280,7 @@ def test_refining_never_loses_information():
         rows = np.array([random.choice(np.delete(np.arange(12), i), 2, replace=False) for i in range(12)])
         labels = random.randint(3, size=12)
         after = refine_by_information(labels, rows, 3)
-        before, now = (neighbour_information(np.eye(3)[found], rows) for found in (labels, after))
+        before, now = (neighbor_information(np.eye(3)[found], rows) for found in (labels, after))
         assert now >= before - 1e-12
 
 
@@ -306,7 +306,7 @@ def test_refining_moves_a_row_where_the_information_grows_fastest_in_its_own_ass
             up, down = one_hot.copy(), one_hot.copy()
             up[i, a] += step
             down[i, a] -= step
-            slope[i, a] = neighbour_information(up, rows) - neighbour_information(down, rows)
+            slope[i, a] = neighbor_information(up, rows) - neighbor_information(down, rows)
     moved = refine_by_information(labels, rows, k, n_rounds=2)  # the second round only judges the first
     assert (moved == slope.argmax(1)).all()
     assert (moved != labels).any()

@@ -12,10 +12,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from nvisa import GMVAE, NVISA
-from nvisa.fitting.graph import neighbour_information, neighbours
+from nvisa.fitting.graph import neighbor_information, neighbors
 from nvisa.fitting.initialization import (
     Start,
-    distil,
+    distill,
     keep,
     merged_microclusters,
     pretrain,
@@ -24,7 +24,7 @@ from nvisa.fitting.initialization import (
 from nvisa.fitting.training import Source, Training
 from nvisa.maths.bounds import RunningMoments
 from nvisa.maths.schedules import Constant, Geometric
-from nvisa.methods.nvisa import Ascent, StdFloor
+from nvisa.methods.nvisa import Objective, StdFloor
 from nvisa.nets.layers import Network, Rescale
 from nvisa.nets.mixture_vae import Densities
 from oracles import TIGHT, build, gradients, normal
@@ -115,8 +115,8 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
         before = float(reconstruction_error(net, x).detach().mean())
         training = Training(epochs=200, batch_size=50, learning_rate=5e-3)
         also = partial(lambda net, x: -reconstruction_error(net, x), net) if kept else None
-        history = distil(net.log_posterior, net, source, start, training, rng, also=also)
-        assert history[-1]["log_q_of_start"] > -0.6  # of -1.1: it has learnt the assignment
+        history = distill(net.log_posterior, net, source, start, training, rng, also=also)
+        assert history[-1]["log_q_of_start"] > -0.6  # of -1.1: it has learned the assignment
         errors[kept] = float(reconstruction_error(net, x).detach().mean()) / before
     assert errors[True] < 1.2
     assert errors[False] > 2.0
@@ -129,7 +129,7 @@ def test_the_start_s_rows_are_taught_and_no_others(rng):
     side = (x[:, 0] > 0).long()
     start = Start(rows, torch.eye(K)[side[rows]].numpy(), np.zeros((50, Z)), 0.0)
     net = networks(torch.Generator().manual_seed(3), hidden=16).float()
-    distil(net.log_posterior, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
+    distill(net.log_posterior, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
     with torch.no_grad():
         assert (net.log_posterior(x[rows]).argmax(1) == side[rows]).float().mean() > 0.95
         assert (net.log_posterior(x).argmax(1) == side).float().mean() > 0.7  # the others follow as far as it reaches
@@ -149,14 +149,14 @@ def test_the_deviations_of_a_kept_start_settle_at_the_first_floors(rng):
 
 
 @pytest.mark.parametrize("fineness", [(1, 3, 10), (10, 3, 1)])
-def test_of_several_cuts_the_one_with_the_most_neighbour_information_is_kept(fineness):
+def test_of_several_cuts_the_one_with_the_most_neighbor_information_is_kept(fineness):
     random = np.random.RandomState(0)
     points = make_blobs(300, centers=4, cluster_std=1.5, random_state=0)[0]
-    graph = neighbours(points, 10)
+    graph = neighbors(points, 10)
     alone = [merged_microclusters(points, graph, 4, random, per_cluster=(n,))[1] for n in fineness]
     proba, score = merged_microclusters(points, graph, 4, np.random.RandomState(0), per_cluster=fineness)
     assert score == max(alone) > min(alone)
-    assert neighbour_information(proba, graph) == pytest.approx(score)
+    assert neighbor_information(proba, graph) == pytest.approx(score)
 
 
 def test_a_held_bound_is_the_bound_and_moves_everything_but_q_y(rng):
@@ -165,7 +165,7 @@ def test_a_held_bound_is_the_bound_and_moves_everything_but_q_y(rng):
     for held in (True, False):
         generator = torch.Generator().manual_seed(5)
         floors = Constant(0.5), Constant(0.3)
-        ascent = Ascent(net, "vimco", 4, False, *floors, (), None, generator, RunningMoments())
+        ascent = Objective(net, "vimco", 4, False, *floors, (), None, generator, RunningMoments())
         value = ascent.held(x) if held else ascent(x, np.arange(6), 0.0).value
         net.zero_grad()
         value.sum().backward()

@@ -11,11 +11,11 @@ from torch import nn
 
 from nvisa.fitting.training import (
     DivergedError,
-    Objective,
     Source,
+    StepOutput,
     Training,
     flush_denormals,
-    maximise,
+    maximize,
     shuffled_batches,
 )
 from nvisa.maths.schedules import Cosine, Geometric
@@ -55,7 +55,7 @@ def breaks_at(step, module, value=math.nan, gradient=None):
         middle = fine * value if broken and gradient is None else fine
         if broken and gradient is not None:
             middle = middle + gradient()
-        return Objective(middle, {"first": fine, "middle": middle, "last": middle + 1})
+        return StepOutput(middle, {"first": fine, "middle": middle, "last": middle + 1})
 
     return objective
 
@@ -65,7 +65,7 @@ def breaks_at(step, module, value=math.nan, gradient=None):
 def test_a_term_that_is_not_finite_ends_the_training_by_its_name_and_the_history_is_kept(rng, value, step, epochs_done):
     module, seen = Point(1.0), []
     with pytest.raises(DivergedError, match=f"middle is not finite after {epochs_done} whole epochs") as caught:
-        maximise(breaks_at(step, module, value), module, rows_source(10), training(), rng, on_epoch=seen.append)
+        maximize(breaks_at(step, module, value), module, rows_source(10), training(), rng, on_epoch=seen.append)
     assert caught.value.term == "middle"
     assert caught.value.history == seen
     assert [record["epoch"] for record in seen] == list(range(1, epochs_done + 1))
@@ -81,7 +81,7 @@ def test_a_divergence_keeps_what_it_says_on_the_way_from_another_process():
 def test_an_objective_that_breaks_without_a_term_is_named_itself(rng):
     module = Point(1.0)
     with pytest.raises(DivergedError) as caught:
-        maximise(lambda x, r, f: Objective(module.at.sum() * math.nan, {}), module, rows_source(5), training(), rng)
+        maximize(lambda x, r, f: StepOutput(module.at.sum() * math.nan, {}), module, rows_source(5), training(), rng)
     assert caught.value.term == "objective"
 
 
@@ -99,7 +99,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_never_applied(rng):
         return objective(*batch)
 
     with pytest.raises(DivergedError, match="gradient is not finite") as caught:
-        maximise(watched, module, rows_source(10), training(), rng)
+        maximize(watched, module, rows_source(10), training(), rng)
     assert caught.value.term == "gradient"
     assert len(caught.value.history) == 1
     assert torch.equal(module.at, applied[-1])
@@ -125,9 +125,9 @@ def test_every_epoch_shows_every_row_once_with_its_own_number_in_a_new_order(rng
         assert (x.numpy() == rows[:, None]).all()
         shown.append(rows)
         fractions.append(fraction)
-        return Objective(module.at.sum() + 0 * x.sum(1), {})
+        return StepOutput(module.at.sum() + 0 * x.sum(1), {})
 
-    maximise(objective, module, rows_source(10), training(), rng)
+    maximize(objective, module, rows_source(10), training(), rng)
     epochs = [np.concatenate(shown[3 * e : 3 * e + 3]) for e in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -140,10 +140,10 @@ def test_it_climbs_to_the_maximum_and_not_down(rng):
     module = Point(8.0, -3.0)
 
     def objective(x, rows, fraction):
-        return Objective(-0.5 * (module.at - x).square().sum(1), {})
+        return StepOutput(-0.5 * (module.at - x).square().sum(1), {})
 
     settings = training(epochs=400, batch_size=10, learning_rate=Geometric(0.3, 1e-3))
-    history = maximise(objective, module, rows_source(10), settings, rng)
+    history = maximize(objective, module, rows_source(10), settings, rng)
     assert module.at.tolist() == pytest.approx([4.5, 4.5], abs=1e-2)
     assert history[-1]["objective"] == pytest.approx(-8.25, abs=1e-3)  # minus the variance of 0..9
     assert history[-1]["objective"] > history[0]["objective"]
@@ -157,10 +157,10 @@ def test_the_gradient_is_clipped_to_the_norm_and_the_first_step_is_as_long_as_th
         places.append(module.at.detach().clone())
 
     def objective(x, rows, fraction):
-        return Objective((module.at * torch.tensor([300.0, -400.0])).sum() + 0 * x.sum(1), {})
+        return StepOutput((module.at * torch.tensor([300.0, -400.0])).sum() + 0 * x.sum(1), {})
 
     settings = training(epochs=2, batch_size=10, clip_norm=10.0, learning_rate=Geometric(0.1, 0.1 / 4))
-    maximise(objective, module, rows_source(10), settings, rng, on_epoch=after)
+    maximize(objective, module, rows_source(10), settings, rng, on_epoch=after)
     assert norms == pytest.approx([10.0, 10.0], rel=1e-4)
     # Adam on a constant gradient moves each coordinate by the rate: 0.1, then 0.1 / 2 half way.
     assert places[0].tolist() == pytest.approx([0.1, -0.1], rel=1e-4)
@@ -175,10 +175,10 @@ def test_a_record_holds_the_mean_over_rows_of_every_term_and_the_assignment(rng)
 
     def objective(x, rows, fraction):
         value = x[:, 0] ** 2 + 0 * module.at.sum()
-        return Objective(value, {"cube": x[None, :, 0] ** 3, "rate": torch.tensor(0.5)}, log_q_y[rows])
+        return StepOutput(value, {"cube": x[None, :, 0] ** 3, "rate": torch.tensor(0.5)}, log_q_y[rows])
 
     seen = []
-    (record,) = maximise(objective, module, rows_source(10), training(epochs=1), rng, stage="a", on_epoch=seen.append)
+    (record,) = maximize(objective, module, rows_source(10), training(epochs=1), rng, stage="a", on_epoch=seen.append)
     assert seen == [record]
     i = np.arange(10)
     assert (record["objective"], record["cube"], record["rate"]) == pytest.approx(((i**2).mean(), (i**3).mean(), 0.5))
@@ -194,9 +194,9 @@ def test_a_cluster_with_exactly_a_tenth_of_an_equal_share_is_in_use(rng):
     module, log_q_y = Point(0.0), torch.eye(2)[[1] + [0] * 19].log_softmax(1)
 
     def objective(x, rows, fraction):
-        return Objective(0 * module.at.sum() + 0 * x.sum(1), {}, log_q_y[rows])
+        return StepOutput(0 * module.at.sum() + 0 * x.sum(1), {}, log_q_y[rows])
 
-    (record,) = maximise(objective, module, rows_source(20), training(epochs=1, batch_size=5), rng)
+    (record,) = maximize(objective, module, rows_source(20), training(epochs=1, batch_size=5), rng)
     assert record["clusters_in_use"] == 2
 
 
@@ -208,9 +208,9 @@ def moving_labels(rng, n_epochs, **settings):
 
     def objective(x, rows, fraction):
         log_q_y = torch.eye(4)[labels[int(fraction * n_epochs + 1e-9), rows]].log_softmax(1)
-        return Objective(0 * module.at.sum() + 0 * x.sum(1), {}, log_q_y, **settings)
+        return StepOutput(0 * module.at.sum() + 0 * x.sum(1), {}, log_q_y, **settings)
 
-    return maximise(objective, module, rows_source(10), training(epochs=n_epochs), rng), labels
+    return maximize(objective, module, rows_source(10), training(epochs=n_epochs), rng), labels
 
 
 def test_label_change_is_the_share_of_rows_whose_most_probable_cluster_is_not_that_of_the_epoch_before(rng):
@@ -234,9 +234,9 @@ def test_an_epoch_that_ends_early_counts_the_rows_it_saw(rng):
         if len(steps) == 5:  # 10 rows in batches of 4, 3, 3, and one batch more
             return None
         y = np.where(len(steps) > 3, 1, rows % 2)  # in the second epoch, every row is in cluster 1
-        return Objective(0 * module.at.sum() + 0 * x.sum(1), {}, torch.eye(2)[y].log_softmax(1))
+        return StepOutput(0 * module.at.sum() + 0 * x.sum(1), {}, torch.eye(2)[y].log_softmax(1))
 
-    history = maximise(objective, module, rows_source(10), training(), rng)
+    history = maximize(objective, module, rows_source(10), training(), rng)
     assert history[1]["label_change"] == pytest.approx((steps[3] % 2 == 0).mean())
 
 
@@ -245,9 +245,9 @@ def test_the_module_trains_in_training_mode_and_is_left_in_evaluation_mode(rng):
 
     def objective(x, rows, fraction):
         modes.append(module.training)
-        return Objective(module(x).squeeze(1), {})
+        return StepOutput(module(x).squeeze(1), {})
 
-    maximise(objective, module, rows_source(10), training(), rng)
+    maximize(objective, module, rows_source(10), training(), rng)
     assert (set(modes), module.training) == ({True}, False)
 
 
@@ -256,8 +256,8 @@ def test_the_same_generator_gives_the_same_run_and_no_global_one_is_moved():
 
     def run(seed):
         module = Point(1.0, 2.0)
-        maximise(
-            lambda x, rows, f: Objective(-(module.at - x).square().sum(1), {}),
+        maximize(
+            lambda x, rows, f: StepOutput(-(module.at - x).square().sum(1), {}),
             module, rows_source(10), training(), torch.Generator().manual_seed(seed),
         )  # fmt: skip
         return module.at.tolist()

@@ -204,10 +204,10 @@ def test_vimco_refuses_a_single_sample_and_says_what_to_do():
         vimco(one, one)
 
 
-# ---- reparameterised z -----------------------------------------------------------------------------------------------
+# ---- reparameterized z -----------------------------------------------------------------------------------------------
 
 
-def test_vimco_is_unbiased_when_z_is_reparameterised_and_y_alone_is_scored(rng):
+def test_vimco_is_unbiased_when_z_is_reparameterized_and_y_alone_is_scored(rng):
     """z = mu_y + sigma_y eps with eps = -1 or +1: 2K values of (y, eps) a sample, (2K)^M draws."""
     m, parameters = 2, tuple(normal(rng, 4, K))
     pairs = all_draws(2 * K, m)

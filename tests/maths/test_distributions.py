@@ -55,9 +55,9 @@ def test_log_bernoulli_is_torch_s_and_minus_the_cross_entropy_between_zero_and_o
     logits = 3 * normal(rng, 2, 5)
     x = binary_vectors(5)[:, None]
     assert_close(log_bernoulli(x, logits), log_bernoulli_oracle(x, logits), **TIGHT)
-    grey = torch.rand(2, 5, generator=rng, dtype=torch.float64)
-    cross_entropy = F.binary_cross_entropy(logits.sigmoid(), grey, reduction="none").sum(-1)
-    assert_close(log_bernoulli(grey, logits), -cross_entropy, **TIGHT)
+    gray = torch.rand(2, 5, generator=rng, dtype=torch.float64)
+    cross_entropy = F.binary_cross_entropy(logits.sigmoid(), gray, reduction="none").sum(-1)
+    assert_close(log_bernoulli(gray, logits), -cross_entropy, **TIGHT)
 
 
 def test_the_bernoulli_sums_to_one_over_all_binary_vectors(rng):

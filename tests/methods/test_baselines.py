@@ -13,7 +13,7 @@ from nvisa import commands
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import record_path
 from nvisa.data import DataError
-from nvisa.fitting.training import Source, Training, maximise
+from nvisa.fitting.training import Source, Training, maximize
 from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
 from nvisa.nets.autoencoder import START_SCALE, Autoencoder, Encoder, MixtureAutoencoder
@@ -399,7 +399,7 @@ def test_training_ends_where_the_objective_has_converged(rng):
     net, X = dec_networks(rng).float(), some_x(rng, n=40).numpy()
     source = Source(X, torch.device("cpu"))
     objective = refinement(net, source[slice(0, 40)], update_interval=6, tol=0.99)  # at the second refresh
-    history = maximise(objective, net, source, Training(epochs=9, batch_size=10), rng)
+    history = maximize(objective, net, source, Training(epochs=9, batch_size=10), rng)
     assert (len(history), objective.step) == (2, 6)
     assert not net.training
 

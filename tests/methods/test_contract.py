@@ -208,7 +208,7 @@ def test_restarts_take_the_starts_of_a_tuple_in_turn(blobs):
     """``start_score_`` is NaN after random weights, and the restart that is kept is one of its start alone."""
     X = blobs[0]
     model = make("nvisa", 3, n_init=3, init=("random", "gmm"), random_state=2).fit(X)
-    scores = [restart["neighbour_information"] for restart in model.restarts_]
+    scores = [restart["neighbor_information"] for restart in model.restarts_]
     kept = int(np.argmax(scores))
     assert np.isnan(model.start_score_) == (kept != 1)
     randoms = make("nvisa", 3, n_init=3, init="random", random_state=2).fit(X).restarts_
@@ -222,11 +222,11 @@ def test_restarts_take_the_starts_of_a_tuple_in_turn(blobs):
         make("nvisa", 3, init=()).fit(X)
 
 
-def test_restarts_keep_the_one_with_the_most_neighbour_information(blobs):
+def test_restarts_keep_the_one_with_the_most_neighbor_information(blobs):
     model = make("nvisa", 3, n_init=3, init="random").fit(blobs[0])
-    scores = [restart["neighbour_information"] for restart in model.restarts_]
+    scores = [restart["neighbor_information"] for restart in model.restarts_]
     assert len(set(scores)) > 1
-    assert model.neighbour_information_ == max(scores)
+    assert model.neighbor_information_ == max(scores)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -9,7 +9,7 @@ from sklearn.datasets import make_blobs
 from torch.testing import assert_close
 
 from nvisa.fitting import checkpoint
-from nvisa.fitting.training import DivergedError, Objective, Training
+from nvisa.fitting.training import DivergedError, StepOutput, Training
 from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.metrics import accuracy
 from nvisa.maths.schedules import Cosine
@@ -19,10 +19,10 @@ from nvisa.methods.gm_gan import (
     Game,
     LatentMixture,
     Networks,
+    classifier_terms,
     discriminate,
     gradient_penalty,
     log_q_of,
-    recognition_terms,
 )
 from nvisa.nets.convolutions import Layout
 from nvisa.nets.layers import Network, Rescale
@@ -69,8 +69,8 @@ def test_the_moments_are_the_mixture_s(rng, dynamic):
     loc, factor = mixture.loc.detach(), mixture.factor.detach()
     mean = loc.mean(0)
     covariance = sum(factor[k] @ factor[k].T + torch.outer(loc[k] - mean, loc[k] - mean) for k in range(K)) / K
-    centred = z - mean
-    products = centred[:, :, None] * centred[:, None]
+    centered = z - mean
+    products = centered[:, :, None] * centered[:, None]
     assert ((z.mean(0) - mean).abs() < 6 * z.std(0) / n**0.5).all()
     assert ((products.mean(0) - covariance).abs() < 6 * products.std(0) / n**0.5).all()
 
@@ -93,11 +93,11 @@ def test_means_start_at_the_separation_of_the_paper(rng):
 @both
 def test_the_gradient_reaches_the_mixture_only_if_it_is_dynamic(rng, dynamic):
     play = game(rng, dynamic=dynamic)
-    mixture = play.networks.maker.latent
+    mixture = play.networks.generator.latent
     assert len(list(mixture.parameters())) == (2 if dynamic else 0)
     assert set(mixture.state_dict()) == {"loc", "factor"}
     play(normal(rng, 40, D), np.arange(40), 0.0).value.mean().backward()
-    assert next(play.networks.maker.decoder.parameters()).grad.abs().max() > 0
+    assert next(play.networks.generator.decoder.parameters()).grad.abs().max() > 0
     for table in (mixture.loc, mixture.factor):
         assert (table.grad is not None and bool((table.grad != 0).any())) is dynamic
 
@@ -136,7 +136,7 @@ def test_a_lesson_raises_the_discriminator_s_objective_and_leaves_the_maker_alon
     step = play(x, np.arange(50), 0.0)
     assert all(p.grad is None for p in play.networks.parameters())
     assert all(torch.equal(value, before[name]) for name, value in play.networks.state_dict().items())
-    _, _, made = play.networks.maker.draw(50, rng.set_state(state))
+    _, _, made = play.networks.generator.draw(50, rng.set_state(state))
     after = play.lesson(play.networks.rescale(x), made.detach())
     told_apart = (after.value + play.penalty * after.terms["gradient_penalty"]).mean().detach()
     assert_close(told_apart, after.terms["log_told_apart"].mean(), **TIGHT)
@@ -172,27 +172,27 @@ def test_a_scaled_gradient_has_the_same_value(rng):
 
 @pytest.mark.parametrize("information", [0.5, 2.0])
 def test_information_adds_its_weight_of_log_q_to_what_the_maker_climbs(rng, information):
-    """The maker's gradient is that of the game + information * log q(y|G(z)); the recogniser's that of log q alone."""
+    """The maker's gradient is that of the game + information * log q(y|G(z)); the classifier's that of log q alone."""
     play, state = game(rng, information=information), rng.get_state()
-    maker, recogniser = (list(net.parameters()) for net in (play.networks.maker, play.networks.recogniser.y_logits))
+    maker, classifier = (list(net.parameters()) for net in (play.networks.generator, play.networks.classifier.y_logits))
     x = normal(torch.Generator().manual_seed(1), 30, D)
-    climbed = gradients(play(x, np.arange(30), 0.0).value.sum(), [*maker, *recogniser])
-    y, _, made = play.networks.maker.draw(30, rng.set_state(state))
-    logits = play.networks.recogniser.y_logits(play.networks.recogniser.trunk(made))
+    climbed = gradients(play(x, np.arange(30), 0.0).value.sum(), [*maker, *classifier])
+    y, _, made = play.networks.generator.draw(30, rng.set_state(state))
+    logits = play.networks.classifier.y_logits(play.networks.classifier.trunk(made))
     log_q = torch.distributions.Categorical(logits=logits).log_prob(y)
     game_value = play.discriminator(made).sigmoid().log().sum()
     for got, plain, told in zip(climbed, gradients(game_value, maker), gradients(log_q.sum(), maker), strict=False):
         assert_close(got, plain + information * told, **TIGHT)
-    for got, told in zip(climbed[len(maker) :], gradients(log_q.sum(), recogniser), strict=True):
+    for got, told in zip(climbed[len(maker) :], gradients(log_q.sum(), classifier), strict=True):
         assert_close(got, told, **TIGHT)
 
 
 def test_recognition_is_a_log_likelihood_of_y_and_of_z_per_dimension(rng):
     log_q_y, m, z, scale = normal(rng, B, K).log_softmax(1), normal(rng, B, Z), normal(rng, B, Z), 0.4
     y = torch.tensor([0, 2, 1, 1, 0, 2])
-    terms = recognition_terms(log_q_y, m, y, z, scale)
-    assert_close(terms["log_q_of_maker"], torch.stack([row[k] for row, k in zip(log_q_y, y, strict=True)]), **TIGHT)
-    assert_close(log_q_of(log_q_y, y), terms["log_q_of_maker"], **TIGHT)
+    terms = classifier_terms(log_q_y, m, y, z, scale)
+    assert_close(terms["log_q_of_generated"], torch.stack([row[k] for row, k in zip(log_q_y, y, strict=True)]), **TIGHT)
+    assert_close(log_q_of(log_q_y, y), terms["log_q_of_generated"], **TIGHT)
     ones = torch.full((B, Z), scale, dtype=torch.float64)
     expected = (log_normal(z, m, ones) - log_normal(z, z, ones)) / Z
     assert_close(terms["minus_code_error"], expected, **TIGHT)
@@ -274,7 +274,7 @@ def test_the_label_of_a_made_row_is_the_gaussian_that_made_it(triangle, fitted):
 
 
 def test_transform_finds_the_latent_vector_that_made_a_row(fitted):
-    maker = fitted.module_.maker
+    maker = fitted.module_.generator
     with torch.no_grad():
         _, z, made = maker.draw(1000, torch.Generator().manual_seed(2))
         x = fitted.module_.rescale.inverse(made).numpy()
@@ -286,7 +286,7 @@ def test_a_static_mixture_stays_and_a_dynamic_one_moves(fitted):
     model = fitted
     start = LatentMixture(3, 4, dynamic=False)
     start.start(model.separation, model.scale, torch.Generator())
-    moved = (model.module_.maker.latent.factor - start.factor).abs().max() > 0
+    moved = (model.module_.generator.latent.factor - start.factor).abs().max() > 0
     assert bool(moved) is (model.latent == "dynamic")
 
 
@@ -326,7 +326,7 @@ def test_who_watches_changes_nothing(drawn):
     watched = GMGAN(**drawn.get_params()).on_epoch(lambda model, record: seen.append(record["stage"]))
     watched.fit(images()[0])
     assert {"game", "recognition"} == set(seen)
-    assert not watched.module_.maker.training
+    assert not watched.module_.generator.training
     for name, value in watched.module_.state_dict().items():
         assert torch.equal(value, drawn.module_.state_dict()[name]), name
 
@@ -336,7 +336,7 @@ def test_a_discriminator_that_diverges_leaves_the_epochs_before(triangle, monkey
 
     def breaks_later(game, real, made):
         step = lesson(game, real, made)
-        return Objective(step.value * math.nan, step.terms) if len(seen) == 2 else step
+        return StepOutput(step.value * math.nan, step.terms) if len(seen) == 2 else step
 
     seen = []
     monkeypatch.setattr(gm_gan.Game, "lesson", breaks_later)

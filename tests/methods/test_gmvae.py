@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from nvisa.fitting.training import Training
 from nvisa.maths.distributions import log_normal
-from nvisa.methods.gmvae import GMVAE, LEAST_SCALE, Networks, unpaid
+from nvisa.methods.gmvae import GMVAE, LEAST_SCALE, Networks, free_bits_penalty
 from nvisa.nets.layers import Network, Rescale
 from oracles import TIGHT, build, gmvae_terms, gradients, grid, hermite, normal, vae_elbo
 from oracles import log_normal as log_normal_oracle
@@ -167,14 +167,14 @@ def test_m_samples_are_the_mean_of_m_bounds(rng):
 @pytest.mark.parametrize("free_bits", [0.0, 0.3, 5.0])
 def test_the_y_prior_costs_lambda_or_itself_and_below_lambda_has_no_gradient(free_bits):
     kl = torch.tensor([0.1, 0.7, 1.0], dtype=torch.float64, requires_grad=True)  # mean 0.6
-    cost = kl.mean() + unpaid(kl, free_bits)
+    cost = kl.mean() + free_bits_penalty(kl, free_bits)
     assert float(cost.detach()) == pytest.approx(max(free_bits, 0.6))
     (slope,) = gradients(cost, [kl])
     assert_close(slope, torch.full_like(kl, 1 / 3 if free_bits < 0.6 else 0.0))
 
 
 @pytest.mark.parametrize("free_bits", [0.0, 0.2, 9.0])
-def test_training_maximises_the_bound_with_its_free_bits(rng, free_bits):
+def test_training_maximizes_the_bound_with_its_free_bits(rng, free_bits):
     X = normal(rng, 40, D).float().numpy()
     network = Network(hidden=(8,), latent_dim=2, batch_norm=False)
     short = Training(epochs=3, batch_size=40)

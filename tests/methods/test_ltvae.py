@@ -213,7 +213,7 @@ def test_stepwise_em_averages_statistics_and_at_rate_one_is_em(rng):
     em(whole, z, 1, ltvae.LEAST_VARIANCE)
     net = networks(rng)
     net.tree = stepwise
-    ltvae.Ascent(net, z[:7], 1.0, FLOOR, rng).follow(z)
+    ltvae.Objective(net, z[:7], 1.0, FLOOR, rng).follow(z)
     assert_close(dict(stepwise.named_buffers()), dict(whole.named_buffers()), **TIGHT)
     first, second = whole.statistics(z[:10]), whole.statistics(z[10:40])
     mixed, both = first.towards(second, 0.75), whole.statistics(z)  # 10 + 30 rows
@@ -228,7 +228,7 @@ def test_stepwise_em_averages_statistics_and_at_rate_one_is_em(rng):
 @each_structure
 def test_free_parameters_are_counted_without_a_root(structure):
     """sum over edges (K_i K_j - 1) - sum over latents (degree - 1) (K - 1), and the Gaussians' own."""
-    degree = [len(structure.neighbours(j)) for j in range(len(structure.states))]
+    degree = [len(structure.neighbors(j)) for j in range(len(structure.states))]
     discrete = sum(structure.states[i] * structure.states[j] - 1 for i, j in structure.edges)
     discrete -= sum((d - 1) * (n - 1) for d, n in zip(degree, structure.states, strict=True))
     gaussians = 0
@@ -259,7 +259,7 @@ def test_what_is_no_tree_is_refused(parts):
         Structure(*parts)
 
 
-def test_a_latent_without_pouches_has_no_more_states_than_its_neighbours_can_tell():
+def test_a_latent_without_pouches_has_no_more_states_than_its_neighbors_can_tell():
     def middle(n):
         return structure_of((2, n, 3), [(0, 1), (1, 2)], {(0,): 0, (1,): 2})
 
@@ -297,7 +297,7 @@ def test_each_operator_has_its_inverse(operator, inverse):
         assert shape(WIDE) in undone, move
 
 
-def test_deleting_a_node_merges_it_into_its_neighbour():
+def test_deleting_a_node_merges_it_into_its_neighbor():
     (move,) = [m for m in moves(WIDE, ("ND",)) if m.what == "Y1 into Y0"]
     assert shape(move.structure) == shape(structure_of((3, 4), [(0, 1)], {
         (0,): 0, (1, 4): 0, (2,): 0, (3, 5, 6): 0, (7,): 1, (8,): 1}))  # fmt: skip
@@ -319,7 +319,7 @@ def test_what_the_operators_are_offered_on():
     assert Counter(what[:2] for what in offered("SD")) == {"Y0": 3, "Y2": 6}  # a latent keeps two states
     assert offered("UP") == ["(z1) (z1 z4)", "(z3) (z3 z5 z6)", "(z5) (z3 z5 z6)", "(z6) (z3 z5 z6)"]
     assert sorted(offered("ND")) == ["Y0 into Y1", "Y0 into Y2", "Y1 into Y0", "Y2 into Y0"]
-    # Without its pouches Y2 would have more states than its neighbours can tell.
+    # Without its pouches Y2 would have more states than its neighbors can tell.
     assert Counter(what[:2] for what in offered("NI")) == {"Y0": 6, "Y1": 3, "Y2": 2}
     assert offered("NI", Structure.mixture(2, 2)) == []
 
@@ -364,7 +364,7 @@ def test_cutting_a_state_and_merging_its_halves_gives_the_posterior_back(rng):
     assert_close(merged.start(three, z)[0][:, 1], expected, **TIGHT)
 
 
-def test_a_new_node_starts_from_what_its_neighbours_say(rng):
+def test_a_new_node_starts_from_what_its_neighbors_say(rng):
     """Y' is placed over z0 and z1, which know nothing of the facet of z2 and z3."""
     a, b = torch.randint(2, (2, 400), generator=rng)
     z = 6.0 * torch.stack([a, a, b, b], 1).double() + normal(rng, 400, 4)
@@ -399,8 +399,8 @@ def test_a_new_node_sees_a_latent_through_the_table_between_them(rng):
 def planted(rng, n=500):
     """Two independent facets, of 3 and 4 clusters, over three dimensions each."""
     a, b = torch.randint(3, (n,), generator=rng), torch.randint(4, (n,), generator=rng)
-    centres = torch.tensor([[0, 0, 0], [6, 6, 0], [0, 6, 6], [6, 0, 6]], dtype=torch.float64)
-    z = torch.cat([centres[a], centres[b]], 1) + normal(rng, n, 6)
+    centers = torch.tensor([[0, 0, 0], [6, 6, 0], [0, 6, 6], [6, 0, 6]], dtype=torch.float64)
+    z = torch.cat([centers[a], centers[b]], 1) + normal(rng, n, 6)
     return (z - z.mean(0)) / z.std(0), a, b
 
 

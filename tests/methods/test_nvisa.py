@@ -17,7 +17,7 @@ from nvisa.fitting.training import Training
 from nvisa.maths.bounds import RunningMoments, enum_y
 from nvisa.maths.schedules import Geometric
 from nvisa.methods.nvisa import NVISA, StdFloor
-from nvisa.nets.layers import Network, Rescale, standardise
+from nvisa.nets.layers import Network, Rescale, standardize
 from nvisa.nets.mixture_vae import Densities, Drawn, draw, log_weights
 from oracles import TIGHT, all_draws, binary_vectors, build, gradients, grid, hermite, normal, swap_one_out_matrix
 from oracles import log_normal as log_normal_oracle
@@ -51,7 +51,7 @@ def some_x(rng, likelihood="gaussian", n=B):
 
 
 def drawn_pairs(net, x, rng, floor_z=0.2, **options):
-    options = {"n_samples": M, "reparameterise": True, "generator": rng, **options}
+    options = {"n_samples": M, "reparameterize": True, "generator": rng, **options}
     h = net.trunk(x)
     return draw(net, h, net.log_q_y(h), floor_z, **options)
 
@@ -193,28 +193,28 @@ def test_z_given_y_is_normal_around_its_posterior_and_enumeration_draws_every_y_
     assert np.abs(np.corrcoef(noise.permute(0, 2, 1).flatten(0, 1).numpy()) - np.eye(K * Z)).max() < 0.25
 
 
-def test_only_a_reparameterised_z_carries_a_gradient(rng):
+def test_only_a_reparameterized_z_carries_a_gradient(rng):
     net, x = networks(rng), some_x(rng)
-    assert drawn_pairs(net, x, rng, reparameterise=True).z.requires_grad
-    assert not drawn_pairs(net, x, rng, reparameterise=False).z.requires_grad
+    assert drawn_pairs(net, x, rng, reparameterize=True).z.requires_grad
+    assert not drawn_pairs(net, x, rng, reparameterize=False).z.requires_grad
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
 
 
-def ascent(net, *, inference="vimco", n_samples=M, reparameterise=False, floor_x=0.4, floor_z=0.2, seed=5, **options):
+def ascent(net, *, inference="vimco", n_samples=M, reparameterize=False, floor_x=0.4, floor_z=0.2, seed=5, **options):
     """One training step's objective; its draws are those of :func:`same_draws`."""
-    settings = {"consistency": (), "neighbour_distance": None, "moments": RunningMoments(), **options}
+    settings = {"consistency": (), "neighbor_distance": None, "moments": RunningMoments(), **options}
     generator = torch.Generator().manual_seed(seed)
-    return nvisa_module.Ascent(
-        net, inference, n_samples, reparameterise,
+    return nvisa_module.Objective(
+        net, inference, n_samples, reparameterize,
         lambda t: floor_x, lambda t: floor_z, generator=generator, **settings,
     )  # fmt: skip
 
 
-def same_draws(net, x, *, n_samples=M, reparameterise=False, floor_z=0.2, seed=5):
+def same_draws(net, x, *, n_samples=M, reparameterize=False, floor_z=0.2, seed=5):
     generator = torch.Generator().manual_seed(seed)
-    return drawn_pairs(net, x, generator, floor_z, n_samples=n_samples, reparameterise=reparameterise)
+    return drawn_pairs(net, x, generator, floor_z, n_samples=n_samples, reparameterize=reparameterize)
 
 
 ROWS = np.arange(B)
@@ -282,7 +282,7 @@ def test_with_one_cluster_nvisa_is_a_vae(rng, inference):
         - Normal(loc, scale).log_prob(z).sum(-1)
     )
     vae = iwae(log_w) if inference == "vimco" else log_w.mean(0)
-    value = ascent(net, inference=inference, reparameterise=True)(x, ROWS, 0.5).value
+    value = ascent(net, inference=inference, reparameterize=True)(x, ROWS, 0.5).value
     assert_close(value, vae / D, **TIGHT)
     tables = [p for name, p in net.named_parameters() if not name.startswith("baseline")]
     for mine, theirs in zip(gradients(value.sum() * D, tables), gradients(vae.sum(), tables), strict=True):
@@ -308,14 +308,14 @@ def test_enum_y_is_the_exact_elbo(rng):
 
 
 def test_the_hybrid_s_gradient_is_unbiased_over_all_draws_of_y(rng, monkeypatch):
-    """z reparameterised with fixed noise, y scored: K^M draws, against autograd through their probabilities."""
+    """z reparameterized with fixed noise, y scored: K^M draws, against autograd through their probabilities."""
     net, m = networks(rng, hidden=(4,)), 2
     one, noise = some_x(rng, n=1), normal(rng, m, 1, Z)
     y = all_draws(K, m)
     x = one.expand(y.shape[1], D)
 
     def every_draw(densities, h, log_q_y, std_floor_z, **options):
-        assert options["reparameterise"]
+        assert options["reparameterize"]
         loc, scale = densities.q_z(h, y, std_floor_z)
         z = loc + scale * noise
         return Drawn(y, z, log_q_y.T.gather(0, y), log_normal_oracle(z, loc, scale))
@@ -323,11 +323,11 @@ def test_the_hybrid_s_gradient_is_unbiased_over_all_draws_of_y(rng, monkeypatch)
     monkeypatch.setattr(nvisa_module, "draw", every_draw)
     h = net.trunk(x)
     log_q_y = net.log_q_y(h)
-    pairs = every_draw(net, h, log_q_y, 0.2, reparameterise=True)
+    pairs = every_draw(net, h, log_q_y, 0.2, reparameterize=True)
     probability = pairs.log_q_y.sum(0).exp()
     assert float(probability.detach().sum()) == pytest.approx(1, abs=1e-12)
     exact = (probability * iwae(sum(log_weights(net, x, pairs, 0.4).values()))).sum()
-    step = ascent(net, n_samples=m, reparameterise=True)(x, np.arange(len(x)), 0.5)
+    step = ascent(net, n_samples=m, reparameterize=True)(x, np.arange(len(x)), 0.5)
     expected = (probability.detach() * step.value).sum() * D
     tables = list(net.parameters())
     for mine, truth in zip(gradients(expected, tables), gradients(exact, tables), strict=True):
@@ -335,7 +335,7 @@ def test_the_hybrid_s_gradient_is_unbiased_over_all_draws_of_y(rng, monkeypatch)
 
 
 @pytest.mark.parametrize("inference", ["vimco", "nvil"])
-def test_without_reparameterisation_the_gradient_is_the_slides_formula(rng, inference):
+def test_without_reparameterization_the_gradient_is_the_slides_formula(rng, inference):
     """grad f + sum_m s_m grad log q(y_m, z_m | x), with z constant, and the signals from their definitions."""
     net, x = networks(rng, baseline=True), some_x(rng)
     page = Page(net, "gaussian", "joint", floor_x=0.4, floor_z=0.2)
@@ -364,12 +364,12 @@ def test_nvil_s_baseline_climbs_minus_its_squared_error_about_the_running_mean(r
     log_w = page.over(lambda x, y, z: page.log_joint(x, y, z) - page.log_q(x, y, z), x, pairs.y, pairs.z).detach()
     moments = RunningMoments(mean=1.5, variance=9.0)
     step = ascent(net, inference="nvil", moments=moments)(x, ROWS, 0.5)
-    centred = log_w - net.baseline(net.trunk(x).detach()).squeeze(-1)
-    batch = centred.detach().numpy()
+    centered = log_w - net.baseline(net.trunk(x).detach()).squeeze(-1)
+    batch = centered.detach().numpy()
     assert moments.mean == pytest.approx(0.8 * 1.5 + 0.2 * batch.mean())
     assert moments.variance == pytest.approx(0.8 * 9.0 + 0.2 * batch.var())
     tables = list(net.baseline.parameters())
-    truths = gradients(-(centred - moments.mean).square().mean(0).sum(), tables)
+    truths = gradients(-(centered - moments.mean).square().mean(0).sum(), tables)
     for mine, truth in zip(gradients(step.value.sum() * D, tables), truths, strict=True):
         assert_close(mine, truth, rtol=1e-8, atol=1e-9)
 
@@ -379,10 +379,10 @@ def test_consistency_is_subtracted_at_each_row_s_own_radius_and_information_adde
     net, x = networks(rng), some_x(rng)
     settings = VAT(weight=0.7, radius=0.5, information=0.3, balance=2.0, probe=1.1, pull=1.0)
     distance, rows = torch.linspace(0.5, 4, 9).double(), np.array([8, 0, 3, 5, 1])
-    step = ascent(net, consistency=(settings,), neighbour_distance=distance)(x, rows, 0.5)
+    step = ascent(net, consistency=(settings,), neighbor_distance=distance)(x, rows, 0.5)
 
     generator = torch.Generator().manual_seed(5)
-    drawn_pairs(net, x[::2], generator, reparameterise=False)  # the bound draws first
+    drawn_pairs(net, x[::2], generator, reparameterize=False)  # the bound draws first
     bound, log_q_y, unit = ascent(net)(x[::2], rows[::2], 0.5).value, net.log_posterior(x), distance[rows]
     local = vat(net.log_posterior, x, log_q_y, 0.5 * unit, 1.1 * unit, generator)
     expected = bound.mean() + 0.7 * (0.3 * information(log_q_y, 2.0) - local.mean())
@@ -400,7 +400,7 @@ def test_pull_is_the_share_of_the_bound_s_gradient_that_reaches_q_of_y(rng, infe
 
     def slope(pull):
         settings = VAT(weight=0.0, pull=pull)
-        step = ascent(net, inference=inference, consistency=(settings,), neighbour_distance=torch.ones(B).double())
+        step = ascent(net, inference=inference, consistency=(settings,), neighbor_distance=torch.ones(B).double())
         return gradients(step(x, ROWS, 0.5).value, list(net.parameters()))
 
     none, some, whole = slope(0.0), slope(0.3), slope(1.0)
@@ -412,11 +412,11 @@ def test_pull_is_the_share_of_the_bound_s_gradient_that_reaches_q_of_y(rng, infe
 
 
 @pytest.mark.parametrize("settings", [VAT(), Augment()])
-def test_batch_norm_keeps_the_statistics_of_the_rows_and_not_of_their_neighbours(rng, settings):
+def test_batch_norm_keeps_the_statistics_of_the_rows_and_not_of_their_neighbors(rng, settings):
     network, units = Network(hidden=(6,), latent_dim=Z, batch_norm=True), Rescale(torch.zeros(D), torch.ones(D))
     net = build(lambda: Densities(units, K, network, likelihood="gaussian", posterior="joint"), rng).train()
     x, (linear, layer) = some_x(rng), net.trunk[:2]
-    ascent(net, consistency=(settings,), neighbour_distance=torch.ones(B).double())(x, ROWS, 0.5)
+    ascent(net, consistency=(settings,), neighbor_distance=torch.ones(B).double())(x, ROWS, 0.5)
     assert_close(layer.running_mean, 0.1 * linear(x).mean(0).detach(), **TIGHT)  # from zero, at torch's momentum
 
 
@@ -425,11 +425,11 @@ def test_augmentations_are_drawn_in_the_user_s_units_and_their_divergence_is_sub
     net = networks(rng, rescale=Rescale(normal(rng, D), normal(rng, D).exp()))
     x, rows, distance = some_x(rng), np.array([8, 0, 3, 5, 1]), torch.linspace(0.5, 4, 9).double()
     moving = Augment(shift=0.3, scale=0.5, rotation=40.0, weight=0.6, information=0.2, balance=3.0, pull=1.0)
-    step = ascent(net, consistency=(VAT(information=0.0, pull=1.0), moving), neighbour_distance=distance)(x, rows, 0.5)
+    step = ascent(net, consistency=(VAT(information=0.0, pull=1.0), moving), neighbor_distance=distance)(x, rows, 0.5)
     scaled = net.rescale(x)
 
     generator = torch.Generator().manual_seed(5)
-    drawn_pairs(net, scaled[::2], generator, reparameterise=False)
+    drawn_pairs(net, scaled[::2], generator, reparameterize=False)
     bound, log_q_y, unit = ascent(net)(x[::2], rows[::2], 0.5).value, net.log_posterior(scaled), distance[rows]
     adversarial = vat(net.log_posterior, scaled, log_q_y, 0.25 * unit, 1.8 * unit, generator)
     log_q_moved = net.log_posterior(net.rescale(augmented(x, moving, generator)))
@@ -447,7 +447,7 @@ def test_augmentations_are_drawn_in_the_user_s_units_and_their_divergence_is_sub
 
 
 @each_posterior
-def test_standardising_the_codes_changes_no_reconstruction(rng, posterior):
+def test_standardizing_the_codes_changes_no_reconstruction(rng, posterior):
     rescale = Rescale(normal(rng, D), normal(rng, D).exp())
     net, x = networks(rng, posterior=posterior, rescale=rescale), some_x(rng, n=50)
     y = torch.randint(K, (1, 50), generator=rng)
@@ -458,7 +458,7 @@ def test_standardising_the_codes_changes_no_reconstruction(rng, posterior):
             return net.code(x), net.reconstruct(net.code(x)), net.reconstruct(loc)
 
     codes, *before = seen()
-    told = standardise(net.z_head.loc, net.decoder[0], codes.numpy())
+    told = standardize(net.z_head.loc, net.decoder[0], codes.numpy())
     standard, *after = seen()
     assert_close(torch.from_numpy(told), standard, **TIGHT)
     for mine, theirs in zip(after, before, strict=True):
@@ -594,7 +594,7 @@ def test_the_score_sums_to_one_over_binary_x(rng):
 
 
 def test_bernoulli_networks_see_the_pixels_as_they_are(rng):
-    """x l - softplus(l) is a log probability for x in [0, 1] only: centred pixels would have no upper bound."""
+    """x l - softplus(l) is a log probability for x in [0, 1] only: centered pixels would have no upper bound."""
     X = torch.bernoulli(torch.full((60, D), 0.3), generator=rng).numpy()
     training = Training(epochs=1, device="cpu")
     fitted = NVISA(2, likelihood="bernoulli", init="random", consistency=None, training=training, random_state=0).fit(X)

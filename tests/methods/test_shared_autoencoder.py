@@ -9,8 +9,8 @@ from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
 import nvisa
-from nvisa.fitting import initialization as initialisation
-from nvisa.fitting.initialization import hidden_in_part, pretrain
+from nvisa.fitting import initialization
+from nvisa.fitting.initialization import mask_inputs, pretrain
 from nvisa.fitting.training import Source, Training
 from nvisa.methods import METHODS
 from nvisa.methods.ae_gmm import AEGMM
@@ -106,11 +106,11 @@ def test_the_contract_holds_with_a_fitted_clusterer_as_a_setting(X, fitted, tmp_
 
 def test_a_masked_number_stands_at_its_shift_and_the_others_where_they_were():
     x, shift = torch.arange(1.0, 40_001).reshape(200, 200), -torch.arange(200.0)
-    seen = hidden_in_part(x, shift, 0.3, torch.Generator().manual_seed(0))
+    seen = mask_inputs(x, shift, 0.3, torch.Generator().manual_seed(0))
     gone = seen != x
     assert torch.equal(seen[gone], shift.expand_as(x)[gone])
     assert abs(gone.float().mean() - 0.3) < 4 * (0.3 * 0.7 / gone.numel()) ** 0.5
-    assert torch.equal(hidden_in_part(x, shift, 0.0, torch.Generator()), x)
+    assert torch.equal(mask_inputs(x, shift, 0.0, torch.Generator()), x)
 
 
 class Watched(torch.nn.Module):
@@ -142,7 +142,7 @@ def test_the_encoder_sees_the_masked_row_and_is_judged_by_the_whole_one():
 
 def test_the_share_asked_for_is_what_the_clusterer_masks(X, monkeypatch):
     shares = []
-    monkeypatch.setattr(initialisation, "hidden_in_part", lambda x, shift, share, generator: shares.append(share) or x)
+    monkeypatch.setattr(initialization, "mask_inputs", lambda x, shift, share, generator: shares.append(share) or x)
     AEGMM(2, masked=0.3, **SETTINGS).fit(X)
     assert set(shares) == {0.3}
 

@@ -17,7 +17,7 @@ from nvisa.nets.layers import (
     Rescale,
     SharedGaussianHead,
     frozen_statistics,
-    initialise,
+    initialize,
     mlp,
 )
 from nvisa.nets.priors import MixturePrior
@@ -158,7 +158,7 @@ def test_initial_weights_are_glorot_normal_from_the_generator_alone():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # what torch's layers draw when built must not be left in them
             module = nn.ModuleList([nn.Linear(300, 500), MixturePrior(50, 40), nn.Embedding(80, 100)])
-        initialise(module, torch.Generator().manual_seed(3))
+        initialize(module, torch.Generator().manual_seed(3))
         return module
 
     linear, prior, embedding = made(1)

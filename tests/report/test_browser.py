@@ -95,8 +95,8 @@ def selected(page):
     return page.evaluate("map.selected")
 
 
-def colours(page):
-    """How many distinct colours the plot's WebGL canvas shows."""
+def colors(page):
+    """How many distinct colors the plot's WebGL canvas shows."""
     from PIL import Image
 
     page.locator("#plot").screenshot(path="plot.png")
@@ -110,7 +110,7 @@ def test_the_map_draws_and_answers(visit, digits_page, tmp_path, monkeypatch):
     labels = model.labels_
     page = visit(path)
     page.locator("#map").scroll_into_view_if_needed()
-    assert colours(page) > 10
+    assert colors(page) > 10
     assert page.evaluate("Object.keys(Plotly.PlotSchema.get().traces).sort()") == ["heatmap", "scatter", "scattergl"]
 
     # Hovering shows the row under the mouse: its image, its name, its cluster.
@@ -163,9 +163,9 @@ def test_the_map_draws_and_answers(visit, digits_page, tmp_path, monkeypatch):
     assert page.evaluate(outlines) == 0
     assert page.evaluate("document.getElementById('plot').data.every((part) => !part.selectedpoints)")
 
-    # Colours, themes, rows by number, cells of the table of confusions.
+    # Colors, themes, rows by number, cells of the table of confusions.
     for way in ("confidence", "score", "label", "cluster"):
-        page.locator("#colour").select_option(way)
+        page.locator("#color").select_option(way)
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.locator("#row").fill("123")
@@ -215,7 +215,7 @@ def test_hostile_data_neither_break_the_page_nor_run(visit, tmp_path):
     for section in page.locator("section").all():
         section.scroll_into_view_if_needed()
     page.wait_for_selector("#heat .main-svg")
-    page.locator("#colour").select_option("label")
+    page.locator("#color").select_option("label")
     for row in range(0, 9):
         page.evaluate("(row) => pin(row)", row)
     shown = page.locator("#anomalies .name").first.inner_text()
@@ -281,13 +281,13 @@ def test_seventy_thousand_images(visit, tmp_path, monkeypatch):
     parts = page.evaluate("document.getElementById('plot').data.map((part) => part.x.length)")
     assert sum(parts) == 70_000
     labels = model.predict(X)
-    assert parts == [n for n in np.bincount(labels, minlength=10).tolist() if n]  # a part for each of ten colours
+    assert parts == [n for n in np.bincount(labels, minlength=10).tolist() if n]  # a part for each of ten colors
     page.evaluate("scrollTo({top: document.getElementById('map').offsetTop - 60, behavior: 'instant'})")
-    assert colours(page) > 10
+    assert colors(page) > 10
     page.mouse.move(*place(page, 69_999))
     page.wait_for_selector("#card canvas[data-row]")
     page.locator('#legend button[data-g="0"]').click()
     assert selected(page) == np.flatnonzero(labels == 0).tolist()
-    page.locator("#colour").select_option("confidence")
+    page.locator("#color").select_option("confidence")
     assert page.evaluate("document.getElementById('plot').data.length") == 1
-    assert colours(page) > 10
+    assert colors(page) > 10

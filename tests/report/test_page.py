@@ -230,15 +230,13 @@ def test_images_keep_to_their_budget(random):
     assert sum(map(len, small["urls"])) < 1.2 * 10_000
 
 
-def test_the_palette_is_told_apart_with_every_colour_blindness():
-    """Colours seen by dichromats (Machado, Oliveira & Fernandes 2009, severity 1), compared in CIELAB."""
+def test_the_palette_is_told_apart_with_every_color_blindness():
+    """Colors seen by dichromats (Machado, Oliveira & Fernandes 2009, severity 1), compared in CIELAB."""
     script = (files("nvisa.report") / "templates" / "page.js").read_text()
     listed = re.search(r"const COLOURS = \[(.*?)\]", script)[1]
-    colours = (
-        np.array([[int(name[i : i + 2], 16) for i in (0, 2, 4)] for name in re.findall(r"#(\w{6})", listed)]) / 255
-    )
-    assert len(colours) == 10
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    colors = np.array([[int(name[i : i + 2], 16) for i in (0, 2, 4)] for name in re.findall(r"#(\w{6})", listed)]) / 255
+    assert len(colors) == 10
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     sights = [
         np.eye(3),
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -290,7 +288,7 @@ def test_a_history_becomes_charts_with_its_stages():
     history = [{"stage": "pretraining", "epoch": 1, "seconds": 1.0, "objective": -1.0}]
     history += [{"stage": "training", "epoch": e, "seconds": 2.0, "bound": -e, "clusters_in_use": 3} for e in (1, 2)]
     drawn = {chart["title"]: chart for chart in curves.charts_of_history(history)}
-    assert list(drawn) == ["Bound on log p(x)", "Clusters in use", "What was maximised"]
+    assert list(drawn) == ["Bound on log p(x)", "Clusters in use", "What was maximized"]
     assert drawn["Bound on log p(x)"]["series"] == [{"name": "bound", "x": [2, 3], "y": [-1, -2]}]
     assert drawn["Bound on log p(x)"]["marks"] == [{"x": 0.5, "text": "pretraining"}, {"x": 1.5, "text": "training"}]
 
@@ -470,7 +468,7 @@ def test_what_is_no_record_is_refused(tmp_path):
 def bundle():
     """A bundle as esbuild makes it: a core, a registered module for every kind of trace, and one that registers."""
     kinds = ("bar", "heatmap", *"abcdefg", "scattergl")
-    text = "/* licence */ var common=(e,t)=>()=>(t||e((t={exports:{}}).exports,t),t.exports),"
+    text = "/* license */ var common=(e,t)=>()=>(t||e((t={exports:{}}).exports,t),t.exports),"
     text += "lazy=(e,t)=>()=>(e&&(t=e(e=0)),t);var core=common(e=>{e.draw=1});"
     text += 'var alone=common(e=>{});function help(){}var tail=lazy(()=>{"tail"});var shared=common(e=>{e.s=tail()});'
     for kind in kinds:
@@ -487,7 +485,7 @@ def test_a_bundle_keeps_what_the_wanted_kinds_call_and_nothing_else():
     whole = bundle()
     short = library.trimmed(whole)
     for kept in (
-        "/* licence */",
+        "/* license */",
         "var core=",
         "var shared=",
         "var tail=",

@@ -31,7 +31,7 @@ def gmm(n_clusters: int, random_state: int) -> Pipeline:
 
 
 def vat(n_clusters: int, random_state: int, n_init: int = 1) -> NVISA:
-    """Consistency and information alone, the best of ``n_init`` restarts by neighbour information."""
+    """Consistency and information alone, the best of ``n_init`` restarts by neighbor information."""
     return NVISA(n_clusters, inference=None, init="random", n_init=n_init, random_state=random_state)
 
 

@@ -101,7 +101,7 @@ def prior_points(model: Any, n: int, rng: RandomState) -> tuple[Array, NDArray[n
 
 
 def tsne(records: Sequence[Record], folder: Path, models: Path, data_home: str | None) -> None:
-    """Encoded test digits and prior samples in one t-SNE, in the colour of their predicted cluster."""
+    """Encoded test digits and prior samples in one t-SNE, in the color of their predicted cluster."""
     from openTSNE import TSNE  # noqa: PLC0415
 
     data = datasets.load("mnist", data_home)
@@ -113,11 +113,11 @@ def tsne(records: Sequence[Record], folder: Path, models: Path, data_home: str |
     of_test = model.predict(X)
     points = np.asarray(TSNE(random_state=0, n_jobs=1).fit(np.concatenate([model.transform(X), prior])))
     figure, panels = axes_of(12.0, 6.0, 2)
-    for axes, shown, colour, title in (
+    for axes, shown, color, title in (
         (panels[0], points[: len(X)], of_test, f"test digits: accuracy {accuracy(labels, of_test):.2%}"),
         (panels[1], points[len(X) :], of_prior, f"prior samples: q(y|x) finds y in {np.mean(y == of_prior):.2%}"),
     ):
-        axes.scatter(*shown.T, c=colour, s=1, cmap="tab10", linewidths=0)
+        axes.scatter(*shown.T, c=color, s=1, cmap="tab10", linewidths=0)
         axes.set_title(title)
         axes.set_axis_off()
     save(figure, folder / "tsne.png")
@@ -145,7 +145,7 @@ def time(records: Sequence[Record], folder: Path, models: Path, data_home: str |
         ended = [record for record in mine if record["status"] == "ok"]
         if not ended:
             continue
-        marker = "o" if row in ROWS else "^"  # there are more rows than colours
+        marker = "o" if row in ROWS else "^"  # there are more rows than colors
         (point,) = axes.plot(mean(r["cpu_seconds"] for r in ended), mean(values(ended)), marker, label=row.label)
         for record in ended:
             accuracies = [100 * epoch["accuracy"] for epoch in _joint(record)]

@@ -122,7 +122,7 @@ def _pixels(**training: Any) -> dict[str, Any]:
     return {"likelihood": "bernoulli", "network": PIXEL_NETWORK, "training": Training(**training)}
 
 
-# The higher the rate, the more of the start's neighbour information Adam's first steps cost (docs/methods/vade.md).
+# The higher the rate, the more of the start's neighbor information Adam's first steps cost (docs/methods/vade.md).
 VADE_PIXELS = _pixels(epochs=8, batch_size=128, learning_rate=Cosine(3e-4))
 LTVAE_PIXELS = _pixels(epochs=6) | {"n_init": 10}
 DEC_PIXELS = {
@@ -165,9 +165,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "bound_alone/gmm_features": Recipe("nvisa", SETTLED | SHORT, curve=True, start="ae_gmm/features"),
     "bound_alone/umap_features": Recipe("nvisa", SETTLED | SHORT | {"init": "umap"}, curve=True),
-    # From the clusters of consistency alone, the best of three restarts by neighbour information.
+    # From the clusters of consistency alone, the best of three restarts by neighbor information.
     "from_consistency": Recipe("nvisa", start="vat/restarts"),
-    # From UMAP's clusters and from those, the better by neighbour information.
+    # From UMAP's clusters and from those, the better by neighbor information.
     "two_starts": Recipe("nvisa", {"init": "umap", "n_init": 2}, start="vat/restarts"),
     # The gradient of the sum: the bound moves q(y|x) too.
     "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),

@@ -293,7 +293,7 @@ def _thinned(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _label_free(clusterer: Any) -> dict[str, Any]:
     """Scores that used no label."""
     names = (
-        "neighbour_information",
+        "neighbor_information",
         "restarts",
         "start_score",
         "log_likelihood",

@@ -279,7 +279,7 @@ def _starts(records: Records) -> Grid:
 
 
 def _information(run: Record) -> float:
-    return run["neighbour_information"]
+    return run["neighbor_information"]
 
 
 TABLES: dict[str, Callable[[Records], Grid]] = {

@@ -99,7 +99,7 @@ def fit(
         "n_features": rows.X.shape[1],
         "data": found,
         **_sizes(clusterer.labels_, clusterer._n_found),
-        "neighbour_information": getattr(clusterer, "neighbour_information_", None),
+        "neighbor_information": getattr(clusterer, "neighbor_information_", None),
         "seconds": seconds,
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
         "next": _next_commands(data, out, rows, reading),

@@ -1,4 +1,4 @@
-"""How many clusters? A curve of neighbour information over K from the neighbour graph alone; no network, no label."""
+"""How many clusters? A curve of neighbor information over K from the neighbor graph alone; no network, no label."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from nvisa.commands.results import command
 from nvisa.commands.rows import Reading, read_rows
 from nvisa.commands.understanding import understand
 from nvisa.data import DataError
-from nvisa.fitting.graph import information_curve, joint_of_labels, neighbours, separation
+from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, separation
 from nvisa.fitting.initialization import principal_components, subset
 from nvisa.nets.scaling import make_rescale
 
 __all__ = ["choose_k", "choose_k_text"]
 
 Result = dict[str, Any]
-MAX_ROWS, N_CUTS, N_NEIGHBOURS = 10_000, 5, 10
+MAX_ROWS, N_CUTS, N_NEIGHBORS = 10_000, 5, 10
 CLEAR = 1.5  # rows without clusters (Gaussian, uniform) reach 1.4
 
 
@@ -58,7 +58,7 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> np.ndarray:
     rescale = make_rescale(X, scaling)
     x = rescale(torch.from_numpy(X[subset(len(X), rng, MAX_ROWS)])).numpy()
     points = principal_components(x, rng)
-    graph = neighbours(points, N_NEIGHBOURS)
+    graph = neighbors(points, N_NEIGHBORS)
     cuts = (KMeans(n_micro, n_init=1, random_state=rng).fit(points).labels_ for _ in range(N_CUTS))
     return np.mean([information_curve(joint_of_labels(cut, graph, n_micro)) for cut in cuts], axis=0)
 

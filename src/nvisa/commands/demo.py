@@ -124,13 +124,13 @@ def _draw_generated(path: Path, clusterer: NVISA, X: Array, shape: tuple[int, ..
 
 
 def _draw_latent(path: Path, clusterer: NVISA, X: Array, *, quick: bool) -> str:
-    """The latent vectors in the plane, coloured by cluster; how they were brought there."""
+    """The latent vectors in the plane, colored by cluster; how they were brought there."""
     z = clusterer.transform(X)
     if quick:
         name, points = "PCA", PCA(2, random_state=0).fit_transform(z)
     else:
         name, points = "t-SNE", TSNE(2, init="pca", random_state=0).fit_transform(z)
-    pictures.save_scatter(path, points, clusterer.labels_, title=f"NVISA's latent space ({name}), coloured by cluster")
+    pictures.save_scatter(path, points, clusterer.labels_, title=f"NVISA's latent space ({name}), colored by cluster")
     return name
 
 

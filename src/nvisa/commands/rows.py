@@ -213,16 +213,16 @@ def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
 
 
 def _way_to_shape(want: tuple[int, ...], got: tuple[int, ...], *, is_folder: bool) -> str:
-    """What makes images of one shape images of the other; only folders are resized here, and none is recoloured."""
+    """What makes images of one shape images of the other; only folders are resized here, and none is recolored."""
     size = f"{want[0]}x{want[1]}"
     resize = f"--image-size {size}" if is_folder else f"resizing them to {size}"
-    convert = "converting them to " + ("colour" if want[2:] == (3,) else "grey" if len(want) == 2 else "its channels")
+    convert = "converting them to " + ("color" if want[2:] == (3,) else "gray" if len(want) == 2 else "its channels")
     convert += " (Pillow: Image.convert)"
     return " and ".join([resize] * (want[:2] != got[:2]) + [convert] * (want[2:] != got[2:]))
 
 
 def _plain(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of an image, without the one channel of a grey one."""
+    """The shape of an image, without the one channel of a gray one."""
     return tuple(shape[:2]) if len(shape) == 3 and shape[2] == 1 else tuple(shape)
 
 

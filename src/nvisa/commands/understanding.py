@@ -106,7 +106,7 @@ def understanding_text(found: Result) -> str:
     lines = [f"{found['source']}: {found['kind']}{shape}, {found['n_rows']:,} rows x {found['n_features']:,} columns"]
     if found["columns"] is not None:
         lines.append(f"  columns    {shown(found['columns'])}")
-    lines.append(f"  values     {low:g} .. {high:g}, modelled as {LIKELIHOODS[found['likelihood']]}")
+    lines.append(f"  values     {low:g} .. {high:g}, modeled as {LIKELIHOODS[found['likelihood']]}")
     lines.append(f"  scaling    {SCALES[found['scaling']]}: {found['why_scaling']}")
     if found["left_out"]:
         lines.append(f"  left out   columns {shown(found['left_out'])}")

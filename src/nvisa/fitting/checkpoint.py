@@ -1,9 +1,9 @@
 """Checkpoints: a fit that was killed goes on after its last whole epoch, bit for bit as if nothing had happened.
 
     folder/checkpoint.json        format, schema, the fit's settings and data, NumPy's generator, the stages
-    folder/<sha256>.safetensors   networks, optimiser, generator and objective of a stage after its last epoch
+    folder/<sha256>.safetensors   networks, optimizer, generator and objective of a stage after its last epoch
 
-A fit is a row of stages (calls of :func:`nvisa.fitting.training.maximise`) with deterministic steps between them. To
+A fit is a row of stages (calls of :func:`nvisa.fitting.training.maximize`) with deterministic steps between them. To
 resume is to replay: what lies between stages is computed again, a finished stage puts its last state back, the
 unfinished one goes on. So a method does nothing for it, unless its objective has a state of its own, which it then
 offers as torch does, by ``state_dict`` and ``load_state_dict``.
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from nvisa.nets.rows import blocks
 from nvisa.persistence import ModelError, encode, write_file
 
-__all__ = ["Bookmark", "Stage", "branch", "checkpointing", "data_digest", "identified", "where"]
+__all__ = ["StageState", "Stage", "branch", "checkpointing", "data_digest", "fingerprint", "where"]
 
 MANIFEST = "checkpoint.json"
 FORMAT, SCHEMA = "nvisa checkpoint", 1
@@ -48,7 +48,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Stage:
-    """One call of ``maximise``: a record an epoch, and the file of its state; ``tensors`` until that is written."""
+    """One call of ``maximize``: a record an epoch, and the file of its state; ``tensors`` until that is written."""
 
     name: str
     history: list[Record] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Stage:
     tensors: dict[str, Tensor] | None = None
 
 
-class Journal:
+class CheckpointWriter:
     """The stages of one fit, in the order in which they run, and the folder that keeps them."""
 
     def __init__(self, folder: Path, run: Record, rng: RandomState) -> None:
@@ -124,7 +124,9 @@ class Journal:
 
 
 START_AGAIN = "Remove the folder to start again, or name another one."
-_JOURNAL: ContextVar[Journal | None] = ContextVar("journal", default=None)  # of the fit that runs in this thread
+_JOURNAL: ContextVar[CheckpointWriter | None] = ContextVar(
+    "journal", default=None
+)  # of the fit that runs in this thread
 
 
 @contextmanager
@@ -166,7 +168,7 @@ def branch(number: int) -> tuple[Path, Record] | None:
     return None if journal is None else (journal.folder / f"part-{number}", journal.run)
 
 
-def _open(folder: Path, run: Record, rng: RandomState) -> Journal:
+def _open(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
     """The journal that the folder holds, or a new one there."""
     run = json.loads(json.dumps(run))
     if (folder / MANIFEST).exists():
@@ -174,12 +176,12 @@ def _open(folder: Path, run: Record, rng: RandomState) -> Journal:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ModelError(f"{folder}: expected a new path, an empty folder or a checkpoint, got something else.")
     folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder, run, rng)
+    journal = CheckpointWriter(folder, run, rng)
     journal.write()  # the folder is ours from now on, and one that cannot be written to is said at once
     return journal
 
 
-def _resume(folder: Path, run: Record, rng: RandomState) -> Journal:
+def _resume(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
     manifest = _manifest(folder)
     if different := _differences(manifest["run"], run):
         raise ModelError(
@@ -190,7 +192,7 @@ def _resume(folder: Path, run: Record, rng: RandomState) -> Journal:
     with _readable(folder):
         rng.set_state(manifest["rng"])
         stages = [Stage(**stage) for stage in manifest["stages"]]
-    journal = Journal(folder, run, rng)
+    journal = CheckpointWriter(folder, run, rng)
     journal.stages = stages
     return journal
 
@@ -244,7 +246,7 @@ def data_digest(X: NDArray) -> Record:
     return {"shape": list(X.shape), "type": X.dtype.str, "sha256": digest.hexdigest()}
 
 
-def identified(value: Any, X: NDArray) -> Any:
+def fingerprint(value: Any, X: NDArray) -> Any:
     """A setting as JSON that two fits of X share only if it does the same to both.
 
     For what has no form in JSON there is a digest: of a fitted clusterer's networks, of the clusters of X that another
@@ -256,7 +258,7 @@ def identified(value: Any, X: NDArray) -> Any:
         If the setting is of another kind: a checkpoint of the fit could not be told from that of another.
     """
     if isinstance(value, (list, tuple)):
-        return [identified(item, X) for item in value]
+        return [fingerprint(item, X) for item in value]
     notes: dict[str, str] = {}
     encoded = encode(value, "", notes)
     is_whole = not notes or isinstance(value, RandomState)
@@ -283,7 +285,7 @@ def _replace(path: Path, content: bytes) -> None:
 # ---- one stage ------------------------------------------------------------------------------------------------
 
 
-class Bookmark:
+class StageState:
     """Where a stage of the running fit stands; without a journal it only holds the history.
 
     Parameters

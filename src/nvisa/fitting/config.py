@@ -20,7 +20,7 @@ from nvisa.fitting.checkpoint import branch, checkpointing
 __all__ = ["config", "side_by_side"]
 
 Result = TypeVar("Result")
-Journal = tuple[Path, dict[str, Any]]  # folder, and the run it belongs to
+CheckpointWriter = tuple[Path, dict[str, Any]]  # folder, and the run it belongs to
 _N_JOBS: ContextVar[int] = ContextVar("n_jobs", default=1)
 
 

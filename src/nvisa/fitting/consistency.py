@@ -41,15 +41,15 @@ LogPosterior = Callable[[Data], LogClusters]
 class VAT:
     """Virtual adversarial consistency of q(y|x), with cluster balance.
 
-    ``maximise  -KL( q(y|x) || q(y|x + r) ) + information * ( balance * H[mean q(y)] - mean H[q(y|x)] )``
+    ``maximize  -KL( q(y|x) || q(y|x + r) ) + information * ( balance * H[mean q(y)] - mean H[q(y|x)] )``
 
     Parameters
     ----------
     weight
         Weight of the whole against the bound per feature.
     radius
-        ``||r||``, as a fraction of the distance from x to its 10th nearest neighbour, as the 50 leading principal
-        components have it (:func:`nvisa.fitting.graph.neighbour_radius`).
+        ``||r||``, as a fraction of the distance from x to its 10th nearest neighbor, as the 50 leading principal
+        components have it (:func:`nvisa.fitting.graph.neighbor_radius`).
     information
         Weight of the information term (IMSAT: 0.1).
     balance
@@ -62,7 +62,7 @@ class VAT:
     pull
         Share of the bound's gradient that reaches log q(y|x): 0 leaves q(y|x) to consistency while the bound trains
         everything else, the trunk below q(y|x) included; 1 is the gradient of the sum. A mixture of ten latent
-        dimensions need not cut where the neighbours do, and then the bound pulls rows across (docs/methods/nvisa.md).
+        dimensions need not cut where the neighbors do, and then the bound pulls rows across (docs/methods/nvisa.md).
     """
 
     weight: float = 1.0
@@ -77,12 +77,12 @@ class VAT:
 class Augment:
     """Consistency of q(y|x) under small affine maps of images, with cluster balance.
 
-    ``maximise  -KL( q(y|x) || q(y|a(x)) ) + information * ( balance * H[mean q(y)] - mean H[q(y|x)] )``
+    ``maximize  -KL( q(y|x) || q(y|a(x)) ) + information * ( balance * H[mean q(y)] - mean H[q(y|x)] )``
 
     Parameters
     ----------
     image_shape
-        (H, W) or (H, W, C) of a row; None: a square of grey pixels.
+        (H, W) or (H, W, C) of a row; None: a square of gray pixels.
     shift
         Largest shift, as a fraction of the height and of the width.
     scale
@@ -169,7 +169,7 @@ def adversarial_direction(
 ) -> Data:
     """Unit vectors along which q(y|x) changes most: one power iteration on the Hessian of the KL.
 
-    ``d ~ N(0, I) / ||.||``, then the gradient of ``KL( q(y|x) || q(y|x + probe d) )`` in d, normalised.
+    ``d ~ N(0, I) / ||.||``, then the gradient of ``KL( q(y|x) || q(y|x + probe d) )`` in d, normalized.
     """
     d = F.normalize(noise_like(x, generator)).requires_grad_()
     with inputs_only():
@@ -204,7 +204,7 @@ def vat(
 def affine(
     shift: Float[Tensor, "B 2"], zoom: PerExample, angle: PerExample, height: int, width: int
 ) -> Float[Tensor, "B 2 3"]:
-    """Where each pixel of the new image lies in the old one: ``R(angle) (p - shift) / zoom`` about the centre.
+    """Where each pixel of the new image lies in the old one: ``R(angle) (p - shift) / zoom`` about the center.
 
     What is seen turns counterclockwise by ``angle``, grows by ``zoom``, then moves by ``shift`` (right, down). In
     torch's units, where the image reaches from -1 to 1: ``shift`` counts in them, and R is stretched by H / W.

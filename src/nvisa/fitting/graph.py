@@ -1,4 +1,4 @@
-"""The neighbour graph of a data set: radii in O(N), and clusterings that keep neighbours together.
+"""The neighbor graph of a data set: radii in O(N), and clusterings that keep neighbors together.
 
 A leaf on numpy, scipy and scikit-learn. No function here sees a label or a network.
 """
@@ -21,10 +21,10 @@ __all__ = [
     "merge_by_information",
     "mutual_information",
     "nearest",
-    "neighbour_information",
-    "neighbour_joint",
-    "neighbour_radius",
-    "neighbours",
+    "neighbor_information",
+    "neighbor_joint",
+    "neighbor_radius",
+    "neighbors",
     "refine_by_information",
     "separation",
 ]
@@ -33,7 +33,7 @@ Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
 
 
-def neighbours(X: Array, k: int) -> Rows:
+def neighbors(X: Array, k: int) -> Rows:
     """Row numbers of the k nearest other rows of each row [N k], exact; meant for at most 1e5 rows."""
     return nearest(X, k)[0]
 
@@ -45,7 +45,7 @@ def nearest(X: Array, k: int) -> tuple[Rows, Array]:
 
 
 def intrinsic_dimension(distances: Array) -> float:
-    """Levina and Bickel's maximum likelihood dimension from sorted neighbour distances [N k].
+    """Levina and Bickel's maximum likelihood dimension from sorted neighbor distances [N k].
 
     ``1 / d = median_i mean_{j<k} log( T_k(x_i) / T_j(x_i) )`` (NIPS 2004, eq. 8, the inverses averaged as MacKay and
     Ghahramani propose, by the median: duplicates would rule a mean).
@@ -76,16 +76,16 @@ def _leading_axes(X: Array, n_components: int, rng: np.random.RandomState) -> Ar
     return randomized_svd(X - X.mean(0), n_components, random_state=rng)[2].T.astype(X.dtype)
 
 
-def neighbour_radius(
+def neighbor_radius(
     X: Any, rng: np.random.RandomState, *, k: int = 10, n_reference: int = 4000, n_components: int = 50
 ) -> Array:
     """Distance from every row to its k-th nearest other row [N] in the leading principal components, in O(N).
 
     A little noise in each of a thousand columns puts all rows equally far apart (of CIFAR-10's features the median 10th
-    neighbour is at 34, the rows' norm at 36), and no single direction is that long. The leading components
+    neighbor is at 34, the rows' norm at 36), and no single direction is that long. The leading components
     leave the noise out. With D at most ``n_components`` columns they are the rows themselves.
 
-    The neighbours are looked for among ``n_reference`` random rows R only. In d intrinsic dimensions the
+    The neighbors are looked for among ``n_reference`` random rows R only. In d intrinsic dimensions the
     distance to the k-th of n points grows as ``(k / n)^(1/d)``, so the distance within R is multiplied by
     ``(|R| / N)^(1/d)``, with d estimated from the same distances. Exact when ``N <= n_reference``.
 
@@ -101,31 +101,31 @@ def neighbour_radius(
         return nearest(reference, k)[1][:, -1]
     parts = (X[start : start + 4096] for start in range(0, n, 4096))
     distances = np.concatenate([_distances(x if axes is None else x @ axes, reference, k + 1) for x in parts])
-    # A row of R finds itself first, at distance zero; the others drop their last neighbour.
+    # A row of R finds itself first, at distance zero; the others drop their last neighbor.
     own = np.isin(np.arange(n), chosen, assume_unique=True)
     distances = np.where(own[:, None], distances[:, 1:], distances[:, :-1])
     shrink = (len(chosen) / n) ** (1.0 / intrinsic_dimension(distances))
     return distances[:, -1] * shrink
 
 
-def neighbour_joint(proba: Array, neighbour_rows: Rows) -> Array:
-    """``P[a, b]``: probability that a random row is in a and a random neighbour of it in b, made symmetric.
+def neighbor_joint(proba: Array, neighbor_rows: Rows) -> Array:
+    """``P[a, b]``: probability that a random row is in a and a random neighbor of it in b, made symmetric.
 
     Parameters
     ----------
     proba
         q(y|x), or one-hot labels [N K].
-    neighbour_rows
-        Neighbours of each row [N k], as :func:`neighbours` returns them.
+    neighbor_rows
+        Neighbors of each row [N k], as :func:`neighbors` returns them.
     """
-    joint = sum(proba.T @ proba[column] for column in neighbour_rows.T)
+    joint = sum(proba.T @ proba[column] for column in neighbor_rows.T)
     joint = joint + joint.T
     return joint / joint.sum()
 
 
-def joint_of_labels(labels: Rows, neighbour_rows: Rows, n_clusters: int) -> Array:
-    """:func:`neighbour_joint` of hard labels [N], by counting: K may be thousands."""
-    pairs = labels[:, None] * n_clusters + labels[neighbour_rows]
+def joint_of_labels(labels: Rows, neighbor_rows: Rows, n_clusters: int) -> Array:
+    """:func:`neighbor_joint` of hard labels [N], by counting: K may be thousands."""
+    pairs = labels[:, None] * n_clusters + labels[neighbor_rows]
     joint = np.bincount(pairs.ravel(), minlength=n_clusters**2).reshape(n_clusters, n_clusters)
     joint = joint + joint.T
     return joint / joint.sum()
@@ -137,13 +137,13 @@ def mutual_information(joint: Array) -> float:
     return float(xlogy(joint, joint).sum() - 2.0 * xlogy(marginal, marginal).sum())
 
 
-def neighbour_information(proba: Array, neighbour_rows: Rows) -> float:
-    """Mutual information of the clusters of two neighbours, in nats: how good an assignment is, label-free.
+def neighbor_information(proba: Array, neighbor_rows: Rows) -> float:
+    """Mutual information of the clusters of two neighbors, in nats: how good an assignment is, label-free.
 
     At most log K, reached when the clusters are equally large and no edge of the graph leaves its
     cluster. A merge of two real groups costs it balance, a cut through one costs it edges.
     """
-    return mutual_information(neighbour_joint(proba, neighbour_rows))
+    return mutual_information(neighbor_joint(proba, neighbor_rows))
 
 
 def _interaction(x: Array, y: Array) -> Array:
@@ -170,9 +170,9 @@ def _add_shared(shared: Array, column: Array, rows: Rows, sign: float = 1.0) -> 
 def _merges(joint: Array) -> Iterator[tuple[int, int, float]]:
     """Merge clusters, each time the pair that loses least information: a, b (into a < b) and the change in nats.
 
-    ``shared[a, b] = sum_c interaction(P[a, c], P[b, c])`` runs over the neighbours that a and b have in common. A merge
-    changes it, and the gains, among the neighbours of the pair alone, so that a thousand micro-clusters, of which
-    each has a few dozen neighbours, merge in seconds and in the memory of their joint distribution.
+    ``shared[a, b] = sum_c interaction(P[a, c], P[b, c])`` runs over the neighbors that a and b have in common. A merge
+    changes it, and the gains, among the neighbors of the pair alone, so that a thousand micro-clusters, of which
+    each has a few dozen neighbors, merge in seconds and in the memory of their joint distribution.
     """
     joint, shared, everyone = joint.copy(), np.zeros_like(joint), np.arange(len(joint))
     for column in joint.T:
@@ -200,7 +200,7 @@ def _merges(joint: Array) -> Iterator[tuple[int, int, float]]:
 def merge_by_information(joint: Array, n_clusters: int) -> Rows:
     """Merge micro-clusters down to ``n_clusters``, each time the pair that loses least information.
 
-    Agglomerative information bottleneck (Slonim & Tishby, NIPS 1999) with a neighbour as the relevant
+    Agglomerative information bottleneck (Slonim & Tishby, NIPS 1999) with a neighbor as the relevant
     variable. Returns the cluster of each micro-cluster.
     """
     group = np.arange(len(joint))
@@ -229,14 +229,14 @@ def separation(curve: Array) -> Array:
     return share[:-1] / np.maximum(share[1:], 1e-9)
 
 
-def refine_by_information(labels: Rows, neighbour_rows: Rows, n_clusters: int, *, n_rounds: int = 30) -> Rows:
-    """Move each row where its neighbours point, until the mutual information of neighbours stops growing.
+def refine_by_information(labels: Rows, neighbor_rows: Rows, n_clusters: int, *, n_rounds: int = 30) -> Rows:
+    """Move each row where its neighbors point, until the mutual information of neighbors stops growing.
 
     Row i goes to ``argmax_a sum_b V[i,b] log( P[a,b] / (P[a] P[b]) )``, with ``V[i,b]`` the number of its
-    neighbours (either way) in b: the derivative of the information in the row's own assignment.
+    neighbors (either way) in b: the derivative of the information in the row's own assignment.
     """
-    n, k = neighbour_rows.shape
-    edges = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), neighbour_rows.ravel())), shape=(n, n))
+    n, k = neighbor_rows.shape
+    edges = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), neighbor_rows.ravel())), shape=(n, n))
     edges = edges + edges.T
     best, best_score = labels, -np.inf
     for _ in range(n_rounds):

@@ -1,7 +1,7 @@
 """Where training starts: an autoencoder, its codes, and a first assignment that no label chose.
 
 ``pretrain`` fits the encoder and the decoder as an autoencoder; ``find_start`` makes a first assignment
-of a bounded number of rows, so that initialisation is linear in N; ``distil`` teaches it to q(y|x).
+of a bounded number of rows, so that initialization is linear in N; ``distill`` teaches it to q(y|x).
 
 Sources: "pretrained AE+GMM as an initialization" on the slides; UMAP before a mixture, McConville et
 al., N2D, ICPR 2020; the merging of micro-clusters is ours (docs/methods/nvisa.md).
@@ -25,10 +25,10 @@ from nvisa.fitting.graph import (
     joint_of_labels,
     merge_by_information,
     nearest,
-    neighbour_information,
+    neighbor_information,
     refine_by_information,
 )
-from nvisa.fitting.training import Objective, OnEpoch, Source, Training, maximise
+from nvisa.fitting.training import OnEpoch, Source, StepOutput, Training, maximize
 from nvisa.maths.mixtures import mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import adopt
@@ -38,10 +38,10 @@ __all__ = [
     "Start",
     "centroids",
     "codes_of",
-    "distil",
+    "distill",
     "encode",
     "find_start",
-    "hidden_in_part",
+    "mask_inputs",
     "keep",
     "merged_microclusters",
     "pretrain",
@@ -75,7 +75,7 @@ def pretrain(
     *,
     masked: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Fit ``module`` as an autoencoder: maximise ``- ||x - x^||^2 / D`` in the networks' units.
+    """Fit ``module`` as an autoencoder: maximize ``- ||x - x^||^2 / D`` in the networks' units.
 
     ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^). ``training`` is a schedule, or a
     fitted clusterer whose autoencoder is taken as it is: several methods can then start from one. ``masked`` is the
@@ -86,15 +86,15 @@ def pretrain(
         adopt(module, training)
         return []
 
-    def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
-        seen = hidden_in_part(x, module.rescale.shift, masked, generator) if masked else x
+    def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        seen = mask_inputs(x, module.rescale.shift, masked, generator) if masked else x
         error = reconstruction_error(module, x, seen)
-        return Objective(-error, {"reconstruction_error": error})
+        return StepOutput(-error, {"reconstruction_error": error})
 
-    return maximise(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
+    return maximize(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
 
 
-def hidden_in_part(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
+def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
     """``x`` with about this share of its numbers replaced by ``shift``."""
     uniform = torch.rand(x.shape, generator=generator, device=generator.device).to(x.device)
     return torch.where(uniform < share, shift, x)
@@ -136,7 +136,7 @@ def umap_points(X: Array, rows: NDArray[np.integer], distances: Array, rng: Rand
     n = len(X)
     if n < 15:  # too few for a spectral layout: the rows themselves
         return X
-    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbour
+    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbor
     graph = np.hstack([itself, rows[:, :-1]]), np.hstack([np.zeros((n, 1)), distances[:, :-1]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's and umap's notes on threads, small data and spectral fallbacks
@@ -162,17 +162,17 @@ def merged_microclusters(
     *,
     per_cluster: tuple[int, ...] = (3, 5, 10),
 ) -> tuple[Array, float]:
-    """Cut the points finely by k-means, merge by neighbour information, refine, and keep the best of several.
+    """Cut the points finely by k-means, merge by neighbor information, refine, and keep the best of several.
 
     A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
-    while it splits a third; here k-means only cuts, and the neighbour graph decides what belongs together.
+    while it splits a third; here k-means only cuts, and the neighbor graph decides what belongs together.
 
     Returns
     -------
     proba : ndarray of shape (n, K)
         One-hot.
     score : float
-        Its neighbour information.
+        Its neighbor information.
     """
     best: Array = np.empty(0)
     best_score = -np.inf
@@ -182,14 +182,14 @@ def merged_microclusters(
         group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
         labels = refine_by_information(group[micro], graph, n_clusters)
         proba = np.eye(n_clusters, dtype=np.float32)[labels]
-        score = neighbour_information(proba, graph)
+        score = neighbor_information(proba, graph)
         if score > best_score:
             best, best_score = proba, score
     return best, best_score
 
 
 def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 20) -> Array:
-    """k-means' centres [K Z], the tightest of ``n_init`` starts (DEC, sec. 3.2)."""
+    """k-means' centers [K Z], the tightest of ``n_init`` starts (DEC, sec. 3.2)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(codes).cluster_centers_
@@ -218,10 +218,10 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     if proba.shape[1] != n_clusters:
         raise ValueError(f"init gives {proba.shape[1]} clusters, but n_clusters={n_clusters}: make them equal.")
     proba = proba.astype(np.float32)
-    return Start(rows, proba, codes, neighbour_information(proba, graph))
+    return Start(rows, proba, codes, neighbor_information(proba, graph))
 
 
-def distil(
+def distill(
     log_posterior: Callable[[Data], LogClusters],
     module: nn.Module,
     source: Source,
@@ -231,20 +231,20 @@ def distil(
     on_epoch: OnEpoch | None = None,
     also: Callable[[Data], PerExample] | None = None,
 ) -> list[dict[str, Any]]:
-    """Teach q(y|x) the first assignment: maximise ``sum_k r_k log q(k|x)`` over its rows.
+    """Teach q(y|x) the first assignment: maximize ``sum_k r_k log q(k|x)`` over its rows.
 
     ``also`` is added to it: what the trunk that q(y|x) shares shall not forget, or shall learn meanwhile.
     """
     target = torch.from_numpy(start.proba).to(source.device)
 
-    def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+    def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         log_q_y = log_posterior(x)
         agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
         value = agreement if also is None else agreement + also(x)
-        return Objective(value, {"log_q_of_start": agreement}, log_q_y)
+        return StepOutput(value, {"log_q_of_start": agreement}, log_q_y)
 
-    labelled = Source(take(source.X, start.rows), source.device)
-    return maximise(objective, module, labelled, training, generator, stage="distillation", on_epoch=on_epoch)
+    labeled = Source(take(source.X, start.rows), source.device)
+    return maximize(objective, module, labeled, training, generator, stage="distillation", on_epoch=on_epoch)
 
 
 def keep(
@@ -255,7 +255,7 @@ def keep(
     training: Training,
     ascent: Callable[[], Any],
 ) -> None:
-    """Load a start so that training goes on from it: with :func:`distil` alone it would be wiped out.
+    """Load a start so that training goes on from it: with :func:`distill` alone it would be wiped out.
 
     1. ``teach`` q(y|x) the assignment while the autoencoder goes on, for 8 % of the run.
     2. Load p(z|y) with the moments of the codes, and let the deviations settle at the first floors.

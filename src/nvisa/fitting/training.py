@@ -1,6 +1,6 @@
 """The one training loop: batches by index, clipping, a guard against non-finite numbers, history.
 
-It maximises any objective of the form ``(x, rows, fraction) -> Objective`` and knows no model. Data stay
+It maximizes any objective of the form ``(x, rows, fraction) -> StepOutput`` and knows no model. Data stay
 where they are (an array or a memory map); a batch is gathered by index.
 """
 
@@ -15,13 +15,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from nvisa.fitting.checkpoint import Bookmark
+from nvisa.fitting.checkpoint import StageState
 from nvisa.maths.metrics import clusters_in_use
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 from nvisa.nets.rows import take
 
-__all__ = ["DivergedError", "Objective", "OnEpoch", "Source", "Training", "ascend", "flush_denormals", "maximise"]
+__all__ = [
+    "DivergedError",
+    "StepOutput",
+    "OnEpoch",
+    "Source",
+    "Training",
+    "optimizer_step",
+    "flush_denormals",
+    "maximize",
+]
 
 Record = dict[str, Any]
 OnEpoch = Callable[[Record], None]
@@ -109,10 +118,10 @@ class Training:
 
 
 @dataclass
-class Objective:
+class StepOutput:
     """What one batch returns.
 
-    ``value`` is maximised (its negative is the loss); ``terms`` are logged, and searched when the value
+    ``value`` is maximized (its negative is the loss); ``terms`` are logged, and searched when the value
     is not finite; ``log_q_y`` lets the loop count the clusters in use, and the rows that changed theirs unless it is
     of rows that were ``made``, not of the batch's.
     """
@@ -123,8 +132,10 @@ class Objective:
     made: bool = False
 
     @classmethod
-    def of_bound(cls, terms: dict[str, PerExample], n_features: int, log_q_y: LogClusters | None = None) -> "Objective":
-        """A bound that is the sum of its terms, maximised per feature: one gradient clip for 5 columns and 5,000."""
+    def of_bound(
+        cls, terms: dict[str, PerExample], n_features: int, log_q_y: LogClusters | None = None
+    ) -> "StepOutput":
+        """A bound that is the sum of its terms, maximized per feature: one gradient clip for 5 columns and 5,000."""
         bound = torch.stack(list(terms.values())).sum(0)
         return cls(bound / n_features, {"bound": bound, **terms}, log_q_y)
 
@@ -160,8 +171,8 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
     return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
 
 
-def maximise(
-    objective: Callable[[Data, np.ndarray, float], Objective | None],
+def maximize(
+    objective: Callable[[Data, np.ndarray, float], StepOutput | None],
     module: nn.Module,
     source: Source,
     training: Training,
@@ -171,12 +182,12 @@ def maximise(
     on_epoch: OnEpoch | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Record]:
-    """Maximise the mean objective by Adam and return the history, one record an epoch.
+    """Maximize the mean objective by Adam and return the history, one record an epoch.
 
     Parameters
     ----------
     objective
-        ``(x [B D], rows [B], fraction) -> Objective``, or None once it has converged: training ends there.
+        ``(x [B D], rows [B], fraction) -> StepOutput``, or None once it has converged: training ends there.
     stage
         What this training is for; it stands in every record.
     on_epoch
@@ -193,7 +204,7 @@ def maximise(
     optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), betas=betas, fused=True)
     n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
     tally = _Tally(len(source))
-    bookmark = Bookmark(stage, module, optimizer, generator, objective, tally)
+    bookmark = StageState(stage, module, optimizer, generator, objective, tally)
     history = bookmark.history
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     module.train()
@@ -206,7 +217,7 @@ def maximise(
                 step = objective(source[rows], rows, fraction)
                 if step is None:
                     break
-                ascend(step, optimizer, trained, training.clip_norm)
+                optimizer_step(step, optimizer, trained, training.clip_norm)
                 tally.add(step, rows)
             if tally.n == 0:  # converged before the epoch's first step
                 break
@@ -231,7 +242,9 @@ def _kept(history: list[Record]) -> Iterator[None]:
         raise DivergedError(error.term, history) from None
 
 
-def ascend(step: Objective, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: float) -> None:
+def optimizer_step(
+    step: StepOutput, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: float
+) -> None:
     """One step up the objective, or an error that names the first term that is not finite."""
     loss = -step.value.mean()
     if not torch.isfinite(loss):
@@ -260,7 +273,7 @@ class _Tally:
         self.counts: Tensor | None = None
         self.moved: Tensor | None = None  # (rows that changed cluster, rows that had one)
 
-    def add(self, step: Objective, rows: np.ndarray) -> None:
+    def add(self, step: StepOutput, rows: np.ndarray) -> None:
         """Fold in a batch; no number leaves the device before the epoch ends."""
         n = len(rows)
         self.n += n

@@ -3,7 +3,7 @@
 Calling convention
 ------------------
 ``log_w`` is ``log p(x, y, z) - log q(y, z | x)`` of the drawn pairs, ``log_q`` is ``log q(y, z | x)`` of
-the variables that were *not* reparameterised (y and z, or y alone). Every function returns the bound for
+the variables that were *not* reparameterized (y and z, or y alone). Every function returns the bound for
 each example: its **value** is the bound, its **gradient** is the estimator's.
 
 Sources: EnumY, NVISA slides (IJCNN 2020), "Candidate Variational Inference"; NVIL, Mnih & Gregor,
@@ -45,7 +45,7 @@ def scaled_gradient(value: Tensor, weight: float) -> Tensor:
 
 
 def enum_y(log_w: Float[Tensor, "K B"], log_q_y: Float[Tensor, "K B"]) -> PerExample:
-    """``sum_y q(y|x) [ log p(x,y,z) - log q(y,z|x) ]``, z reparameterised: differentiable as it stands.
+    """``sum_y q(y|x) [ log p(x,y,z) - log q(y,z|x) ]``, z reparameterized: differentiable as it stands.
 
     Row k of ``log_w`` is the log weight of ``(y = k, z_k ~ q(z | k, x))``.
     """
@@ -84,7 +84,7 @@ def nvil(log_w: PerSample, log_q: PerSample, baseline: Tensor, scale: float = 1.
 
 @dataclass
 class RunningMoments:
-    """NVIL's running mean c and variance v of the centred signal, ``c <- a c + (1 - a) mean`` (a = 0.8)."""
+    """NVIL's running mean c and variance v of the centered signal, ``c <- a c + (1 - a) mean`` (a = 0.8)."""
 
     mean: float = 0.0
     variance: float = 0.0
@@ -104,10 +104,10 @@ class RunningMoments:
 
 def nvil_fitting(log_w: PerSample, log_q: PerSample, baseline: PerExample, moments: RunningMoments) -> PerExample:
     """:func:`nvil` with its running moments and its baseline C(x), which is fitted by least squares."""
-    centred = log_w.detach() - baseline
+    centered = log_w.detach() - baseline
     bound = nvil(log_w, log_q, baseline + moments.mean, moments.scale)
-    moments.update(centred.detach())
-    return add_gradient(bound, -(centred - moments.mean).square().mean(0))
+    moments.update(centered.detach())
+    return add_gradient(bound, -(centered - moments.mean).square().mean(0))
 
 
 def vimco(log_w: PerSample, log_q: PerSample) -> PerExample:

@@ -1,6 +1,6 @@
 """AE+GMM: an autoencoder, then a Gaussian mixture of its codes.
 
-    z = code(x),  x^ = reconstruct(z)        minimise ||x - x^||^2; the encoder may see x with parts masked
+    z = code(x),  x^ = reconstruct(z)        minimize ||x - x^||^2; the encoder may see x with parts masked
     p(z) = sum_k pi_k N(z; mu_k, Sigma_k)          EM, the most likely of several k-means starts
     q(y|x) = p(y|z) at z = code(x)
     cluster of x = argmax_y q(y|x)

@@ -30,7 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nvisa.fitting.checkpoint import checkpointing, data_digest, identified
+from nvisa.fitting.checkpoint import checkpointing, data_digest, fingerprint
 from nvisa.fitting.checks import at_least, check_batches, check_network, check_plain_prior, check_training
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.training import Source, Training
@@ -61,7 +61,7 @@ def stores(init: Init) -> Init:
     return init
 
 
-def few_in_use(sizes: NDArray[np.integer]) -> str | None:
+def collapse_message(sizes: NDArray[np.integer]) -> str | None:
     """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well."""
     n_clusters, n_used = len(sizes), clusters_in_use(sizes)
     if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
@@ -157,7 +157,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
                 self._fit(checked, rng)
                 self.n_iter_ = len(self.history_)
                 self.labels_ = self._labels(checked)
-        if message := few_in_use(np.bincount(self.labels_, minlength=self._n_found)):
+        if message := collapse_message(np.bincount(self.labels_, minlength=self._n_found)):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
@@ -173,7 +173,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def _run(self, X: Array) -> dict[str, Any]:
         """What decides the result of a fit, as JSON: a checkpoint belongs to one of it."""
-        params = {name: identified(value, X) for name, value in self.get_params(deep=False).items()}
+        params = {name: fingerprint(value, X) for name, value in self.get_params(deep=False).items()}
         params.pop("verbose", None)
         return {"class": type(self).__name__, "params": params, "data": data_digest(X)}
 
@@ -314,7 +314,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     @torch.inference_mode()
     def _blocks(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
-        """Every block has the same shape (the last one padded), so no row depends on its neighbours' number."""
+        """Every block has the same shape (the last one padded), so no row depends on its neighbors' number."""
         source = Source(X, next(self.module_.parameters()).device)
         parts = []
         for start in range(0, len(X), BLOCK):
@@ -350,7 +350,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     def report(self, X: Rows = None, y: Any = None, *, out: str | Path = "report.html", **options: Any) -> Path:
         """Write one HTML page about the fit, and about the rows X if given, that opens offline.
 
-        Map of the latent space, gallery of every cluster, anomalies, neighbours, curves, and the agreement with
+        Map of the latent space, gallery of every cluster, anomalies, neighbors, curves, and the agreement with
         labels y if given. ``options`` are those of :func:`nvisa.report.write_report`, among them
         ``feature_shape`` for rows that are images. Needs the extra "report". Returns the path.
         """

@@ -3,7 +3,7 @@
     z_i  = f(x_i)                                                        the encoder of a pretrained autoencoder
     q_ij = (1 + ||z_i - mu_j||^2)^-1 / sum_j' (...)                      Student t with one degree of freedom
     p_ij = (q_ij^2 / f_j) / sum_j' (...),  f_j = sum_i q_ij              over the whole data set, fixed for a while
-    L    = KL(P || Q) = sum_i sum_j p_ij log(p_ij / q_ij)                minimised in f and mu
+    L    = KL(P || Q) = sum_i sum_j p_ij log(p_ij / q_ij)                minimized in f and mu
     cluster of x = argmax_j q_ij
 
 Source: Xie, Girshick, Farhadi, "Unsupervised Deep Embedding for Clustering Analysis", ICML 2016
@@ -22,7 +22,7 @@ from torch import nn
 
 from nvisa.fitting.checks import at_least, not_negative, one_of
 from nvisa.fitting.initialization import centroids, codes_of, pretrain
-from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.fitting.training import Source, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical
 from nvisa.maths.mixtures import mixture
 from nvisa.maths.schedules import Constant
@@ -35,7 +35,7 @@ __all__ = ["DEC", "Networks", "Refinement", "log_assignments", "target_distribut
 
 
 def log_assignments(z: Float[Tensor, "B Z"], loc: Float[Tensor, "K Z"]) -> LogClusters:
-    """``log q_ij``, the similarity ``(1 + ||z_i - mu_j||^2)^-1`` normalised over j."""
+    """``log q_ij``, the similarity ``(1 + ||z_i - mu_j||^2)^-1`` normalized over j."""
     squared = (z[:, None] - loc).square().sum(-1)
     return (-squared.log1p()).log_softmax(-1)
 
@@ -84,8 +84,8 @@ class Refinement:
         """Whether the labels have come to rest."""
         return self.changed <= self.tol
 
-    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective | None:
-        """Objective of the batch ``x`` (user's units), rows of the data ``rows``; None once converged."""
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput | None:
+        """StepOutput of the batch ``x`` (user's units), rows of the data ``rows``; None once converged."""
         if self.step % self.update_interval == 0:
             self.refresh()
             if self.converged:
@@ -95,7 +95,7 @@ class Refinement:
         p = self.target[torch.from_numpy(rows)].to(x.device)
         log_q = self.networks.log_q_y(x)
         kl = kl_categorical(p.clamp_min(torch.finfo(p.dtype).tiny).log(), log_q)
-        return Objective(-kl, {"kl": kl, "changed_labels": torch.tensor(self.changed)}, log_q)
+        return StepOutput(-kl, {"kl": kl, "changed_labels": torch.tensor(self.changed)}, log_q)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: P, the labels behind it, and when it was made."""
@@ -200,7 +200,7 @@ class DEC(DeepClusterer):
         with torch.no_grad():
             net.centroids.copy_(torch.from_numpy(self._first_centroids(codes_of(net, source, rng), rng)))
         refinement = Refinement(net, lambda: self._blocks(self._log_q_y, X), self.update_interval, self.tol)
-        self.history_ += maximise(
+        self.history_ += maximize(
             refinement, net, source, self._training, generator, stage="refinement", on_epoch=self._report
         )
         self.converged_ = refinement.converged

@@ -5,7 +5,7 @@
     dynamic latent: mu_y and A_y start there and are trained with G, through z
     discriminator:  max_D  E log s(D(x)) + E log s(-D(G(z)))           s the logistic function
     generator:      max_G  E log s(D(G(z)))                            non-saturating
-    recogniser:     max_R  E log q(y|G(z)) - E ||z - m(G(z))||^2 / (2 Z sigma^2)
+    classifier:     max_R  E log q(y|G(z)) - E ||z - m(G(z))||^2 / (2 Z sigma^2)
     cluster of x  = argmax_y q(y|x)
 
 Nothing rewards a Gaussian for making one kind of x: that it does so is what the paper observes and uses.
@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.fitting.checks import not_negative, one_of, positive
-from nvisa.fitting.training import Objective, Source, Training, ascend, maximise
+from nvisa.fitting.training import Source, StepOutput, Training, maximize, optimizer_step
 from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.distributions import draw_normal_tril
 from nvisa.maths.products import Linear
@@ -38,7 +38,7 @@ from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.nets.layers import Network, Rescale, build
 
-__all__ = ["GMGAN", "Game", "LatentMixture", "Networks", "discriminate", "gradient_penalty", "recognition_terms"]
+__all__ = ["GMGAN", "Game", "LatentMixture", "Networks", "discriminate", "gradient_penalty", "classifier_terms"]
 
 BETAS = (0.5, 0.999)  # of Adam in the game: DCGAN's
 
@@ -47,7 +47,7 @@ BETAS = (0.5, 0.999)  # of Adam in the game: DCGAN's
 
 
 def discriminate(real: PerExample, fake: PerExample) -> PerExample:
-    """``log s(D(x)) + log s(-D(G(z)))`` from the logits of real and made rows, maximised in D."""
+    """``log s(D(x)) + log s(-D(G(z)))`` from the logits of real and made rows, maximized in D."""
     return F.logsigmoid(real) + F.logsigmoid(-fake)
 
 
@@ -62,12 +62,12 @@ def log_q_of(log_q_y: LogClusters, y: Int[Tensor, " B"]) -> PerExample:
     return -F.nll_loss(log_q_y, y, reduction="none")
 
 
-def recognition_terms(
+def classifier_terms(
     log_q_y: LogClusters, m: Float[Tensor, "B Z"], y: Int[Tensor, " B"], z: Float[Tensor, "B Z"], scale: float
 ) -> dict[str, PerExample]:
     """``log q(y|x)`` and ``-||z - m(x)||^2 / (2 Z sigma^2)``: their means are largest at p(y|x) and at E[z|x]."""
     return {
-        "log_q_of_maker": log_q_of(log_q_y, y),
+        "log_q_of_generated": log_q_of(log_q_y, y),
         "minus_code_error": -0.5 * ((z - m) / scale).square().mean(-1),
     }
 
@@ -126,7 +126,7 @@ class Discriminator(nn.Module):
         return self.logit(self.trunk(x))[:, 0]
 
 
-class Maker(nn.Module):
+class Generator(nn.Module):
     """The latent mixture and G: what plays against the discriminator."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Maker(nn.Module):
         return y, z, self.decoder(z)
 
 
-class Recogniser(nn.Module):
+class Classifier(nn.Module):
     """``q(y|x)`` and ``m(x)``, which stands for ``E[z|x]``; x in the networks' units."""
 
     def __init__(self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape) -> None:
@@ -159,7 +159,7 @@ class Recogniser(nn.Module):
 
 
 class Networks(nn.Module):
-    """What a fit keeps: the maker and the recogniser."""
+    """What a fit keeps: the maker and the classifier."""
 
     def __init__(
         self, rescale: Rescale, n_clusters: int, network: Network, image_shape: ImageShape, *, dynamic: bool
@@ -167,18 +167,18 @@ class Networks(nn.Module):
         super().__init__()
         n_features = len(rescale.shift)
         self.latent_dim, self.rescale = network.latent_dim, rescale
-        self.maker = Maker(n_features, n_clusters, network, image_shape, dynamic=dynamic)
-        self.recogniser = Recogniser(n_features, n_clusters, network, image_shape)
+        self.generator = Generator(n_features, n_clusters, network, image_shape, dynamic=dynamic)
+        self.classifier = Classifier(n_features, n_clusters, network, image_shape)
 
-    def recognised(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
+    def classified(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
         """``log q(y|x)`` and ``m(x)`` of rows in the user's units."""
-        return self.recogniser(self.rescale(x))
+        return self.classifier(self.rescale(x))
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        self.maker.latent.permute(order)
-        for table in (self.recogniser.y_logits.weight, self.recogniser.y_logits.bias):
+        self.generator.latent.permute(order)
+        for table in (self.classifier.y_logits.weight, self.classifier.y_logits.bias):
             table.copy_(table[order])
 
 
@@ -200,22 +200,22 @@ class Game:
         rate = self.training.rate(0.0)
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
 
-    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective:
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """``log s(D(G(z)))`` of as many drawn z as ``x`` (user's units) has rows."""
-        y, _, made = self.networks.maker.draw(len(x), self.generator)
+        y, _, made = self.networks.generator.draw(len(x), self.generator)
         self.optimizer.param_groups[0]["lr"] = self.training.rate(fraction)
         lesson = self.lesson(self.networks.rescale(x), made.detach())
-        ascend(lesson, self.optimizer, list(self.discriminator.parameters()), self.training.clip_norm)
+        optimizer_step(lesson, self.optimizer, list(self.discriminator.parameters()), self.training.clip_norm)
         fooled = F.logsigmoid(self.discriminator(made))
         terms = {"log_fooled": fooled, **lesson.terms}
         if self.information == 0:
-            return Objective(fooled, terms)
-        log_q_y, _ = self.networks.recogniser(scaled_gradient(made, self.information))
-        terms["log_q_of_maker"] = log_q_of(log_q_y, y)
-        return Objective(fooled + terms["log_q_of_maker"], terms, log_q_y, made=True)
+            return StepOutput(fooled, terms)
+        log_q_y, _ = self.networks.classifier(scaled_gradient(made, self.information))
+        terms["log_q_of_generated"] = log_q_of(log_q_y, y)
+        return StepOutput(fooled + terms["log_q_of_generated"], terms, log_q_y, made=True)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps: the discriminator, and what its optimiser remembers of each parameter."""
+        """What a checkpoint keeps: the discriminator, and what its optimizer remembers of each parameter."""
         memory = self.optimizer.state_dict()["state"]
         return {f"discriminator.{name}": value for name, value in self.discriminator.state_dict().items()} | {
             f"{i}.{name}": value for i, values in memory.items() for name, value in values.items()
@@ -234,7 +234,7 @@ class Game:
         self.discriminator.load_state_dict(weights)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": memory})
 
-    def lesson(self, real: Data, made: Data) -> Objective:
+    def lesson(self, real: Data, made: Data) -> StepOutput:
         """The discriminator's objective, both kinds of row in the networks' units."""
         real.requires_grad_(self.penalty > 0)
         real_logit = self.discriminator(real)
@@ -243,7 +243,7 @@ class Game:
         if self.penalty > 0:
             steepness = gradient_penalty(real_logit, real)
             value, terms = value - self.penalty * steepness, terms | {"gradient_penalty": steepness.detach()}
-        return Objective(value, terms)
+        return StepOutput(value, terms)
 
 
 class GMGAN(SamplingClusterer):
@@ -267,7 +267,7 @@ class GMGAN(SamplingClusterer):
         Weight of the discriminator's squared slope at real rows (R1), about 10 for images; 0: the plain game of the
         paper.
     recognition
-        Schedule of the recogniser; None: a quarter of ``training``.
+        Schedule of the classifier; None: a quarter of ``training``.
     network, training
         Sizes (with ``image_shape``, ``hidden`` are the channels of convolutions; the generator mirrors them, and
         ``batch_norm`` is the generator's), and schedule of the game; None: see ``DEFAULT_NETWORK`` and
@@ -336,39 +336,39 @@ class GMGAN(SamplingClusterer):
     def _fit(self, X: Array, rng: RandomState) -> None:
         generator, source = generator_from(rng), Source(X, self._training.torch_device())
         self.module_ = net = self._built(self._rescale(X), generator)
-        net.maker.latent.start(self.separation, self.scale, generator)
+        net.generator.latent.start(self.separation, self.scale, generator)
         discriminator = build(lambda: Discriminator(X.shape[1], self._network, self.image_shape), generator)
         game = Game(net, discriminator.to(source.device), self._training, self.penalty, self.information, generator)
-        self.history_ = maximise(
+        self.history_ = maximize(
             game, net, source, self._training, generator, stage="game", on_epoch=self._report, betas=BETAS
         )
-        self.history_ += self._recognise(source, generator)
+        self.history_ += self._train_classifier(source, generator)
         net.eval()
         self._number_by_size(X)
 
-    def _recognise(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
-        """Teach the recogniser which Gaussian and which z made a row, on rows drawn anew at every step."""
+    def _train_classifier(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+        """Teach the classifier which Gaussian and which z made a row, on rows drawn anew at every step."""
         net, training = self.module_, self.recognition or self._training.shortened(0.25)
 
-        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             """``log q(y|x)`` and the error of z on rows made now; the batch itself is not looked at."""
-            net.maker.eval()  # a callback may have set it to train
+            net.generator.eval()  # a callback may have set it to train
             with torch.no_grad():
-                y, z, made = net.maker.draw(len(x), generator)
-            log_q_y, m = net.recogniser(made)
-            terms = recognition_terms(log_q_y, m, y, z, self.scale)
-            return Objective(torch.stack(list(terms.values())).sum(0), terms, log_q_y, made=True)
+                y, z, made = net.generator.draw(len(x), generator)
+            log_q_y, m = net.classifier(made)
+            terms = classifier_terms(log_q_y, m, y, z, self.scale)
+            return StepOutput(torch.stack(list(terms.values())).sum(0), terms, log_q_y, made=True)
 
-        return maximise(
-            objective, net.recogniser, source, training, generator, stage="recognition", on_epoch=self._report
+        return maximize(
+            objective, net.classifier, source, training, generator, stage="recognition", on_epoch=self._report
         )
 
     def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.recognised(x)[0]
+        return self.module_.classified(x)[0]
 
     def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.recognised(x)[1]
+        return self.module_.classified(x)[1]
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
-        maker = self.module_.maker
+        maker = self.module_.generator
         return self.module_.rescale.inverse(maker.decoder(maker.latent.draw(y, generator)))

@@ -26,8 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.fitting.checks import at_least, check_start, not_negative
-from nvisa.fitting.initialization import distil, find_start, pretrain
-from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.fitting.initialization import distill, find_start, pretrain
+from nvisa.fitting.training import Source, StepOutput, Training, maximize
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import (
     draw_normal,
@@ -47,7 +47,7 @@ from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
 from nvisa.nets.layers import GaussianHead, Network, Rescale, inverse_softplus
 from nvisa.nets.mixtures import moments
 
-__all__ = ["GMVAE", "ConditionalPrior", "Networks", "unpaid"]
+__all__ = ["GMVAE", "ConditionalPrior", "Networks", "free_bits_penalty"]
 
 START_GAIN = 0.1  # of w in p(z|w,y) after a start: enough to be found, too little to blur its clusters
 
@@ -143,7 +143,7 @@ class Networks(Autoencoder):
         self.prior.permute(order)
 
 
-def unpaid(kl_y: PerExample, free_bits: float) -> Scalar:
+def free_bits_penalty(kl_y: PerExample, free_bits: float) -> Scalar:
     """``max(lambda, mean KL) - mean KL``: what the bound pays beside its y-prior, whose gradient it takes away."""
     return F.relu(free_bits - kl_y.mean())
 
@@ -163,12 +163,12 @@ class GMVAE(GenerativeClusterer):
         lambda, in nats: a batch whose mean y-prior term is below it pays lambda and nothing pushes it further.
         0 is the plain bound.
     likelihood
-        "gaussian_shared": a learnt deviation per feature; "gaussian_unit": deviation 1 (squared error);
+        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
         "gaussian": sigma_x(z), as in the paper; "bernoulli": for x in [0, 1], as in the paper.
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     init
-        "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
+        "umap": autoencoder, UMAP, micro-clusters merged by neighbor information; "gmm": autoencoder and
         Gaussian mixture on its codes; "random", as in the paper; or a fitted clusterer with ``predict_proba``.
     pretraining
         Schedule of the start's autoencoder, or a fitted clusterer whose autoencoder is taken; None:
@@ -184,7 +184,7 @@ class GMVAE(GenerativeClusterer):
     Attributes
     ----------
     start_score_ : float
-        Neighbour information of the initial assignment, in nats (NaN for a random start).
+        Neighbor information of the initial assignment, in nats (NaN for a random start).
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500), batch_norm=False)
@@ -248,24 +248,24 @@ class GMVAE(GenerativeClusterer):
         start = find_start(net, source, self.init, self.n_clusters, rng)
         net.start(start.codes, start.proba)
         taught = self._training.shortened(0.08)
-        self.history_ += distil(net.log_q_y, net, source, start, taught, generator, self._report)
+        self.history_ += distill(net.log_q_y, net, source, start, taught, generator, self._report)
         self.start_score_ = start.score
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
-        """Maximise L(x) per feature, with its free bits."""
+        """Maximize L(x) per feature, with its free bits."""
         net = self.module_
 
-        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             """L(x) of a batch, by M draws of z and w."""
             shape = (self.n_samples, len(x))
             noise_z = noise_like(x.new_empty(*shape, net.latent_dim), generator)
             noise_w = noise_like(x.new_empty(*shape, self.noise_dim), generator)
             terms, log_q_y = net.elbo(x, noise_z, noise_w, self.std_floor)
-            step = Objective.of_bound(terms, x.shape[1], log_q_y)
-            step.value = step.value - unpaid(-terms["minus_kl_y"], self.free_bits) / x.shape[1]
+            step = StepOutput.of_bound(terms, x.shape[1], log_q_y)
+            step.value = step.value - free_bits_penalty(-terms["minus_kl_y"], self.free_bits) / x.shape[1]
             return step
 
-        return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
+        return maximize(objective, net, source, self._training, generator, on_epoch=self._report)
 
     def _log_q_y(self, x: Data) -> LogClusters:
         return self.module_.log_q_y(x)

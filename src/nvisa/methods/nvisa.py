@@ -28,9 +28,9 @@ from nvisa.fitting.checkpoint import checkpointing
 from nvisa.fitting.checks import at_least, check_likelihood, check_starts, check_std_floor, one_of
 from nvisa.fitting.config import side_by_side
 from nvisa.fitting.consistency import VAT, Augment, as_settings, augmented, checked_settings, information, vat
-from nvisa.fitting.graph import neighbour_information, neighbour_radius, neighbours
-from nvisa.fitting.initialization import distil, find_start, keep, pretrain, subset
-from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.fitting.graph import neighbor_information, neighbor_radius, neighbors
+from nvisa.fitting.initialization import distill, find_start, keep, pretrain, subset
+from nvisa.fitting.training import Source, StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, scaled_gradient, vimco
 from nvisa.maths.distributions import kl_categorical
 from nvisa.maths.schedules import Constant, Geometric, Halving, StdFloor
@@ -61,33 +61,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     }
 }
 MASKED = 0.3  # of a start that is kept, what its autoencoder does not see (docs/methods/ae_gmm.md)
-FITTED = ("module_", "history_", "start_score_", "std_floor_x_", "std_floor_z_", "neighbour_distance_")  # of a restart
+FITTED = ("module_", "history_", "start_score_", "std_floor_x_", "std_floor_z_", "neighbor_distance_")  # of a restart
 PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
 
 
 @dataclass
-class Ascent:
+class Objective:
     """The objective of one training step: the bound per feature, and the consistency of q(y|x) if asked for."""
 
     densities: Densities
     inference: str | None
     n_samples: int
-    reparameterise: bool
+    reparameterize: bool
     floor_x: Callable[[float], float]
     floor_z: Callable[[float], float]
     consistency: tuple[VAT | Augment, ...]
-    neighbour_distance: Float[Tensor, " N"] | None
+    neighbor_distance: Float[Tensor, " N"] | None
     generator: torch.Generator
     moments: RunningMoments
 
-    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective:
-        """Objective of the batch ``x`` (user's units), rows of the data ``rows``."""
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        """StepOutput of the batch ``x`` (user's units), rows of the data ``rows``."""
         user, x = x, self.densities.rescale(x)
         h = self.densities.trunk(x)
         log_q_y = self.densities.log_q_y(h)
         if not self.consistency:
             bound, terms = self.bound(x, h, log_q_y, fraction)
-            return Objective(bound / x.shape[1], terms, log_q_y)
+            return StepOutput(bound / x.shape[1], terms, log_q_y)
         # Consistency learns from the number of steps, the bound from the number of rows: with both, the bound is
         # estimated on every second row of the shuffled batch, which leaves its gradient unbiased at half the cost.
         pull = min(settings.pull for settings in self.consistency)
@@ -101,7 +101,7 @@ class Ascent:
             mutual = settings.information * information(log_q_y, settings.balance)
             value = value + settings.weight * (mutual - local.mean())
             terms |= {name: local, "information": terms.get("information", 0.0) + mutual}
-        return Objective(value, terms, log_q_y)
+        return StepOutput(value, terms, log_q_y)
 
     def bound(
         self, x: Data, h: Float[Tensor, "B H"], log_q_y: LogClusters, fraction: float
@@ -110,14 +110,14 @@ class Ascent:
         if self.inference is None:
             return torch.zeros_like(x[:, 0]), {}
         floor_x, floor_z = self.floor_x(fraction), self.floor_z(fraction)
-        enumerated = self.inference == "enum_y"  # which reparameterises always
+        enumerated = self.inference == "enum_y"  # which reparameterizes always
         drawn = draw(
             self.densities, h, log_q_y, floor_z, n_samples=None if enumerated else self.n_samples,
-            reparameterise=self.reparameterise or enumerated, generator=self.generator,
+            reparameterize=self.reparameterize or enumerated, generator=self.generator,
         )  # fmt: skip
         terms = log_weights(self.densities, x, drawn, floor_x)
         log_w = torch.stack(list(terms.values())).sum(0)
-        log_q = drawn.log_q_y if self.reparameterise else drawn.log_q_y + drawn.log_q_z
+        log_q = drawn.log_q_y if self.reparameterize else drawn.log_q_y + drawn.log_q_z
         if enumerated:
             bound = enum_y(log_w, drawn.log_q_y)
             terms = {name: enum_y(term.detach(), drawn.log_q_y.detach()) for name, term in terms.items()}
@@ -143,9 +143,9 @@ class Ascent:
         self.moments.mean, self.moments.variance = state["moments"].tolist()
 
     def _adversarial(self, settings: VAT, x: Data, rows: np.ndarray, log_q_y: LogClusters) -> PerExample:
-        """Divergence of each row from its adversarial neighbour."""
-        assert self.neighbour_distance is not None  # made for VAT
-        unit = self.neighbour_distance[torch.from_numpy(rows).to(x.device)]
+        """Divergence of each row from its adversarial neighbor."""
+        assert self.neighbor_distance is not None  # made for VAT
+        unit = self.neighbor_distance[torch.from_numpy(rows).to(x.device)]
         radius, probe = settings.radius * unit, settings.probe * unit
         with frozen_statistics(self.densities.trunk):
             return vat(self.densities.log_posterior, x, log_q_y, radius, probe, self.generator)
@@ -158,7 +158,7 @@ class Ascent:
 
 
 class NVISA(GenerativeClusterer):
-    """Gaussian-mixture VAE clustering with non-reparameterised inference and std annealing.
+    """Gaussian-mixture VAE clustering with non-reparameterized inference and std annealing.
 
     Parameters
     ----------
@@ -174,22 +174,22 @@ class NVISA(GenerativeClusterer):
         sigma_x(z), as in the slides; "bernoulli": for x in [0, 1].
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
-    reparameterise
+    reparameterize
         Let the gradient flow through z under VIMCO or NVIL, and score y alone. EnumY always does.
     std_floor
         The annealed floors; None: hot from random weights, warm from a start; ``StdFloor()`` is no annealing.
     init
-        "umap": autoencoder, UMAP, micro-clusters merged by neighbour information; "gmm": autoencoder and
+        "umap": autoencoder, UMAP, micro-clusters merged by neighbor information; "gmm": autoencoder and
         full-covariance mixture of its codes; "random"; or a fitted clusterer with ``predict_proba``. Restarts take the
         starts of a tuple in turn: ``init=("umap", "random"), n_init=2``.
     consistency
         A :class:`nvisa.fitting.consistency.VAT`, for images an :class:`nvisa.fitting.consistency.Augment`, or a tuple of them; "vat",
         "augment" for their defaults; None for the paper's bound alone.
     n_init
-        Restarts, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbour information is
+        Restarts, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbor information is
         kept. No label is used.
     network, training
-        Sizes, and schedule of the optimisation; None: ``Network()`` and ``Training(steps=4000)``.
+        Sizes, and schedule of the optimization; None: ``Network()`` and ``Training(steps=4000)``.
     random_state
         Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
@@ -197,10 +197,10 @@ class NVISA(GenerativeClusterer):
 
     Attributes
     ----------
-    neighbour_information_ : float
+    neighbor_information_ : float
         Label-free score of the fit, in nats; at most log K.
-    neighbour_distance_ : float
-        With VAT: median distance of a row to its 10th neighbour, in the networks' units.
+    neighbor_distance_ : float
+        With VAT: median distance of a row to its 10th neighbor, in the networks' units.
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
     restarts_ : list of dict
@@ -219,7 +219,7 @@ class NVISA(GenerativeClusterer):
         n_samples: int = 3,
         likelihood: str = "gaussian_shared",
         posterior: str = "joint",
-        reparameterise: bool = False,
+        reparameterize: bool = False,
         std_floor: StdFloor | None = None,
         init: Any = "umap",
         consistency: VAT | Augment | tuple[VAT | Augment, ...] | str | None = "vat",
@@ -234,7 +234,7 @@ class NVISA(GenerativeClusterer):
         self.n_samples = n_samples
         self.likelihood = likelihood
         self.posterior = posterior
-        self.reparameterise = reparameterise
+        self.reparameterize = reparameterize
         self.std_floor = std_floor
         self.init = init
         self.consistency = consistency
@@ -279,17 +279,17 @@ class NVISA(GenerativeClusterer):
     def _fit(self, X: Array, rng: RandomState) -> None:
         rescale = self._rescale(X)
         rows = subset(len(X), rng, 10_000)
-        graph = neighbours(Rescaled(X, rescale)[rows], 10)
+        graph = neighbors(Rescaled(X, rescale)[rows], 10)
         seeds = [int(rng.randint(2**31 - 1)) for _ in range(self.n_init)]
         calls = [(X, seed, init, rescale, rows, graph) for seed, init in zip(seeds, cycle(self._starts), strict=False)]
         fits = [self._told(found, elsewhere=there) for found, there in side_by_side(self._fit_once, calls)]
-        scores = [found["neighbour_information_"] for found in fits]
-        self.restarts_ = [{"seed": s, "neighbour_information": i} for s, i in zip(seeds, scores, strict=True)]
+        scores = [found["neighbor_information_"] for found in fits]
+        self.restarts_ = [{"seed": s, "neighbor_information": i} for s, i in zip(seeds, scores, strict=True)]
         self.__dict__.update(fits[int(np.argmax(scores))])
         self._number_by_size(X)
 
     def _fit_once(self, X: Array, seed: int, init: Any, rescale: Rescale, rows: Rows, graph: Rows) -> dict[str, Any]:
-        """One restart: networks, start, joint training; what it found, and how well it keeps neighbours together."""
+        """One restart: networks, start, joint training; what it found, and how well it keeps neighbors together."""
         rng = RandomState(seed)
         generator = generator_from(rng)
         self.module_ = module = self._built(rescale, generator)
@@ -299,10 +299,10 @@ class NVISA(GenerativeClusterer):
         if init != "random":
             self._start(init, source, rng, generator)
         ascent = self._ascent(init, X, rng, generator)
-        self.history_ += maximise(ascent, module, source, self._training, generator, on_epoch=self._report)
+        self.history_ += maximize(ascent, module, source, self._training, generator, on_epoch=self._report)
         self.std_floor_x_, self.std_floor_z_ = ascent.floor_x(1.0), ascent.floor_z(1.0)
-        score = neighbour_information(np.exp(self._blocks(self._log_q_y, take(X, rows))), graph)
-        return {name: getattr(self, name) for name in FITTED if hasattr(self, name)} | {"neighbour_information_": score}
+        score = neighbor_information(np.exp(self._blocks(self._log_q_y, take(X, rows))), graph)
+        return {name: getattr(self, name) for name in FITTED if hasattr(self, name)} | {"neighbor_information_": score}
 
     def _start(self, init: Any, source: Source, rng: RandomState, generator: torch.Generator) -> None:
         """Pretrain, find a first assignment, and load it into q(y|x) and p(z|y)."""
@@ -313,7 +313,7 @@ class NVISA(GenerativeClusterer):
         self.start_score_ = start.score
 
         def teach(training: Training, also: Callable[[Data], PerExample] | None = None) -> None:
-            self.history_ += distil(self._log_q_y, module, source, start, training, generator, self._report, also)
+            self.history_ += distill(self._log_q_y, module, source, start, training, generator, self._report, also)
 
         if kept:
             keep(module, source, start, teach, self._training, lambda: self._ascent(init, source.X, rng, generator))
@@ -321,19 +321,19 @@ class NVISA(GenerativeClusterer):
             module.load_codes(start.codes, start.proba)
             teach(self._training.shortened(0.08))
 
-    def _ascent(self, init: Any, X: Array, rng: RandomState, generator: torch.Generator) -> Ascent:
-        """What is maximised, with the floors in the networks' units and the radius of every row."""
+    def _ascent(self, init: Any, X: Array, rng: RandomState, generator: torch.Generator) -> Objective:
+        """What is maximized, with the floors in the networks' units and the radius of every row."""
         module = self.module_
         rescaled = Rescaled(X, module.rescale)
         floor = self.std_floor or (HOT if init == "random" else WARM)
         unit = top_deviation(rescaled, rng) if floor.relative else 1.0
         consistency, distance = as_settings(self.consistency), None
         if any(isinstance(settings, VAT) for settings in consistency):
-            distance = torch.from_numpy(neighbour_radius(rescaled, rng).astype(np.float32))
-            self.neighbour_distance_ = float(distance.median())
+            distance = torch.from_numpy(neighbor_radius(rescaled, rng).astype(np.float32))
+            self.neighbor_distance_ = float(distance.median())
             distance = distance.to(next(module.parameters()).device)
-        return Ascent(
-            module, self.inference, self.n_samples, self.reparameterise,
+        return Objective(
+            module, self.inference, self.n_samples, self.reparameterize,
             lambda t: unit * floor.x(t), floor.z, consistency, distance, generator, RunningMoments(),
         )  # fmt: skip
 
@@ -351,25 +351,25 @@ class NVISA(GenerativeClusterer):
         generator = generator_from(rng := check_random_state(self.random_state))
         generator.manual_seed(generator.initial_seed() + self.n_iter_)  # other draws for every chunk
         source, before = Source(checked, next(net.parameters()).device), deepcopy(net)
-        ascent = Ascent(
-            net, self.inference, self.n_samples, self.reparameterise,
+        ascent = Objective(
+            net, self.inference, self.n_samples, self.reparameterize,
             lambda t: self.std_floor_x_, lambda t: self.std_floor_z_,
             tuple(replace(settings, information=0.0) for settings in as_settings(self.consistency)),
-            torch.full((len(checked),), getattr(self, "neighbour_distance_", 0.0), device=source.device),
+            torch.full((len(checked),), getattr(self, "neighbor_distance_", 0.0), device=source.device),
             generator, RunningMoments(),
         )  # fmt: skip
 
-        def held(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        def held(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             """The fit's, less the drift of q(y|x) from what it was before the call."""
             net.trunk.eval()  # a chunk's mean and deviation are not the data's
             step = ascent(x, rows, fraction)
             assert step.log_q_y is not None
             drift = kl_categorical(before.log_posterior(before.rescale(x)).detach(), step.log_q_y)
-            return Objective(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
+            return StepOutput(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
 
         once = replace(self._training, epochs=1, learning_rate=Constant(0.1 * self._training.rate(0.0)))
         with checkpointing(None, {}, rng):
-            self.history_ += maximise(held, net, source, once, generator, stage="partial_fit", on_epoch=self._report)
+            self.history_ += maximize(held, net, source, once, generator, stage="partial_fit", on_epoch=self._report)
         self.n_iter_ = len(self.history_)
         self.labels_ = self._labels(checked)
         return self

@@ -21,8 +21,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.checks import at_least, check_start
-from nvisa.fitting.initialization import codes_of, distil, find_start, pretrain
-from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.fitting.initialization import codes_of, distill, find_start, pretrain
+from nvisa.fitting.training import Source, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.maths.mixtures import mixture
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
@@ -84,7 +84,7 @@ class VaDE(CodingClusterer):
     n_clusters
         K.
     likelihood
-        "gaussian_shared": a learnt deviation per feature; "gaussian_unit": deviation 1 (squared error), as in
+        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error), as in
         the paper; "gaussian": sigma_x(z); "bernoulli": for x in [0, 1], as in the paper.
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
@@ -106,7 +106,7 @@ class VaDE(CodingClusterer):
     Attributes
     ----------
     start_score_ : float
-        Neighbour information of an initial assignment, in nats (NaN for ``init="gmm"``, which makes none).
+        Neighbor information of an initial assignment, in nats (NaN for ``init="gmm"``, which makes none).
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
@@ -167,24 +167,24 @@ class VaDE(CodingClusterer):
         net.start_from(start.codes, start.proba)
         taught = self._training.shortened(0.25)
         # Beside the bound: alone it moves the codes away from their decoder.
-        self.history_ += distil(
+        self.history_ += distill(
             net.log_q_y, net, source, start, taught, generator, self._report,
             also=lambda x: self._bound(x, generator).value,
         )  # fmt: skip
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
-        """Maximise L(x) per feature, in the networks and in pi, mu, sigma alike."""
+        """Maximize L(x) per feature, in the networks and in pi, mu, sigma alike."""
 
-        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             return self._bound(x, generator)
 
-        return maximise(objective, self.module_, source, self._training, generator, on_epoch=self._report)
+        return maximize(objective, self.module_, source, self._training, generator, on_epoch=self._report)
 
-    def _bound(self, x: Data, generator: torch.Generator) -> Objective:
+    def _bound(self, x: Data, generator: torch.Generator) -> StepOutput:
         """L(x) per feature, by one draw of z."""
         noise = noise_like(x.new_empty(len(x), self.module_.latent_dim), generator)
         terms, log_gamma = self.module_.elbo(x, noise, self.std_floor)
-        return Objective.of_bound(terms, x.shape[1], log_gamma)
+        return StepOutput.of_bound(terms, x.shape[1], log_gamma)
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return self.module_.prior.log_p_z(z)

@@ -1,7 +1,7 @@
 """VAE+GMM: a variational autoencoder, then a Gaussian mixture of its posterior means.
 
     p(x, z) = N(z; 0, I) p(x|z),  q(z|x) = N(mu(x), diag sigma(x)^2)
-    L(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) )                      z reparameterised, the KL in closed form
+    L(x) = E_q log p(x|z) - KL( q(z|x) || N(0, I) )                      z reparameterized, the KL in closed form
     sum_k pi_k N(mu(x); mu_k, Sigma_k)                                   EM, the most likely of several k-means starts
     q(y|x) = p(y|z) at z = mu(x)
     cluster of x = argmax_y q(y|x)
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nvisa.fitting.checks import at_least, one_of
 from nvisa.fitting.initialization import codes_of, pretrain
-from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.fitting.training import Source, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_normal, log_normal, noise_like
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import Array, generator_from, stores
@@ -54,7 +54,7 @@ class VAEGMM(CodingClusterer):
     n_clusters
         K.
     likelihood
-        "gaussian_shared": a learnt deviation per feature; "gaussian_unit": deviation 1 (squared error);
+        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
         "gaussian": sigma_x(z); "bernoulli": for x in [0, 1].
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
@@ -131,14 +131,14 @@ class VAEGMM(CodingClusterer):
         self._number_by_size(X)
 
     def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
-        """Maximise L(x) per feature."""
+        """Maximize L(x) per feature."""
         net = self.module_
 
-        def objective(x: Data, rows: np.ndarray, fraction: float) -> Objective:
+        def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
-            return Objective.of_bound(net.elbo(x, noise, self.std_floor), x.shape[1])
+            return StepOutput.of_bound(net.elbo(x, noise, self.std_floor), x.shape[1])
 
-        return maximise(objective, net, source, self._training, generator, on_epoch=self._report)
+        return maximize(objective, net, source, self._training, generator, on_epoch=self._report)
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return log_normal(z, torch.zeros_like(z), torch.ones_like(z))

@@ -21,7 +21,7 @@ from nvisa.nets.layers import (
     change_axes,
     inverse_softplus,
     mlp,
-    standardise,
+    standardize,
 )
 from nvisa.nets.mixtures import common_axes, covariances, mixture_of_codes
 
@@ -95,12 +95,12 @@ class Autoencoder(nn.Module):
         return self.x_head.log_prob(self.rescale(x), self.decoder(z), std_floor)
 
     def begin(self, codes: Array, proba: Array | None = None) -> Array:
-        """Standardise the codes, let q(z|x) start narrow, and return the new codes; no reconstruction changes.
+        """Standardize the codes, let q(z|x) start narrow, and return the new codes; no reconstruction changes.
 
         With responsibilities [n K] their axes are also turned to where these clusters are nearest to diagonal ones.
         """
         last, first = self.encoder.z_loc, cast(nn.Linear, self.decoder[0])
-        codes = standardise(last, first, codes)
+        codes = standardize(last, first, codes)
         self.encoder.fix_scale(START_SCALE)
         if proba is None:
             return codes

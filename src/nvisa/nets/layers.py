@@ -34,10 +34,10 @@ __all__ = [
     "build",
     "change_axes",
     "frozen_statistics",
-    "initialise",
+    "initialize",
     "inverse_softplus",
     "mlp",
-    "standardise",
+    "standardize",
 ]
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -57,7 +57,7 @@ class Network:
     latent_dim
         Z.
     batch_norm
-        Normalise the trunk's hidden layers. Consistency from random weights needs it; the paper has none.
+        Normalize the trunk's hidden layers. Consistency from random weights needs it; the paper has none.
     scaling
         ``"global"``: subtract each column's mean, divide by one number (pixels, embeddings).
         ``"columns"``: divide each column by its own standard deviation (tables with mixed units).
@@ -101,7 +101,7 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbours."""
+    """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbors."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -113,10 +113,10 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             layer.momentum = momentum
 
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only.
 
-    A module with a method ``initialise(generator)`` is asked to do it for itself.
+    A module with a method ``initialize(generator)`` is asked to do it for itself.
     """
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
@@ -125,7 +125,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
-        elif callable(begin := getattr(layer, "initialise", None)):  # a module of ours that knows its own
+        elif callable(begin := getattr(layer, "initialize", None)):  # a module of ours that knows its own
             begin(generator)
 
 
@@ -133,12 +133,12 @@ def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
     """The module that ``make`` returns, its weights drawn from the generator and the global one untouched."""
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
         module = make()
-    initialise(module, generator)
+    initialize(module, generator)
     return module
 
 
 @torch.no_grad()
-def standardise(last: nn.Linear, first: nn.Linear, codes: Array) -> Array:
+def standardize(last: nn.Linear, first: nn.Linear, codes: Array) -> Array:
     """Give the codes that ``last`` makes and ``first`` reads mean zero and deviation one; what follows is unchanged.
 
     Returns them as they are now [n Z].

@@ -29,7 +29,7 @@ from nvisa.nets.layers import (
     Rescale,
     SharedGaussianHead,
     mlp,
-    standardise,
+    standardize,
 )
 from nvisa.nets.priors import make_prior
 
@@ -120,7 +120,7 @@ class Densities(nn.Module):
 
     def load_codes(self, codes: Array, proba: Array) -> None:
         """Give the codes mean zero and deviation one, which changes no reconstruction, and ``p(z|y)`` their moments."""
-        self.set_prior(standardise(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
+        self.set_prior(standardize(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
 
     @torch.no_grad()
     def settle(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
@@ -163,7 +163,7 @@ def draw(
     std_floor_z: float,
     *,
     n_samples: int | None,
-    reparameterise: bool,
+    reparameterize: bool,
     generator: torch.Generator,
 ) -> Drawn:
     """Draw ``(y, z) ~ q(y|x) q(z|y,x)`` M times; ``n_samples=None`` enumerates y instead (M = K)."""
@@ -176,7 +176,7 @@ def draw(
         y = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).clamp_(max=n_clusters - 1).T.contiguous()
     loc, scale = densities.q_z(h, y, std_floor_z)
     z = draw_normal(loc, scale, generator)
-    z = z if reparameterise else z.detach()
+    z = z if reparameterize else z.detach()
     return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
 
 

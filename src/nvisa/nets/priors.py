@@ -32,7 +32,7 @@ class MixturePrior(nn.Module):
         self.loc = nn.Parameter(torch.zeros(n_clusters, latent_dim))
         self.log_scale = nn.Parameter(torch.zeros(n_clusters, latent_dim))
 
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialize(self, generator: torch.Generator) -> None:
         """Means from N(0, 1); the other tables stay as they are."""
         nn.init.normal_(self.loc, generator=generator)
 
@@ -106,7 +106,7 @@ class NestedMixturePrior(MixturePrior):
     def set_moments(self, loc: Array, variance: Array) -> None:
         """Give every ``p(z|y)`` this mean and this variance, its components a quarter of the variance apart.
 
-        The components keep the directions in which they lie now (random ones, in a new prior): centred and brought
+        The components keep the directions in which they lie now (random ones, in a new prior): centered and brought
         to deviation one, they become ``mu_y + sigma_y e_yc / 2``, each with variance ``3/4 sigma_y^2``.
         """
         mean, deviation = (torch.from_numpy(a).to(self.loc)[:, None] for a in (loc, np.sqrt(variance)))

@@ -37,13 +37,13 @@ CHARTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
         "Consistency of q(y|x)",
         "nats",
         {
-            "vat": "divergence from neighbours",
+            "vat": "divergence from neighbors",
             "augment": "divergence from moved images",
             "information": "information",
         },
         "zero",
     ),
-    ("What was maximised", "objective", {"objective": "objective"}, "linear"),
+    ("What was maximized", "objective", {"objective": "objective"}, "linear"),
 )
 
 

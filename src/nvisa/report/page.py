@@ -136,9 +136,9 @@ def _glance(subject: Subject) -> list[tuple[str, str, str]]:
         confidence = subject.q.max(1)
         below = f"{(confidence < 0.9).mean():.1%} of rows below 0.9"
         lines.append(("mean confidence", f"{confidence.mean():.3f}", below))
-    if (information := getattr(fitted, "neighbour_information_", None)) is not None:
+    if (information := getattr(fitted, "neighbor_information_", None)) is not None:
         most = f"nats, of at most {np.log(subject.n_clusters):.3f}; no label is used"
-        lines.append(("neighbour information", f"{information:.3f}", most))
+        lines.append(("neighbor information", f"{information:.3f}", most))
     lines.append(("training", f"{fitted.n_iter_} epochs", f"{running(fitted.history_)[-1]:,.1f} s"))
     return lines
 
@@ -240,7 +240,7 @@ def _box(subject: Subject) -> Part:
 
 
 def _map(subject: Subject, names: list[str]) -> Part:
-    """Points of the latent space, their colours, and what hovering shows."""
+    """Points of the latent space, their colors, and what hovering shows."""
     rows, q = subject.shown, subject.q
     planes = dict(plane(subject.z[rows], name, RandomState(0)) for name in names)
     payload: Part = {

@@ -29,7 +29,7 @@ def as_images(X: Array, feature_shape: Sequence[int], *, limits: tuple[float, fl
     Raises
     ------
     ValueError
-        If ``feature_shape`` is not that of a grey or a colour image.
+        If ``feature_shape`` is not that of a gray or a color image.
     """
     shape = tuple(feature_shape)
     shape = shape[:2] if len(shape) == 3 and shape[2] == 1 else shape
@@ -89,7 +89,7 @@ def _canvas(lines: Sequence[Array], width: int) -> Array:
 
 
 def save_scatter(path: str | Path, points: Array, labels: NDArray[np.integer], *, title: str = "") -> None:
-    """Draw points [N 2] in the colour of their cluster, with its number in its middle."""
+    """Draw points [N 2] in the color of their cluster, with its number in its middle."""
     figure = _figure(7.0, 6.0)
     axes = figure.add_subplot()
     axes.scatter(*points.T, c=labels, s=6, cmap="tab10" if labels.max() < 10 else "turbo", linewidths=0)

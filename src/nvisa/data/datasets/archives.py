@@ -37,7 +37,7 @@ def fetch_archive(folder: Path, spec: ArchiveSet, progress: Progress | None = No
 
 
 def unpack(archive: Path, folder: Path, spec: ArchiveSet) -> None:
-    """Write the files of the archive that have a name in the catalogue, flat, each whole or not at all."""
+    """Write the files of the archive that have a name in the catalog, flat, each whole or not at all."""
     wanted = {*spec.train, *spec.test, "fine_label_names.txt", "coarse_label_names.txt"}
     with describing(archive, "a .tar.gz", advice="Try removing it."), tarfile.open(archive, "r|gz") as members:
         for member in members:

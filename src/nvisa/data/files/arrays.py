@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files: opening without pickle, float32, undoing 8-bit quantisation."""
+"""Arrays from .npy and .npz files: opening without pickle, float32, undoing 8-bit quantization."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -30,10 +30,10 @@ def list_images(folder: Path) -> list[Path]:
 def read_images(
     paths: Sequence[Path], folder: Path, image_size: int | tuple[int, int] | None
 ) -> tuple[Float32, tuple[int, ...]]:
-    """(X [N D], shape of one image): (H, W) if all are grey, else (H, W, 3)."""
+    """(X [N D], shape of one image): (H, W) if all are gray, else (H, W, 3)."""
     headers = [_header(path) for path in paths]
     height, width = _size_asked(image_size) or _common_size(folder, [size for size, _ in headers])
-    is_grey = all(grey for _, grey in headers)
+    is_grey = all(gray for _, gray in headers)
     shape = (height, width) if is_grey else (height, width, 3)
     X = np.empty((len(paths), int(np.prod(shape))), dtype=np.float32)
     for row, path in zip(X, paths, strict=True):
@@ -53,7 +53,7 @@ def folder_labels(paths: Sequence[Path], folder: Path) -> np.ndarray:
 
 
 def _header(path: Path) -> tuple[tuple[int, int], bool]:
-    """((height, width) as seen upright, whether it is grey), without decoding the pixels."""
+    """((height, width) as seen upright, whether it is gray), without decoding the pixels."""
     with describing(path, "a PNG or JPEG image", advice=ADVICE), Image.open(path) as image:
         width, height = image.size
         if image.getexif().get(0x0112) in SIDEWAYS:
@@ -92,11 +92,11 @@ def _pixels(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def _eight_bit(image: Image.Image, mode: str) -> tuple[Image.Image, int]:
-    """(image in `mode`, or in floats where Pillow would clip 16-bit grey at 255; its white)."""
+    """(image in `mode`, or in floats where Pillow would clip 16-bit gray at 255; its white)."""
     if not image.mode.startswith("I"):
         return image.convert(mode), 255
-    grey = Image.fromarray(np.asarray(image, dtype=np.float32))
+    gray = Image.fromarray(np.asarray(image, dtype=np.float32))
     if mode == "L":
-        return grey, 65535
-    levels = Image.fromarray((np.asarray(grey) / 257).round().astype(np.uint8))
+        return gray, 65535
+    levels = Image.fromarray((np.asarray(gray) / 257).round().astype(np.uint8))
     return levels.convert(mode), 255

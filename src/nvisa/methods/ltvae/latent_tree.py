@@ -203,9 +203,9 @@ class LatentTree(nn.Module):
         The clipped covariance is the most likely one among those with eigenvalues of at least
         ``least_variance``, so that EM never lowers the likelihood.
         """
-        self.log_prior.copy_(_log_normalised(statistics.prior))
+        self.log_prior.copy_(_log_normalized(statistics.prior))
         for log_table, table in zip(self.log_tables, statistics.tables, strict=True):
-            log_table.copy_(_log_normalised(table))
+            log_table.copy_(_log_normalized(table))
         for j in range(len(self.structure.states)):
             if dims := self.structure.dims(j):
                 loc, tril = self.gaussian(j)
@@ -241,9 +241,9 @@ class LatentTree(nn.Module):
         for (i, j), log_table in zip(edges, self.log_tables, strict=True):
             joint[i, j] = p[order[i]][:, None] * log_table.exp()
             joint[j, i] = joint[i, j].T
-        tree.log_prior.copy_(_log_normalised(p[root]))
+        tree.log_prior.copy_(_log_normalized(p[root]))
         for edge, log_table in zip(tree.structure.edges, tree.log_tables, strict=True):
-            log_table.copy_(_log_normalised(joint[edge]))
+            log_table.copy_(_log_normalized(joint[edge]))
         for i, j in enumerate(order):
             for mine, its in zip(tree.gaussian(i), self.gaussian(j), strict=True):
                 mine.copy_(its)
@@ -278,7 +278,7 @@ class LatentTree(nn.Module):
         return z
 
 
-def _log_normalised(counts: Tensor) -> Tensor:
+def _log_normalized(counts: Tensor) -> Tensor:
     """Log probabilities over the last axis, none of them zero."""
     floored = (counts / counts.sum(-1, keepdim=True).clamp_min(LEAST_PROBABILITY)).clamp_min(LEAST_PROBABILITY)
     return (floored / floored.sum(-1, keepdim=True)).log()

@@ -2,7 +2,7 @@
 
     p(x, z, y)   = p(y_0) prod_{(i,j)} p(y_j|y_i) prod_b N(z_b; mu_{b,y}, Sigma_{b,y}) p(x|z)
     q(z|x)       = N(m(x), diag sigma(x)^2)
-    L(x)         = E_q log p(x|z) + E_q log p(z) + H[q(z|x)]         z reparameterised, one draw; the y summed out
+    L(x)         = E_q log p(x|z) + E_q log p(z) + H[q(z|x)]         z reparameterized, one draw; the y summed out
     tree         = stepwise EM on every batch: s <- s + rate (s_batch - s), then its M step
     structure    = search by BIC on z = m(x) of a bounded number of rows, and training, in turn
     facet j of x = argmax p(y_j|z) at z = m(x); the cluster of x is facet 0, the one with the largest I(Y_j; Z)
@@ -26,7 +26,7 @@ from sklearn.utils import check_scalar
 from nvisa.fitting.checks import at_least, one_of
 from nvisa.fitting.consistency import information
 from nvisa.fitting.initialization import centroids, codes_of, encode, pretrain, subset
-from nvisa.fitting.training import Objective, Source, Training, maximise
+from nvisa.fitting.training import Source, StepOutput, Training, maximize
 from nvisa.maths.distributions import HALF_LOG_2PI, noise_like
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.base import Array, Rows, generator_from, stores
@@ -75,7 +75,7 @@ class Networks(Autoencoder):
         self.tree.permute(0, order)
 
 
-class Ascent:
+class Objective:
     """The objective of a stage: L(x) for the networks, and a step of stepwise EM for the tree on the same draws."""
 
     def __init__(
@@ -84,11 +84,11 @@ class Ascent:
         self.net, self.em_rate, self.std_floor, self.generator = net, em_rate, std_floor, generator
         self.statistics = net.tree.statistics(codes)
 
-    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> Objective:
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """L(x) per feature of a batch."""
         noise = noise_like(x.new_empty(len(x), self.net.latent_dim), self.generator)
         terms, log_q_y, z = self.net.elbo(x, noise, self.std_floor)
-        step = Objective.of_bound(terms, x.shape[1], log_q_y)
+        step = StepOutput.of_bound(terms, x.shape[1], log_q_y)
         if torch.isfinite(step.value).all():  # the loop says what is not
             self.follow(z.detach())
         return step
@@ -128,7 +128,7 @@ class LTVAE(CodingClusterer):
     em_rate
         Step of stepwise EM.
     likelihood
-        "gaussian_shared": a learnt deviation per feature; "gaussian_unit": deviation 1 (squared error);
+        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
         "gaussian": sigma_x(z); "bernoulli": for x in [0, 1], as in the paper's MNIST row.
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
@@ -226,14 +226,14 @@ class LTVAE(CodingClusterer):
     def _start(self, source: Source, rng: RandomState) -> None:
         """Whiten the codes, load the best mixture that EM finds there, and let q(z|x) start narrow."""
         white = self.module_.begin(codes_of(self.module_, source, rng, START_ROWS))
-        self._plant(self._first_tree(torch.from_numpy(white).double(), rng).to(source.device, torch.float32))
+        self._set_tree(self._first_tree(torch.from_numpy(white).double(), rng).to(source.device, torch.float32))
 
     def _first_tree(self, z: Float[Tensor, "N Z"], rng: RandomState) -> LatentTree:
         """The mixture with the highest BIC of several k-means starts; before a search, of both kinds."""
         best: Model | None = None
         for _ in range(self.n_init):
-            centres = torch.from_numpy(centroids(z.numpy(), self.n_clusters, rng, n_init=1))
-            nearest = torch.eye(self.n_clusters).to(z)[torch.cdist(z, centres).argmin(1)]
+            centers = torch.from_numpy(centroids(z.numpy(), self.n_clusters, rng, n_init=1))
+            nearest = torch.eye(self.n_clusters).to(z)[torch.cdist(z, centers).argmin(1)]
             for full in (True, False) if self.structure == "search" else (True,):
                 mixture = Structure.mixture(self.n_clusters, z.shape[1], full=full)
                 found = settle(mixture, z, [nearest], START_STEPS, LEAST_VARIANCE)
@@ -241,7 +241,7 @@ class LTVAE(CodingClusterer):
         assert best is not None  # n_init is at least 1
         return best.tree
 
-    def _plant(self, tree: LatentTree) -> None:
+    def _set_tree(self, tree: LatentTree) -> None:
         """Put a tree into the networks."""
         self.module_.tree, self.structure_ = tree, tree.structure.plain()
 
@@ -253,9 +253,9 @@ class LTVAE(CodingClusterer):
             codes = self._codes(source, rows)
             if searched:
                 self._search(codes)
-            objective = Ascent(self.module_, codes, self.em_rate, self.std_floor, generator)
+            objective = Objective(self.module_, codes, self.em_rate, self.std_floor, generator)
             schedule = self._training.shortened(1 / n_stages)
-            self.history_ += maximise(objective, self.module_, source, schedule, generator, on_epoch=self._report)
+            self.history_ += maximize(objective, self.module_, source, schedule, generator, on_epoch=self._report)
 
     def _codes(self, source: Source, rows: NDArray[np.integer]) -> Float[Tensor, "B Z"]:
         """``m(x)`` of these rows."""
@@ -267,7 +267,7 @@ class LTVAE(CodingClusterer):
         search = Search(codes.cpu().double(), operators, LEAST_VARIANCE, on_move=self._report_move)
         tree = search.run(self.module_.tree).tree
         self.moves_ += search.path
-        self._plant(tree.to(codes))
+        self._set_tree(tree.to(codes))
 
     def _report_move(self, record: dict[str, Any]) -> None:
         """A move of the search is reported as an epoch is."""
@@ -279,7 +279,7 @@ class LTVAE(CodingClusterer):
         z = self._codes(source, subset(len(source), rng))
         told = [float(information(posterior.log())) for posterior in self.module_.tree.marginals(z).posteriors]
         best = int(np.argmax(told))
-        self._plant(self.module_.tree.rerooted(best))
+        self._set_tree(self.module_.tree.rerooted(best))
         self.information_ = [told[best], *(value for j, value in enumerate(told) if j != best)]
         self.n_clusters_ = self.module_.tree.structure.states[0]
         labels = self._facets(X)

@@ -1,7 +1,7 @@
 """The seven operators on the structure of a pouch latent tree, and where EM starts after each.
 
     SI, SD   state introduction, deletion: a latent gets a state more, or less
-    NI, ND   node introduction: a new latent between a latent and two of its neighbours; deletion: the inverse
+    NI, ND   node introduction: a new latent between a latent and two of its neighbors; deletion: the inverse
     NR       node relocation: a pouch or a latent moves to another latent
     PO, UP   pouching: two pouches of a latent become one; unpouching: a dimension leaves its pouch
 
@@ -79,14 +79,14 @@ class Move:
 
 
 def regular(structure: Structure) -> bool:
-    """Whether no latent has more states than its neighbours can tell apart.
+    """Whether no latent has more states than its neighbors can tell apart.
 
-    A latent without a pouch may have at most the product of its neighbours' states over the largest of them.
+    A latent without a pouch may have at most the product of its neighbors' states over the largest of them.
     """
     for latent, n in enumerate(structure.states):
         if structure.pouches_of(latent):
             continue
-        around = [structure.states[j] for j in structure.neighbours(latent)]
+        around = [structure.states[j] for j in structure.neighbors(latent)]
         if n * max(around) > math.prod(around):
             return False
     return True
@@ -176,11 +176,11 @@ def introduced_states(structure: Structure) -> Iterator[Move]:
 def _cut(posterior: Float[Tensor, "B K"], state: int, z: Float[Tensor, "B D"]) -> Float[Tensor, "B _"]:
     """Share one state's rows between it and a new last one, by their side along the state's longest axis."""
     weight = posterior[:, state] / posterior[:, state].sum().clamp_min(1e-10)
-    centred = z - weight @ z
-    values, vectors = torch.linalg.eigh(centred.T @ (weight[:, None] * centred))
+    centered = z - weight @ z
+    values, vectors = torch.linalg.eigh(centered.T @ (weight[:, None] * centered))
     longest = vectors[:, -1]
     axis = longest * longest[longest.abs().argmax()].sign()  # eigh leaves the sign open
-    side = (2.0 * centred @ axis / values[-1].clamp_min(1e-10).sqrt()).sigmoid()
+    side = (2.0 * centered @ axis / values[-1].clamp_min(1e-10).sqrt()).sigmoid()
     found = torch.cat([posterior, (posterior[:, state] * side)[:, None]], 1)
     found[:, state] *= 1 - side
     return found
@@ -204,9 +204,9 @@ def deleted_states(structure: Structure) -> Iterator[Move]:
 
 
 def introduced_nodes(structure: Structure) -> Iterator[Move]:
-    """Put a new latent between a latent with more than two neighbours and two of them."""
+    """Put a new latent between a latent with more than two neighbors and two of them."""
     for latent, n in enumerate(structure.states):
-        around: list[Item] = [*structure.neighbours(latent), *structure.pouches_of(latent)]
+        around: list[Item] = [*structure.neighbors(latent), *structure.pouches_of(latent)]
         for pair in combinations(around, 2) if len(around) > 2 else []:
             states, edges, homes = _parts(structure)
             new = len(states)
@@ -225,7 +225,7 @@ def introduced_nodes(structure: Structure) -> Iterator[Move]:
 
 
 def _seen_from(model: Model, z: Float[Tensor, "B Z"], latent: int, items: tuple[Item, ...]) -> Float[Tensor, "B K"]:
-    """What these neighbours alone say about a latent: where a new one between them starts."""
+    """What these neighbors alone say about a latent: where a new one between them starts."""
     tree, own = model.tree, model.posteriors[latent]
     log_p_y = own.mean(0).clamp_min(1e-10).log()
     total = log_p_y.expand_as(own)
@@ -245,11 +245,11 @@ def _seen_from(model: Model, z: Float[Tensor, "B Z"], latent: int, items: tuple[
 
 
 def deleted_nodes(structure: Structure) -> Iterator[Move]:
-    """Remove a latent and hang its neighbours on one of the latents beside it."""
+    """Remove a latent and hang its neighbors on one of the latents beside it."""
     for latent in range(len(structure.states)):
-        for dock in structure.neighbours(latent):
+        for dock in structure.neighbors(latent):
             states, edges, homes = _parts(structure)
-            moved = [(dock, j) for j in structure.neighbours(latent) if j != dock]
+            moved = [(dock, j) for j in structure.neighbors(latent) if j != dock]
             edges = [edge for edge in edges if latent not in edge] + moved
             homes = {pouch: dock if home == latent else home for pouch, home in homes.items()}
             what = f"{_names(latent)} into {_names(dock)}"
@@ -265,7 +265,7 @@ def relocated_nodes(structure: Structure) -> Iterator[Move]:
             joined = Structure.joined(states, edges, homes | {pouch: there})
             yield _keeping("NR", f"{_names(pouch)} to {_names(there)}", joined, (there,), there)
     for latent in range(n):
-        for there in set(range(n)) - {latent, *structure.neighbours(latent)}:
+        for there in set(range(n)) - {latent, *structure.neighbors(latent)}:
             states, edges, homes = _parts(structure)
             edges = [edge for edge in edges if set(edge) != {latent, _step(structure, latent, there)}]
             joined = Structure.joined(states, [*edges, (latent, there)], homes)
@@ -273,11 +273,11 @@ def relocated_nodes(structure: Structure) -> Iterator[Move]:
 
 
 def _step(structure: Structure, start: int, goal: int) -> int:
-    """The neighbour of ``start`` on the way to ``goal``."""
-    reached = {j: j for j in structure.neighbours(start)}
+    """The neighbor of ``start`` on the way to ``goal``."""
+    reached = {j: j for j in structure.neighbors(start)}
     front = list(reached)
     for latent in front:
-        for j in structure.neighbours(latent):
+        for j in structure.neighbors(latent):
             if j != start and j not in reached:
                 reached[j] = reached[latent]
                 front.append(j)

@@ -111,7 +111,7 @@ class Search:
         return made, self._trained(found, self.final) if made else model
 
     def _refined(self, made: list[Move], model: Model) -> tuple[list[Move], Model]:
-        """After NI, move more neighbours to the new latent; after PO, merge more pouches into the new one.
+        """After NI, move more neighbors to the new latent; after PO, merge more pouches into the new one.
 
         It comes before the choice: one facet of three dimensions may pay where two of them do not.
         """

@@ -101,7 +101,7 @@ class Structure:
         """The pouches of this latent."""
         return [pouch for pouch, home in zip(self.pouches, self.homes, strict=True) if home == latent]
 
-    def neighbours(self, latent: int) -> list[int]:
+    def neighbors(self, latent: int) -> list[int]:
         """The latents joined to this one."""
         return [j if i == latent else i for i, j in self.edges if latent in (i, j)]
 

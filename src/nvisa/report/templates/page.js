@@ -2,13 +2,13 @@
 // The page's own script: it unpacks the payload, hands it to plotly.js, and keeps one selection of rows.
 // Text from the data reaches the page through textContent or text() only.
 
-// Petroff's ten colours (arXiv 2107.02270), chosen to be told apart with every kind of colour blindness.
+// Petroff's ten colors (arXiv 2107.02270), chosen to be told apart with every kind of color blindness.
 const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"];
 const payload = JSON.parse(document.getElementById("payload").textContent);
 const $ = (id) => document.getElementById(id);
 const all = (query) => Array.from(document.querySelectorAll(query));
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const colour = (k) => COLOURS[k % COLOURS.length];
+const color = (k) => COLOURS[k % COLOURS.length];
 const count = new Intl.NumberFormat("en").format; // the formatter itself is slow to make
 const redraws = []; // what follows a change of light and dark
 
@@ -56,7 +56,7 @@ function setTheme(theme) {
 }
 setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 $("theme").onclick = () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-all(".swatch[data-k]").forEach((swatch) => { swatch.style.background = colour(+swatch.dataset.k); });
+all(".swatch[data-k]").forEach((swatch) => { swatch.style.background = color(+swatch.dataset.k); });
 
 // ---- charts --------------------------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ function line(chart) {
   layout.annotations = chart.marks.map((m) => ({ x: m.x, y: 1, yref: "paper", yanchor: "bottom", xanchor: "left", showarrow: false, text: text(m.text), font: { size: 10, color: css("--soft") } }));
   const traces = chart.series.map((s, i) => ({
     x: s.x, y: s.y, name: text(s.name, 40), mode: s.ends || s.x.length < 2 ? "markers" : "lines",
-    line: { color: colour(i), width: 2, dash: DASHES[Math.floor(i / COLOURS.length) % 5] },
+    line: { color: color(i), width: 2, dash: DASHES[Math.floor(i / COLOURS.length) % 5] },
   }));
   return [traces, layout];
 }
@@ -142,7 +142,7 @@ function drawCharts() {
 
 // ---- the map -------------------------------------------------------------------------------------------------------
 
-const map = { plane: 0, colour: "cluster", parts: [], selected: null, from: "", pinned: null, drag: "lasso" };
+const map = { plane: 0, color: "cluster", parts: [], selected: null, from: "", pinned: null, drag: "lasso" };
 
 async function loadMap() {
   const names = ["cluster", "second", "confidence", "score", "label", "rows", "names", "values", "place"];
@@ -161,23 +161,23 @@ function pointOf(row) {
 }
 
 function groups() {
-  return map.colour === "label" ? { of: map.label, n: payload.classes.length, name: (c) => payload.classes[c] }
+  return map.color === "label" ? { of: map.label, n: payload.classes.length, name: (c) => payload.classes[c] }
     : { of: map.cluster, n: payload.n_clusters, name: String };
 }
 
-// The points in parts of one colour each, as the groups share ten: plotly draws these many times faster than points
-// with a colour of their own. On a scale (confidence, score) the points without a value are a part, and lie below.
+// The points in parts of one color each, as the groups share ten: plotly draws these many times faster than points
+// with a color of their own. On a scale (confidence, score) the points without a value are a part, and lie below.
 function split() {
   const { x, y } = payload.maps[map.plane], lists = [];
-  const of = map.colour === "cluster" || map.colour === "label" ? groups().of : null, values = map[map.colour];
+  const of = map.color === "cluster" || map.color === "label" ? groups().of : null, values = map[map.color];
   for (let i = 0; i < payload.n; i++) (lists[of ? of[i] % COLOURS.length : +!Number.isNaN(values[i])] ??= []).push(i);
-  const marker = (points, k) => (of ? { color: colour(k) } : k ? scale(Array.from(points, (i) => values[i])) : { color: css("--void") });
+  const marker = (points, k) => (of ? { color: color(k) } : k ? scale(Array.from(points, (i) => values[i])) : { color: css("--void") });
   map.parts = lists.map((points, k) => ({ points, marker: marker(points, k), x: Float32Array.from(points, (i) => x[i]), y: Float32Array.from(points, (i) => y[i]) })).filter(Boolean);
 }
 
 function scale(values) {
   const sorted = Float32Array.from(values).sort(), at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
-  const [cmin, cmax, title] = map.colour === "score" ? [at(0.01), at(0.99), "log p(x)"] : [0, 1, "max q(y|x)"];
+  const [cmin, cmax, title] = map.color === "score" ? [at(0.01), at(0.99), "log p(x)"] : [0, 1, "max q(y|x)"];
   const colorscale = ["#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838"].map((c, i) => [i / 5, c]);
   return { color: values, cmin, cmax, colorscale, showscale: true, colorbar: { thickness: 10, len: 0.6, title: { text: title, side: "right" } }, ...(values.length < payload.n ? { size: 6 } : {}) };
 }
@@ -186,7 +186,7 @@ function median(values) {
   return values.sort((a, b) => a - b)[values.length >> 1];
 }
 
-// The number of every cluster in its middle: colour is never the only sign.
+// The number of every cluster in its middle: color is never the only sign.
 function numbers() {
   const { x, y } = payload.maps[map.plane], members = Array.from({ length: payload.n_clusters }, () => []);
   const stride = Math.max(1, Math.floor(payload.n / 20000));
@@ -220,7 +220,7 @@ function mapFigure() {
 }
 
 const drawMap = () => Plotly.react("plot", ...mapFigure());
-const recolour = () => { split(); return drawMap(); };
+const recolor = () => { split(); return drawMap(); };
 const pointAt = (event) => map.parts[event.curveNumber].points[event.pointNumber];
 
 // ---- one row -------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ function select(points, from = "") {
   map.from = map.selected ? from : "";
   drawMap();
   tellSelection();
-  all("#legend button").forEach((button) => button.setAttribute("aria-pressed", map.from === `${map.colour === "label" ? "class" : "cluster"} ${button.dataset.g}`));
+  all("#legend button").forEach((button) => button.setAttribute("aria-pressed", map.from === `${map.color === "label" ? "class" : "cluster"} ${button.dataset.g}`));
 }
 
 function tellSelection() {
@@ -319,7 +319,7 @@ function exportRows() {
 }
 
 function choose(group) {
-  const kind = map.colour === "label" ? "class" : "cluster", from = `${kind} ${group}`;
+  const kind = map.color === "label" ? "class" : "cluster", from = `${kind} ${group}`;
   if (map.from === from) return select(null);
   const { of } = groups();
   select(where((i) => of[i] === group), from);
@@ -329,10 +329,10 @@ function drawLegend() {
   const { of, n, name } = groups(), sizes = new Array(n).fill(0);
   for (let i = 0; i < payload.n; i++) sizes[of[i]]++;
   const most = Math.max(...sizes);
-  $("legend-title").textContent = map.colour === "label" ? "Classes" : "Clusters";
+  $("legend-title").textContent = map.color === "label" ? "Classes" : "Clusters";
   $("legend").replaceChildren(...sizes.map((size, g) => {
     const swatch = element("span", { className: "swatch" }), share = element("span", { className: "share" });
-    swatch.style.background = colour(g);
+    swatch.style.background = color(g);
     share.style.width = `${100 * size / most}%`;
     const button = element("button", { type: "button", onclick: () => choose(g) }, swatch, element("span", { className: "name", textContent: name(g), title: name(g) }), share, element("span", { className: "size", textContent: count(size) }));
     button.dataset.g = g;
@@ -359,14 +359,14 @@ function bind() {
   plot.on("plotly_click", (event) => pin(rowOf(pointAt(event.points[0]))));
   plot.on("plotly_selected", (event) => event && select(event.points.map(pointAt).sort((a, b) => a - b), "lasso"));
   plot.on("plotly_deselect", () => select(null));
-  $("plane").onchange = (event) => { map.plane = +event.target.value; if (map.from === "lasso") map.from = "lasso on another map"; recolour(); };
-  $("colour").onchange = (event) => { map.colour = event.target.value; split(); select(null); drawLegend(); };
+  $("plane").onchange = (event) => { map.plane = +event.target.value; if (map.from === "lasso") map.from = "lasso on another map"; recolor(); };
+  $("color").onchange = (event) => { map.color = event.target.value; split(); select(null); drawLegend(); };
   $("lasso").onclick = () => setDrag("lasso");
   $("pan").onclick = () => setDrag("pan");
   $("reset").onclick = () => Plotly.relayout("plot", { "xaxis.autorange": true, "yaxis.autorange": true });
   $("find").onsubmit = (event) => { event.preventDefault(); if ($("row").value !== "") pin(+$("row").value); };
   all(".pick").forEach((button) => { button.onclick = () => { pin(+button.dataset.row); toMap(); }; });
-  const alone = (condition, from) => { $("colour").value = map.colour = "cluster"; split(); drawLegend(); select(where(condition), from); toMap(); };
+  const alone = (condition, from) => { $("color").value = map.color = "cluster"; split(); drawLegend(); select(where(condition), from); toMap(); };
   all(".choose").forEach((button) => { const k = +button.dataset.k; button.onclick = () => alone((i) => map.cluster[i] === k, `cluster ${k}`); });
   all(".cell").forEach((button) => { const k = +button.dataset.k, c = +button.dataset.class; button.onclick = () => alone((i) => map.cluster[i] === k && map.label[i] === c, "cell"); });
 }
@@ -376,7 +376,7 @@ function offer() {
   const ways = [["cluster", "cluster"], ["confidence", "confidence"]];
   if (map.score) ways.push(["score", "score: log p(x)"]);
   if (map.label) ways.push(["label", "label"]);
-  $("colour").append(...ways.map(([value, textContent]) => element("option", { value, textContent })));
+  $("color").append(...ways.map(([value, textContent]) => element("option", { value, textContent })));
 }
 
 async function startMap() {
@@ -385,9 +385,9 @@ async function startMap() {
   drawLegend();
   if (matchMedia("(pointer: coarse)").matches) { map.drag = "pan"; $("lasso").setAttribute("aria-pressed", "false"); $("pan").setAttribute("aria-pressed", "true"); }
   $("plot").replaceChildren();
-  await recolour();
+  await recolor();
   bind();
-  redraws.push(recolour); // a scale's grey follows the theme
+  redraws.push(recolor); // a scale's gray follows the theme
 }
 
 async function start() {

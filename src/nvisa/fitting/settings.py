@@ -1,0 +1,256 @@
+"""Settings: what a constructor stores, what each may be, and the error that names the one that is wrong.
+
+A method declares its settings as annotated class attributes, one line each::
+
+    class DEC(DeepClusterer):
+        update_interval: Annotated[int, AtLeast(1)] = 140
+
+:class:`Settings` makes the constructor of it, which stores what it is given and does nothing else, as scikit-learn
+asks for; :func:`check_settings` looks at the values when a fit begins. Settings that belong together are frozen
+dataclasses (``Network``, ``Training``, ...) whose fields are annotated in the same way.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin
+
+__all__ = [
+    "AtLeast",
+    "Constraint",
+    "InstanceOf",
+    "InRange",
+    "NotNegative",
+    "OneOf",
+    "Positive",
+    "SettingError",
+    "Settings",
+    "check_settings",
+]
+
+
+class SettingError(ValueError, TypeError):
+    """A setting that no fit can use.
+
+    Parameters
+    ----------
+    setting
+        Its name, with those of what holds it: "n_clusters", "training.epochs".
+    expected
+        What it must be, in words that follow "must be".
+    got
+        What it is.
+    hint
+        What to try instead: a sentence.
+
+    Examples
+    --------
+    >>> print(SettingError("n_clusters", "a whole number of at least 2", 1))
+    n_clusters must be a whole number of at least 2, got 1.
+    """
+
+    def __init__(self, setting: str, expected: str, got: object, hint: str = "") -> None:
+        super().__init__(setting, expected, got, hint)  # what pickle hands to another process
+        self.setting, self.expected, self.got, self.hint = setting, expected, got, hint
+
+    def __str__(self) -> str:
+        return f"{self.setting} must be {self.expected}, got {self.got!r}.{self.hint and ' ' + self.hint}"
+
+
+# ---- constraints -----------------------------------------------------------------------------------------------------
+
+
+class Constraint(Protocol):
+    """What a value must be."""
+
+    @property
+    def expected(self) -> str:
+        """In words that follow "must be"."""
+
+    def allows(self, value: Any) -> bool:
+        """Whether the value is so."""
+
+
+@dataclass(frozen=True, init=False)
+class OneOf:
+    """One of these values."""
+
+    choices: tuple[object, ...]
+
+    def __init__(self, *choices: object) -> None:
+        object.__setattr__(self, "choices", choices)
+
+    @property
+    def expected(self) -> str:
+        """The choices."""
+        return f"one of {', '.join(map(repr, self.choices))}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one of them."""
+        return any(value is choice or (type(value) is type(choice) and value == choice) for choice in self.choices)
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A whole number of at least ``least``; ``optional``: or None."""
+
+    least: int
+    optional: bool = False
+
+    @property
+    def expected(self) -> str:
+        """The number."""
+        return f"a whole number of at least {self.least}{' or None' if self.optional else ''}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is such a number."""
+        return (value is None and self.optional) or (_is(value, Integral) and value >= self.least)
+
+
+@dataclass(frozen=True)
+class InRange:
+    """A number of at least ``low`` (more, if ``open_low``) and at most ``high`` (less, if ``open_high``)."""
+
+    low: float
+    high: float = float("inf")
+    open_low: bool = False
+    open_high: bool = False
+
+    @property
+    def expected(self) -> str:
+        """The range."""
+        if self.high == float("inf"):
+            return f"a number {'greater than' if self.open_low else 'of at least'} {self.low:g}"
+        return f"a number in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is such a number; NaN is none."""
+        if not _is(value, Real):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+
+NotNegative = InRange(0)
+Positive = InRange(0, open_low=True)
+
+
+@dataclass(frozen=True, init=False)
+class InstanceOf:
+    """An object of one of these classes; None among them stands for None."""
+
+    kinds: tuple[type | None, ...]
+
+    def __init__(self, *kinds: type | None) -> None:
+        object.__setattr__(self, "kinds", kinds)
+
+    @property
+    def expected(self) -> str:
+        """The classes' names."""
+        return " or ".join("None" if kind is None else f"a {kind.__name__}" for kind in self.kinds)
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one."""
+        return any(value is None if kind is None else isinstance(value, kind) for kind in self.kinds)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+# ---- checking --------------------------------------------------------------------------------------------------------
+
+
+def check_settings(owner: Any, prefix: str = "") -> None:
+    """Raise a SettingError unless every annotated setting of ``owner``, and of the settings in it, is what it must be.
+
+    Parameters
+    ----------
+    owner
+        A :class:`Settings` object, or a dataclass of settings.
+    prefix
+        Put before the names: "training." for the fields of the setting ``training``.
+    """
+    for name, constraints in _constrained(type(owner)):
+        value = getattr(owner, name)
+        for constraint in constraints:
+            if not constraint.allows(value):
+                raise SettingError(f"{prefix}{name}", constraint.expected, value)
+        for i, part in enumerate(value) if isinstance(value, (tuple, list)) else [("", value)]:
+            if is_dataclass(part) and not isinstance(part, type):
+                check_settings(part, f"{prefix}{name}{f'[{i}]' if i != '' else ''}.")
+
+
+def _constrained(kind: type) -> Iterator[tuple[str, list[Any]]]:
+    """(name, constraints) of every setting."""
+    annotations = {f.name: f.type for f in fields(kind)} if is_dataclass(kind) else getattr(kind, "SETTINGS", {})
+    for name, annotation in annotations.items():
+        yield name, list(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
+
+
+# ---- the constructor -------------------------------------------------------------------------------------------------
+
+
+@dataclass_transform(kw_only_default=True)
+class Settings:
+    """Base of classes whose constructor stores their annotated attributes, as a dataclass declares its fields.
+
+    ``n_clusters`` may be given by position; everything else by name. Attributes without a default are no settings.
+    """
+
+    SETTINGS: ClassVar[dict[str, Any]] = {}  # name -> annotation, in the order of the constructor
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make the constructor from the annotations of the class and of those it inherits from."""
+        super().__init_subclass__(**kwargs)
+        own = {
+            name: annotation
+            for name, annotation in inspect.get_annotations(cls).items()
+            if name in vars(cls) and get_origin(annotation) is not ClassVar
+        }
+        inherited = {name: a for base in reversed(cls.__mro__[1:]) for name, a in getattr(base, "SETTINGS", {}).items()}
+        last = [name for name in inherited if name not in own and name in COMMON]
+        cls.SETTINGS = {name: (inherited | own)[name] for name in _ordered({**inherited, **own}, last)}
+        cls.__init__ = _constructor(cls)  # type: ignore[method-assign, misc]
+
+
+COMMON = ("network", "training", "random_state", "verbose")  # of every method: they stand last
+
+
+def _ordered(settings: dict[str, Any], last: list[str]) -> list[str]:
+    return [name for name in settings if name not in last] + last
+
+
+def _constructor(cls: type) -> Callable[..., None]:
+    """``__init__(self, n_clusters=..., *, ...)`` that stores its arguments."""
+    defaults = {name: getattr(cls, name) for name in cls.SETTINGS}  # type: ignore[attr-defined]
+    kinds = inspect.Parameter
+
+    def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807
+        values = signature.bind(self, *args, **given).arguments
+        for name, default in defaults.items():
+            setattr(self, name, values.get(name, default))
+
+    signature = inspect.Signature(
+        [
+            kinds("self", kinds.POSITIONAL_OR_KEYWORD),
+            *(
+                kinds(
+                    name,
+                    kinds.POSITIONAL_OR_KEYWORD if name == "n_clusters" else kinds.KEYWORD_ONLY,
+                    default=default,
+                    annotation=_plain(cls.SETTINGS[name]),  # type: ignore[attr-defined]
+                )
+                for name, default in defaults.items()
+            ),
+        ],
+        return_annotation=None,
+    )
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__qualname__ = f"{cls.__qualname__}.__init__"
+    return __init__
+
+
+def _plain(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
