@@ -122,6 +122,7 @@ def fit(
         raise ValueError(f"{out}: expected a folder for the model, and another for --checkpoint, got one for both.")
     rows = read_rows(data, options, to_fit=True)
     check_labels(rows)
+    _check_number(rows, settings.get("n_clusters", 0))
     found = profile(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)
     clusterer = _clusterer(settings, found, epochs)
@@ -137,6 +138,14 @@ def fit(
         "seconds": seconds,
         "next": _next_commands(data, out, rows, options),
     }
+
+
+def _check_number(rows: Any, n_clusters: int) -> None:
+    if len(rows.X) < n_clusters:
+        raise ValueError(
+            f"{rows.source}: expected at least as many rows as --n-clusters {n_clusters}, got {len(rows.X)}. "
+            "Try fewer clusters."
+        )
 
 
 def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None) -> Any:
