@@ -20,13 +20,8 @@ Image = pytest.importorskip("PIL.Image")
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return two_groups()
-
-
-@pytest.fixture(scope="module")
-def fitted(rows):
-    return fitted_to(rows)
+def fitted():
+    return fitted_to(two_groups())
 
 
 def record(**changes):

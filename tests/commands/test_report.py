@@ -12,16 +12,12 @@ pytest.importorskip("plotly")
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return two_groups()
+def fitted():
+    return fitted_to(two_groups())
 
 
-@pytest.fixture(scope="module")
-def fitted(rows):
-    return fitted_to(rows)
-
-
-def test_the_command_writes_the_page_that_python_writes(fitted, rows, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_the_page_that_python_writes(fitted, tmp_path, monkeypatch, capsys):
+    rows = two_groups()
     monkeypatch.chdir(tmp_path)
     fitted.save("model", extra={"feature_shape": (4, 4)})
     np.savez("rows.npz", X=rows, y=np.repeat(["a", "b"], 30))

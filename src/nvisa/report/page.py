@@ -236,9 +236,7 @@ def _reproduction(evaluation: Evaluation) -> Part:
             "SHA-256 of the model": about.get("model_digest"), "command": about.get("command")}  # fmt: skip
     return {
         "method": type(fitted).__name__,
-        "params": [
-            (name, one_line(repr(value), 400)) for name, value in fitted.get_params(deep=False).items()
-        ],
+        "params": [(name, one_line(repr(value), 400)) for name, value in fitted.get_params(deep=False).items()],
         "made": [(name, one_line(value, 400)) for name, value in made.items() if value is not None],
         "versions": [("python", platform.python_version()), *((name, version(name)) for name in PACKAGES)],
     }
