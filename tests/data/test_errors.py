@@ -10,9 +10,9 @@ ERROR = DataError(
 
 
 def test_arguments_are_written_as_python_has_them_or_as_asked_for():
-    assert str(ERROR) == "a{b}.csv: expected numbers. Try drop_text=True, label_column."
+    assert str(ERROR) == "a{b}.csv: expected numbers. Try drop_text=True, or label_column."
     told = ERROR.told(lambda name, value: f"<{name}:{value}>")
-    assert told == "a{b}.csv: expected numbers. Try <drop_text:True>, <label_column:None>."
+    assert told == "a{b}.csv: expected numbers. Try <drop_text:True>, or <label_column:None>."
 
 
 def test_without_a_hint_the_problem_is_the_message():
