@@ -41,7 +41,6 @@ def report(
     maps: Sequence[str] = ("auto", "pca"),
 ) -> Result:
     """Write the page of a model directory, with the rows of DATA if given, or of a benchmark's records."""
-    from nvisa.benchmark.page import write_records_report
     from nvisa.commands.output_files import check_output, replacing
 
     path = check_output(out, (".html",), source=paths[0])
@@ -53,11 +52,17 @@ def report(
             if is_model:
                 _report_model(part, paths[0], out, options, data, split, maps)
             else:
-                write_records_report(paths, out=part)
+                _report_records(part, paths)
         except ImportError as error:
             raise ValueError(f"{out}: {error}") from error
         n_bytes = part.stat().st_size
     return {"out": out, "n_bytes": n_bytes}
+
+
+def _report_records(part: Path, paths: Sequence[str]) -> None:
+    from nvisa.benchmark.page import write_records_report
+
+    write_records_report(paths, out=part)
 
 
 def _report_model(

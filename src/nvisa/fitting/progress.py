@@ -95,7 +95,7 @@ class EpochProgress:
         if record["epoch"] == 1:
             self.runs[stage] = self.runs.get(stage, 0) + 1
             self.task = None
-        n_restarts = getattr(clusterer, "_n_restarts", 1)
+        n_restarts = getattr(clusterer, "_n_restarts", None) or 1
         title = f"{stage} {self.runs.get(stage, 1)}/{n_restarts}" if n_restarts > 1 else stage
         if self.bars is not None:
             self._draw(self.bars, title, record)
