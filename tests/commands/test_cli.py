@@ -11,7 +11,7 @@ import pytest
 import nvisa
 from nvisa.commands import choose_k, cli, fit
 from nvisa.data import DataError
-from nvisa.fitting.settings import SettingError
+from nvisa.settings import SettingError
 
 FAST = ["--epochs", "1", "--init", "random"]
 N = 45
@@ -102,7 +102,7 @@ def test_exit_codes(write, capsys, monkeypatch, error, code, message):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(nvisa.NVISA, "_fit", fail)
+    monkeypatch.setattr(nvisa.NVISA, "_fit_once", fail)
     argv = ["fit", *write("npy"), "--n-clusters", "3", "--out", "m"]
     assert cli.main(argv) == code
     quiet = capsys.readouterr().err

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_wrong_input_is_said_before_training(write, frame, home, capsys, monkeyp
     def train(*_):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(nvisa.NVISA, "_fit", train)
+    monkeypatch.setattr(nvisa.NVISA, "_fit_once", train)
     write("csv")
     np.save("short.npy", np.zeros((2, 3)))
     holes = frame.drop(columns="kind").to_numpy().copy()
@@ -132,13 +133,17 @@ def test_wrong_input_is_said_before_training(write, frame, home, capsys, monkeyp
         ("short.npy", [], "expected at least as many rows as --n-clusters 3, got 2. Try fewer clusters"),
         ("x.csv", ["--drop-text", "--epochs", "0"], "error: --epochs must be a whole number of at least 1"),
         ("x.csv", ["--drop-text", "--n-restarts", "0"], "error: --n-restarts must be a whole number of at least 1"),
-        ("x.csv", ["--drop-text", "--likelihood", "bernoulli"], "error: --likelihood bernoulli needs data in [0, 1]"),
+        (
+            "x.csv",
+            ["--drop-text", "--likelihood", "bernoulli"],
+            "error: --likelihood must be another than 'bernoulli'",
+        ),
         ("holes.npy", [], "expected finite numbers, got nan in row 17, column 2"),
         ("holes.csv", [], "got nan in row 17, column 'c'"),
         ("hollow.csv", ["--drop-missing"], "most in columns 'b' (45), 'c' (1). Try --drop COLUMN, or filling in"),
         ("some.csv", ["--label-column", "kind"], "some.csv: expected a label for every row, got 1 without one"),
         ("cut.npy", [], "got an unreadable file"),
-        ("x.csv", ["--drop-text", "--n-samples", "1"], "error: --n-samples must be a whole number of at least 2"),
+        ("x.csv", ["--drop-text", "--n-samples", "1"], "error: --n-samples must be at least 2 with inference='vimco'"),
         ("x.csv", ["--drop-text", "--out", "mine"], "got a folder with other files"),
         ("x.csv", ["--drop-text", "--out", "x.csv"], "got a file"),
     ]:
@@ -151,23 +156,26 @@ def test_wrong_input_is_said_before_training(write, frame, home, capsys, monkeyp
     assert (home / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def interrupting(after):
+    """In place of a clusterer's progress: an interruption when so many epochs are done."""
+
+    def report(module, record):
+        if record["epoch"] > after:
+            raise KeyboardInterrupt
+
+    return lambda clusterer: nullcontext(report)
+
+
 def test_an_interrupted_fit_says_how_to_go_on_and_the_same_command_does(write, capsys, monkeypatch):
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
     argv = ["fit", *write("npy"), "--n-clusters", "3", "--init", "random", "--epochs", "4", "--quiet"]
     assert cli.main([*argv, "--out", "whole"]) == 0
     resumable = [*argv, "--out", "m", "--checkpoint", "run"]
 
-    def interrupt_after(n_epochs):
-        def report(clusterer, record):
-            if record["epoch"] > n_epochs:
-                raise KeyboardInterrupt
-
-        return report
-
     for n_epochs, said in [(0, "too early for a checkpoint in run: the same command starts again"),
                            (2, "the same command goes on from run (training, epoch 2)")]:  # fmt: skip
         with monkeypatch.context() as patch:
-            patch.setattr(nvisa.NVISA, "_report", interrupt_after(n_epochs))
+            patch.setattr(nvisa.NVISA, "_progress_shown", interrupting(after=n_epochs))
             assert cli.main(resumable) == 130
         assert f"interrupted: {said}" in capsys.readouterr().err
         assert not os.path.exists("m")
@@ -187,7 +195,7 @@ def test_a_model_and_a_checkpoint_are_not_written_into_one_folder(frame, capsys)
 
 
 def test_an_interrupted_fit_without_a_checkpoint_names_the_option(write, capsys, monkeypatch):
-    monkeypatch.setattr(nvisa.NVISA, "_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(nvisa.NVISA, "_progress_shown", interrupting(after=0))
     assert cli.main(["fit", *write("npy"), "--n-clusters", "3", "--out", "m", *FAST]) == 130
     assert "fit --checkpoint DIR can be resumed" in capsys.readouterr().err
 

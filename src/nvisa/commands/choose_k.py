@@ -88,7 +88,7 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
 
     from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors
     from nvisa.fitting.initialization import principal_components, subset
-    from nvisa.nets.scaling import make_rescale
+    from nvisa.nets.rows import make_rescale
 
     rng = check_random_state(seed)
     rescale = make_rescale(X, scaling)

@@ -26,7 +26,7 @@ from nvisa.commands import (
     table,
 )
 from nvisa.commands.options import option
-from nvisa.fitting.settings import SettingError
+from nvisa.settings import SettingError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 

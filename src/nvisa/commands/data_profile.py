@@ -10,8 +10,7 @@ import numpy as np
 
 from nvisa.commands.printing import Result, listed
 from nvisa.commands.rows import Rows
-from nvisa.nets.rows import blocks
-from nvisa.nets.scaling import make_rescale
+from nvisa.nets.rows import blocks, make_rescale
 
 __all__ = ["profile", "profile_text"]
 

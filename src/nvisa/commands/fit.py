@@ -161,11 +161,11 @@ def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None) -
 
 
 def _how_to_resume(checkpoint: str | None) -> str:
-    from nvisa.fitting.checkpoint import where
+    from nvisa.fitting.checkpoint import progress
 
     if checkpoint is None:
         return "nothing was written, and what was there before still is; fit --checkpoint DIR can be resumed"
-    if (place := where(checkpoint)) is None:
+    if (place := progress(checkpoint)) is None:
         return f"too early for a checkpoint in {checkpoint}: the same command starts again"
     return f"the same command goes on from {checkpoint} ({place})"
 

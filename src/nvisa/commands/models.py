@@ -11,7 +11,7 @@ from nvisa.commands.options import ReadOptions
 from nvisa.commands.printing import Result, listed
 from nvisa.commands.rows import Rows, as_frame, read_rows
 from nvisa.data import DataError
-from nvisa.maths import metrics
+from nvisa.fitting.training import clusters_in_use
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
 
@@ -33,7 +33,7 @@ def feature_shape(model: str) -> Any:
 def cluster_sizes(labels: NDArray[np.integer], n_clusters: int) -> Result:
     """Rows of every cluster, and how many clusters have enough of them."""
     sizes = np.bincount(labels, minlength=n_clusters)
-    return {"sizes": sizes.tolist(), "clusters_in_use": metrics.clusters_in_use(sizes)}
+    return {"sizes": sizes.tolist(), "clusters_in_use": clusters_in_use(sizes)}
 
 
 def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:

@@ -75,9 +75,9 @@ class Evaluation:
                 "Try (height, width) of one image, or None for a table."
             )
 
-    def _of_rows(self, function: str) -> Any:
-        """The clusterer's function of checked rows, block by block."""
-        return lambda X: self.clusterer._blocks(getattr(self.clusterer, function), X)
+    def _of_rows(self, function: Any) -> Any:
+        """A function of tensors as one of checked rows, block by block."""
+        return lambda X: self.clusterer._mapped(function, X)
 
     @property
     def n_clusters(self) -> int:
@@ -87,7 +87,7 @@ class Evaluation:
     @cached_property
     def q(self) -> Array:
         """q(y|x) [N K]."""
-        return np.exp(self._of_rows("_log_q_y")(self.X))
+        return np.exp(self._of_rows(self.clusterer.module_.log_q_y)(self.X))
 
     @cached_property
     def labels(self) -> Ints:
@@ -102,14 +102,14 @@ class Evaluation:
     @cached_property
     def z(self) -> Array:
         """Latent vectors [N Z]."""
-        return self._of_rows("_encode")(self.X)
+        return self._of_rows(self.clusterer.module_.encode)(self.X)
 
     @cached_property
     def score(self) -> Array | None:
         """log p(x) [N], NaN where it was not computed; None for a method without a density."""
         if not hasattr(self.clusterer, "_log_p_x"):
             return None
-        log_p_x, reconstruct = self._of_rows("_log_p_x"), self._of_rows("_reconstruct")
+        log_p_x, reconstruct = self._of_rows(self.clusterer._log_p_x), self._of_rows(self.clusterer._reconstruct)
         return cluster_statistics.scores(log_p_x, reconstruct, self.X, RandomState(0), SCORED)
 
     @cached_property

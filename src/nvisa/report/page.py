@@ -11,6 +11,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.checkpoint import data_digest
+from nvisa.fitting.training import clusters_in_use
 from nvisa.maths import metrics
 from nvisa.report import cluster_statistics as statistics
 from nvisa.report.curves import charts_of_history, running
@@ -135,7 +136,7 @@ def _overview(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     lines = [
         ("rows" if evaluation.X is not None else "training rows", f"{sizes.sum():,}", ""),
         ("features", f"{evaluation.n_features:,}", shape),
-        ("clusters in use", f"{metrics.clusters_in_use(sizes)} of {len(sizes)}", equal),
+        ("clusters in use", f"{clusters_in_use(sizes)} of {len(sizes)}", equal),
         ("largest, smallest", f"{sizes.max():,}, {sizes.min():,}", "rows in a cluster"),
     ]
     if evaluation.X is not None:
