@@ -14,6 +14,14 @@ from nvisa.benchmark.recipes import ABLATION, RECIPES
 __all__ = ["BEYOND", "CONSISTENCY", "EXPERIMENTS", "FEATURES", "IMAGES", "ROWS", "SLIDES", "Experiment", "Job", "Row"]
 
 
+class Job(NamedTuple):
+    """One run."""
+
+    recipe: str
+    dataset: str
+    seed: int
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a table: its label, its recipe on pixels in [0, 1] and on features, and the slides' row, if any."""
@@ -27,14 +35,6 @@ class Row:
     def recipe(self, dataset: str) -> str:
         """The recipe for this data set."""
         return self.pixels if dataset in PIXELS or not self.features else self.features
-
-
-class Job(NamedTuple):
-    """One run."""
-
-    recipe: str
-    dataset: str
-    seed: int
 
 
 @dataclass(frozen=True)
