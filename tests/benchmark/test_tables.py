@@ -76,6 +76,17 @@ def test_what_the_slides_only_propose_is_in_no_table_with_their_cells():
     assert tables.TABLES["default"](records).head[-1] == "seconds (longest)"
 
 
+def test_the_headline_is_one_look_at_all_data():
+    grid = tables.TABLES["headline"]([reaching(0.9, recipe="from_imsat"), reaching(0.8, recipe="vade/umap")])
+    rows = {row[0]: row[1] for row in grid.rows}
+    assert len(grid.rows) <= 8
+    assert (rows["NVISA started from IMSAT"], rows["VaDE, UMAP start"], rows["NVISA"]) == (
+        "90.00 [1]",
+        "80.00 [1]",
+        "not run",
+    )
+
+
 def test_a_label_free_score_is_held_against_the_labels():
     def run_of(seed, accuracy, information, bound):
         history = [{"bound": bound}]

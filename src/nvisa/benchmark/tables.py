@@ -18,7 +18,7 @@ from statistics import mean, stdev
 from scipy.stats import spearmanr
 
 from nvisa.benchmark import paper
-from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, IMAGES, ROWS, SLIDES, Row
+from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, HEADLINE, IMAGES, ROWS, SLIDES, Row
 from nvisa.benchmark.formats import Grid, markdown
 from nvisa.benchmark.records import Record, load_records
 
@@ -283,6 +283,9 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "gmvae": _by_recipe("gmvae/bernoulli", _published("GMVAE")),
     "ltvae_gmm": _by_recipe("ltvae_gmm/bernoulli", _published("LTVAE-GMM")),
     "ltvae_full": _by_recipe("ltvae_full/bernoulli", _published("LTVAE-full")),
+    "imsat": _by_recipe("imsat/default"),
+    "imsat_restarts": _by_recipe("imsat/restarts"),
+    "headline": _overview((*IMAGES, *FEATURES), HEADLINE),
     "table1": _overview(IMAGES, beside=True),
     "beyond": _overview(IMAGES, BEYOND),
     "features": _overview(FEATURES),
