@@ -70,8 +70,8 @@ def jobs_of(
     ValueError
         If a seed is negative or a data set unknown.
     """
-    from nvisa.benchmark.bench import missing
     from nvisa.benchmark.experiments import EXPERIMENTS
+    from nvisa.benchmark.parallel import missing
     from nvisa.data import available
 
     entries = available(data_home)
@@ -100,8 +100,8 @@ def _side_by_side(workers: int | None) -> int:
 
 def plan(jobs: Sequence[Any], records: str, workers: int | None) -> Result:
     """The runs that are missing, and the time that records of their like say they will take."""
-    from nvisa.benchmark.bench import estimate
-    from nvisa.benchmark.tables import load_records
+    from nvisa.benchmark.parallel import estimate
+    from nvisa.benchmark.records import load_records
 
     n_workers = _side_by_side(workers)
     estimates = estimate(jobs, load_records(Path(records)))
@@ -130,7 +130,7 @@ def bench(
     jobs: Sequence[Any], records: str, data_home: str | None, *, workers: int | None, models: str | None, quiet: bool
 ) -> Result:
     """Run what is missing; how many runs ended how."""
-    from nvisa.benchmark.bench import bench as run_all
+    from nvisa.benchmark.parallel import run_all
 
     n_workers = _side_by_side(workers)
 

@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> None:
 
 def table(name: str, records: str, kind: str) -> str:
     """A table from the records, as Markdown, LaTeX or CSV."""
-    from nvisa.benchmark.grid import FORMATS
-    from nvisa.benchmark.tables import NO_RECORD, TABLES, load_records, rendered
+    from nvisa.benchmark.formats import FORMATS
+    from nvisa.benchmark.records import load_records
+    from nvisa.benchmark.tables import NO_RECORD, TABLES, rendered
 
     if name not in TABLES:
         raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}.")
