@@ -22,6 +22,7 @@ __all__ = [
     "AtLeast",
     "Constraint",
     "Each",
+    "Fitted",
     "InstanceOf",
     "InRange",
     "NotNegative",
@@ -163,6 +164,22 @@ class InstanceOf:
 
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted clusterer, or what else has this method."""
+
+    method: str = "predict_proba"
+
+    @property
+    def expected(self) -> str:
+        """The method."""
+        return f"a fitted clusterer with {self.method}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it has the method."""
+        return not isinstance(value, type) and hasattr(value, self.method)
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ from nvisa.maths.distributions import entropy, kl_categorical, noise_like
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Scalar, Tensor
 from nvisa.nets.layers import frozen_statistics
 from nvisa.nets.rows import Rescaled
-from nvisa.settings import NotNegative, SettingError, refuses
+from nvisa.settings import AnyOf, Each, InstanceOf, NotNegative, OneOf, SettingError, refuses
 
 __all__ = [
     "VAT",
     "Augment",
+    "Consistency",
     "ConsistencyObjective",
-    "ConsistencySetting",
     "adversarial_direction",
     "affine",
     "as_settings",
@@ -140,30 +140,15 @@ class Augment:
 NAMED: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
 
 
-@dataclass(frozen=True)
-class ConsistencySetting:
-    """Constraint on the setting ``consistency``; ``optional``: there may be none."""
-
-    optional: bool = True
-
-    @property
-    def expected(self) -> str:
-        """In words that follow "must be"."""
-        return "'vat', 'augment', VAT(...), Augment(...), a tuple of them" + (" or None" if self.optional else "")
-
-    def allows(self, value: Any) -> bool:
-        """Whether it is one."""
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        known = [
-            item for item in items if isinstance(item, (VAT, Augment)) or (isinstance(item, str) and item in NAMED)
-        ]
-        return len(known) + items.count(None) == len(items) and (self.optional or bool(known))
+ONE = AnyOf(OneOf(*NAMED), InstanceOf(VAT, Augment))
+Consistency = AnyOf(ONE, Each(ONE))  # constraint on the setting
 
 
 def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
-    """One of "vat", "augment", None or a settings object, or a sequence of them, as a tuple of settings."""
-    given = consistency if isinstance(consistency, (tuple, list)) else (consistency,)
-    return tuple(NAMED[item] if isinstance(item, str) else item for item in given if item is not None)
+    """One of "vat", "augment" or a settings object, or a sequence of them, as a tuple of settings; none for None."""
+    given = consistency if isinstance(consistency, (tuple, list)) else (consistency or ())
+    given = given if isinstance(given, (tuple, list)) else (given,)
+    return tuple(NAMED[item] if isinstance(item, str) else item for item in given)
 
 
 def check_image_shapes(consistency: Any, n_features: int) -> None:

@@ -32,11 +32,11 @@ from nvisa.fitting.training import Listeners, Run, StepOutput, Training, maximiz
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
-from nvisa.nets.rows import Source, map_blocks, take
-from nvisa.settings import InRange, SettingError
+from nvisa.nets.rows import Source, map_blocks, subset, take
+from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 
 __all__ = [
-    "InitialClusters",
+    "MAX_ROWS",
     "Start",
     "WarmStart",
     "centroids",
@@ -49,7 +49,6 @@ __all__ = [
     "principal_components",
     "reconstruction_error",
     "start_from",
-    "subset",
     "umap_points",
     "warm_start",
 ]
@@ -58,22 +57,6 @@ Array = NDArray[np.floating]
 Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
 PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
-
-
-@dataclass(frozen=True)
-class InitialClusters:
-    """Constraint on a setting: one of these names, or a fitted clusterer with ``predict_proba``."""
-
-    names: tuple[str, ...]
-
-    @property
-    def expected(self) -> str:
-        """In words that follow "must be"."""
-        return f"{', '.join(map(repr, self.names))} or a fitted clusterer with predict_proba"
-
-    def allows(self, value: Any) -> bool:
-        """Whether it is one."""
-        return value in self.names if isinstance(value, str) else hasattr(value, "predict_proba")
 
 
 @dataclass(frozen=True)
@@ -95,7 +78,7 @@ class WarmStart:
     >>> clusterer = NVISA(10, init=WarmStart("gmm", masked=0.3), consistency=None)
     """
 
-    init: Annotated[Any, InitialClusters(("umap", "gmm"))] = "gmm"
+    init: Annotated[Any, AnyOf(OneOf("umap", "gmm"), Fitted())] = "gmm"
     masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
 
 
@@ -147,11 +130,6 @@ def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerE
     """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it."""
     code = module.code(x if seen is None else seen)
     return (module.rescale(x) - module.reconstruct(code)).square().mean(-1)
-
-
-def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.integer]:
-    """At most ``limit`` random row numbers, sorted."""
-    return np.sort(rng.permutation(n_rows)[:limit])
 
 
 def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
@@ -237,7 +215,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
-    rows = subset(len(source), rng)
+    rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
     x = map_blocks(module.rescale, source, rows=rows, fixed=False)
     graph_space = principal_components(x, rng)

@@ -20,7 +20,6 @@ from torch import nn
 
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
-from nvisa.nets.layers import build
 from nvisa.nets.rows import Rescale, Source
 from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive, SettingError
 
@@ -241,10 +240,6 @@ class Run:
     report: Callable[[Any, Record], None] | None = None
     checkpoint: Listener | None = None
 
-    def build(self, make: Callable[[], Any]) -> Any:
-        """The module that ``make`` returns, with fresh weights, on the device of the training."""
-        return build(make, self.generator).to(self.source.device)
-
     def listeners(self, module: Any) -> Listeners:
         """Who is called back at the end of an epoch; ``module``: the networks that a callback shall see."""
         reporter = None if self.report is None else Reporter(module, self.report)
@@ -296,9 +291,10 @@ def maximize(
         When the objective or its gradient is no longer finite.
     """
     trained = list(module.parameters())
-    optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), betas=betas, fused=True)
-    n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
-    state = StageState(stage, module, optimizer, generator, objective, Tally(len(source)))
+    n_rows = len(source.X)
+    n_epochs, n_batches = training.n_epochs(n_rows), training.n_batches(n_rows)
+    optimizer = torch.optim.Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
+    state = StageState(stage, module, optimizer, generator, objective, Tally(n_rows))
     for listener in listeners:
         listener.begin_stage(state)
     history, tally = state.history, state.tally
@@ -307,7 +303,7 @@ def maximize(
     with flush_denormals(), _kept(history):
         for epoch in range(n_epochs if state.finished else len(history), n_epochs):
             tally.start()
-            for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
+            for b, rows in enumerate(shuffled_batches(n_rows, training.batch_size, generator)):
                 fraction = (epoch + b / n_batches) / n_epochs
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
                 step = objective(source[rows], rows, fraction)

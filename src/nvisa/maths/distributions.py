@@ -34,7 +34,6 @@ __all__ = [
     "kl_normal",
     "log_bernoulli",
     "log_bernoulli_head",
-    "log_mean_exp",
     "log_normal",
     "log_normal_head",
     "log_normal_linear",
@@ -50,11 +49,6 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
     """Standard normal noise in the shape of x, drawn where the generator is: the same numbers on every device."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-
-
-def log_mean_exp(a: Float[Tensor, "M ..."]) -> Float[Tensor, "..."]:
-    """``log 1/M sum_m exp(a_m)`` over the first axis, without overflow."""
-    return torch.logsumexp(a, dim=0) - math.log(a.shape[0])
 
 
 def log_normal(x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

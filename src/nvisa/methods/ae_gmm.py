@@ -15,7 +15,7 @@ from nvisa.fitting.initialization import codes_of, pretrain
 from nvisa.fitting.training import FitResult, Run
 from nvisa.methods.base import DeepClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.rows import Rescale
 from nvisa.settings import AtLeast, InRange, OneOf
 
@@ -65,7 +65,7 @@ class AEGMM(DeepClusterer):
         )
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         listeners = run.listeners(net)
         history = pretrain(net, run.source, self._training, run.generator, listeners, masked=self.masked)
         log_likelihood = net.fit_mixture(codes_of(net, run.source, run.rng), self.n_init, run.rng)

@@ -30,12 +30,11 @@ from sklearn.utils.validation import validate_data
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.graph import nearest, neighbor_information
-from nvisa.fitting.initialization import subset
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.training import FitResult, Run, Training, clusters_in_use
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
 from nvisa.nets.layers import LatentNetwork, Network
-from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
+from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, subset, take
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
@@ -190,8 +189,8 @@ class DeepClusterer(
         report: Callable[[Any, Record], None] | None,
         checkpoint: CheckpointWriter | None,
     ) -> Run:
-        source = Source(X, self._training.torch_device())
-        return Run(X, source, rescale, rng, generator_from(rng), number, report, checkpoint)
+        generator, training = generator_from(rng), self._training
+        return Run(X, Source(X, training.torch_device()), rescale, rng, generator, number, report, checkpoint)
 
     def _fit_restarts(
         self,
@@ -204,9 +203,8 @@ class DeepClusterer(
         """Whole fits, each from a seed of its own; the one with the largest neighbor information. No label is used."""
         assert self._n_restarts is not None  # asked by fit
         rows = subset(len(X), rng, 10_000)
-        graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
         seeds = [int(rng.randint(2**31 - 1)) for _ in range(self._n_restarts)]
-        calls = [(X, rescale, seed, i, rows, graph) for i, seed in enumerate(seeds)]
+        calls = [(X, rescale, seed, i) for i, seed in enumerate(seeds)]
         n_jobs = 1 if len(calls) == 1 else n_jobs_for(len(calls))
         if n_jobs == 1:
             results = [self._restart(*call, report, checkpoint) for call in calls]
@@ -214,10 +212,15 @@ class DeepClusterer(
             children = repeat(None) if checkpoint is None else map(checkpoint.child, range(len(calls)))
             alone = [(*call, child) for call, child in zip(calls, children, strict=False)]
             results = [self._replayed(found, report) for found in in_processes(self._restart_alone, alone, n_jobs)]
-        scores = [result.attributes["neighbor_information_"] for result in results]
+        graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
+        looked_at = Source(take(X, rows), results[0].module.rescale.shift.device)
+        scores = [
+            neighbor_information(np.exp(map_blocks(result.module.log_q_y, looked_at)), graph) for result in results
+        ]
         best = results[int(np.argmax(scores))]
         listed = [{"seed": s, "neighbor_information": i} for s, i in zip(seeds, scores, strict=True)]
-        return FitResult(best.module, best.history, best.attributes | {"restarts_": listed})
+        score = {"neighbor_information_": max(scores), "restarts_": listed}
+        return FitResult(best.module, best.history, best.attributes | score)
 
     def _restart(
         self,
@@ -225,32 +228,18 @@ class DeepClusterer(
         rescale: Rescale,
         seed: int,
         number: int,
-        rows: NDArray[np.integer],
-        graph: NDArray[np.integer],
         report: Callable[[Any, Record], None] | None,
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
-        """One restart, and how well its clusters keep neighbors together."""
-        result = self._fit_once(self._run(X, rescale, RandomState(seed), number, report, checkpoint))
-        looked_at = Source(take(X, rows), self._training.torch_device())
-        proba = np.exp(map_blocks(result.module.log_q_y, looked_at))
-        result.attributes["neighbor_information_"] = neighbor_information(proba, graph)
-        return result
+        return self._fit_once(self._run(X, rescale, RandomState(seed), number, report, checkpoint))
 
     def _restart_alone(
-        self,
-        X: Array,
-        rescale: Rescale,
-        seed: int,
-        number: int,
-        rows: NDArray[np.integer],
-        graph: NDArray[np.integer],
-        child: tuple[Path, Record] | None,
+        self, X: Array, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
         with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
-            return self._restart(X, rescale, seed, number, rows, graph, None, checkpoint)
+            return self._restart(X, rescale, seed, number, None, checkpoint)
 
     def _replayed(self, result: FitResult, report: Callable[[Any, Record], None] | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""

@@ -29,7 +29,7 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.rows import Rescale, map_blocks
 from nvisa.settings import AtLeast, NotNegative, OneOf
 
@@ -165,11 +165,11 @@ class DEC(DeepClusterer):
         return Networks(rescale, self.n_clusters, self._network)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         pretraining = self.pretraining or Training()
         learner: nn.Module = net  # all that is taken from a fitted clusterer
         if isinstance(pretraining, Training):
-            learner = run.build(lambda: Autoencoder(net, self._network))
+            learner = build(lambda: Autoencoder(net, self._network), run.generator, run.source.device)
         history = pretrain(learner, run.source, pretraining, run.generator, run.listeners(net))
         with torch.no_grad():
             codes = codes_of(net, run.source, run.rng)

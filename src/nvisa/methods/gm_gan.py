@@ -30,7 +30,7 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.priors import FactorPrior
 from nvisa.nets.rows import Rescale
 from nvisa.settings import InstanceOf, NotNegative, OneOf, Positive
@@ -270,9 +270,11 @@ class GMGAN(SamplingClusterer):
         return Rescale((low + high) / 2 * ones, max((high - low) / 2, 1e-6) * ones)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         net.generator.latent.start(self.separation, self.scale, run.generator)
-        discriminator = run.build(lambda: Discriminator(run.X.shape[1], self._network, self.image_shape))
+        discriminator = build(
+            lambda: Discriminator(run.X.shape[1], self._network, self.image_shape), run.generator, run.source.device
+        )
         game = Game(net, discriminator, self._training, self.penalty, self.information, run.generator)
         listeners = run.listeners(net)
         history = maximize(game, net, run.source, self._training, run.generator, listeners, stage="game", betas=BETAS)

@@ -24,14 +24,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.fitting.initialization import InitialClusters, distill, find_start, pretrain
+from nvisa.fitting.initialization import distill, find_start, pretrain
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
-from nvisa.maths.bounds import importance_sampled
+from nvisa.maths.bounds import importance_sampled, log_mean_exp
 from nvisa.maths.distributions import (
     draw_normal,
     kl_categorical,
     kl_normal,
-    log_mean_exp,
     log_normal,
     noise_like,
     responsibilities,
@@ -41,10 +40,10 @@ from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
-from nvisa.nets.layers import GaussianHead, Network, inverse_softplus
+from nvisa.nets.layers import GaussianHead, Network, build, inverse_softplus
 from nvisa.nets.priors import moments
 from nvisa.nets.rows import Rescale
-from nvisa.settings import AtLeast, NotNegative
+from nvisa.settings import AnyOf, AtLeast, Fitted, NotNegative, OneOf
 
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "free_bits_penalty"]
 
@@ -193,14 +192,14 @@ class GMVAE(GenerativeClusterer):
     noise_dim: Annotated[int, AtLeast(1)] = 10
     free_bits: Annotated[float, NotNegative] = 0.5
     std_floor: Annotated[float, NotNegative] = 0.1
-    init: Annotated[Any, InitialClusters(("umap", "gmm", "random"))] = "umap"
+    init: Annotated[Any, AnyOf(OneOf("umap", "gmm", "random"), Fitted())] = "umap"
     pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, noise_dim=self.noise_dim)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         history, score = self._start(net, run) if self.init != "random" else ([], float("nan"))
         history += self._train(net, run)
         return FitResult(net, history, {"start_score_": score})

@@ -17,12 +17,12 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from nvisa.fitting.consistency import ConsistencyObjective, ConsistencySetting, check_image_shapes
+from nvisa.fitting.consistency import Consistency, ConsistencyObjective, check_image_shapes
 from nvisa.fitting.training import FitResult, Run, Training, maximize
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array
-from nvisa.nets.layers import Network, mlp
+from nvisa.nets.layers import Network, build, mlp
 from nvisa.nets.rows import Rescale, Rescaled
 from nvisa.settings import AtLeast
 
@@ -97,7 +97,7 @@ class IMSAT(DeepClusterer):
 
     DEFAULT_TRAINING = Training(steps=4000)
 
-    consistency: Annotated[Any, ConsistencySetting(optional=False)] = "vat"
+    consistency: Annotated[Any, Consistency] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
     def _check_data(self, X: Array) -> None:
@@ -107,7 +107,7 @@ class IMSAT(DeepClusterer):
         return Networks(rescale, self.n_clusters, self._network)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         rows = Rescaled(run.X, run.rescale)
         objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator)
         history = maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))

@@ -28,8 +28,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 
-from nvisa.fitting.consistency import ConsistencyObjective, ConsistencySetting, as_settings, check_image_shapes
-from nvisa.fitting.initialization import InitialClusters, WarmStart, start_from
+from nvisa.fitting.consistency import Consistency, ConsistencyObjective, check_image_shapes
+from nvisa.fitting.initialization import WarmStart, start_from
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
 from nvisa.maths.schedules import Constant, Geometric, Halving, StdAnnealing
@@ -37,10 +37,10 @@ from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.methods.fitted import Array, Record, Rows
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import train_on_more_rows
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.mixture_vae import MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.rows import Rescale, Rescaled, top_deviation
-from nvisa.settings import AnyOf, AtLeast, Each, InstanceOf, OneOf, SettingError
+from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
 
@@ -123,7 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": Training(epochs=3000, batch_size=128, learning_rate=Halving(1e-3, 1 / 10, 0.0)),
     }
 }
-START = AnyOf(InitialClusters(("umap", "gmm", "random")), InstanceOf(WarmStart))
+START = AnyOf(OneOf("umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
 class NVISA(GenerativeClusterer):
@@ -197,7 +197,7 @@ class NVISA(GenerativeClusterer):
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
     init: Annotated[Any, AnyOf(START, Each(START))] = "umap"
-    consistency: Annotated[Any, ConsistencySetting()] = "vat"
+    consistency: Annotated[Any, AnyOf(OneOf(None), Consistency)] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
     @classmethod
@@ -212,7 +212,8 @@ class NVISA(GenerativeClusterer):
             raise SettingError("n_samples", "at least 2 with inference='vimco'", self.n_samples)
         if self.n_restarts < len(self._starts):
             raise SettingError("n_restarts", f"at least {len(self._starts)}, one for each init", self.n_restarts)
-        check_image_shapes(self.consistency, X.shape[1])
+        if self.consistency:
+            check_image_shapes(self.consistency, X.shape[1])
 
     @property
     def _starts(self) -> tuple[Any, ...]:
@@ -226,7 +227,7 @@ class NVISA(GenerativeClusterer):
 
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         init = self._starts[run.number % len(self._starts)]
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
@@ -236,7 +237,7 @@ class NVISA(GenerativeClusterer):
             )
         bound = self._annealed_bound(net, init, run)
         objective: Any = bound
-        if as_settings(self.consistency):
+        if self.consistency:
             rows = Rescaled(run.X, run.rescale)
             objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator, bound)
             found |= objective.found()

@@ -20,7 +20,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.initialization import InitialClusters, codes_of, distill, find_start, pretrain
+from nvisa.fitting.initialization import codes_of, distill, find_start, pretrain
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.maths.mixtures import fit_mixture
@@ -28,10 +28,10 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSam
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.priors import Mixture, moments
 from nvisa.nets.rows import Rescale
-from nvisa.settings import AtLeast
+from nvisa.settings import AnyOf, AtLeast, Fitted, OneOf
 
 __all__ = ["Networks", "VaDE"]
 
@@ -113,14 +113,14 @@ class VaDE(CodingClusterer):
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
 
     n_init: Annotated[int, AtLeast(1)] = 10
-    init: Annotated[Any, InitialClusters(("gmm", "umap"))] = "gmm"
+    init: Annotated[Any, AnyOf(OneOf("gmm", "umap"), Fitted())] = "gmm"
     pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         history, score = self._start(net, run)
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:

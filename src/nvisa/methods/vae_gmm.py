@@ -24,7 +24,7 @@ from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.rows import Rescale
 from nvisa.settings import AtLeast, OneOf
 
@@ -93,7 +93,7 @@ class VAEGMM(CodingClusterer):
         )  # fmt: skip
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
         history: list[Record] = []
         if self.pretraining is not None:
             history = pretrain(net, run.source, self.pretraining, run.generator, run.listeners(net))

@@ -198,12 +198,12 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
             begin(generator)
 
 
-def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
+def build(make: Callable[[], Module], generator: torch.Generator, device: torch.device | None = None) -> Module:
     """The module that ``make`` returns, its weights drawn from the generator and the global one untouched."""
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
         module = make()
     initialize(module, generator)
-    return module
+    return module.to(device)
 
 
 @torch.no_grad()

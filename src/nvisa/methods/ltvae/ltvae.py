@@ -22,7 +22,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.consistency import information
-from nvisa.fitting.initialization import centroids, codes_of, pretrain, subset
+from nvisa.fitting.initialization import MAX_ROWS, centroids, codes_of, pretrain
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.distributions import HALF_LOG_2PI, noise_like
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
@@ -33,8 +33,8 @@ from nvisa.methods.ltvae.moves import OPERATORS, STATE_OPERATORS, Model, fit_fro
 from nvisa.methods.ltvae.search import Search
 from nvisa.methods.ltvae.structure import Structure
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale, Source, map_blocks
+from nvisa.nets.layers import Network, build
+from nvisa.nets.rows import Rescale, Source, map_blocks, subset
 from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["LTVAE", "Networks"]
@@ -179,7 +179,11 @@ class LTVAE(CodingClusterer):
 
     def _fit_once(self, run: Run) -> FitResult:
         first = Structure.mixture(self.n_clusters, self._network.latent_dim, full=True)
-        net = run.build(lambda: Networks(run.rescale, first, self._network, likelihood=self.likelihood))
+        net = build(
+            lambda: Networks(run.rescale, first, self._network, likelihood=self.likelihood),
+            run.generator,
+            run.source.device,
+        )
         training = self.pretraining or Training()
         history = pretrain(net, run.source, training, run.generator, run.listeners(net))
         white = net.whiten(codes_of(net, run.source, run.rng, START_ROWS))
@@ -272,7 +276,7 @@ def name_facets(net: Networks, run: Run) -> dict[str, Any]:
 
     Returns the attributes that say so.
     """
-    z = codes_at(net, run.source, subset(len(run.source), run.rng))
+    z = codes_at(net, run.source, subset(len(run.source), run.rng, MAX_ROWS))
     told = [float(information(posterior.log())) for posterior in net.tree.marginals(z).posteriors]
     best = int(np.argmax(told))
     net.tree = net.tree.rerooted(best)
