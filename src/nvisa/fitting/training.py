@@ -21,7 +21,7 @@ from torch import nn
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 from nvisa.nets.rows import Rescale, Source
-from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive, SettingError
+from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive
 
 __all__ = [
     "DivergedError",
@@ -110,19 +110,6 @@ class Training:
         """Learning rate when ``fraction`` of the run is done."""
         rate = self.learning_rate
         return (rate if isinstance(rate, Schedule) else Constant(rate))(fraction)
-
-    def torch_device(self) -> torch.device:
-        """The device that ``device`` stands for on this machine."""
-        if self.device != "auto":
-            try:
-                return torch.empty(0, device=self.device).device
-            except (RuntimeError, AssertionError, TypeError) as error:
-                raise SettingError(
-                    "training.device", f"'auto' or a device of this machine ({error})", self.device
-                ) from error
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @dataclass
@@ -221,29 +208,27 @@ class Run:
         The checked rows, and the same as float32 tensors on the device of the training.
     rescale
         The networks' units of the data.
+    module
+        The networks with fresh weights.
     rng, generator
         All that is random comes from these two.
     number
         Of the restart, from 0.
     report
         Called with the networks and an epoch's record; None: nobody looks.
-    checkpoint
-        Another listener of the loop; None: nothing is kept.
+    listeners
+        Who is called back by the training loop: one that reports, and a checkpoint.
     """
 
     X: NDArray[np.floating]
     source: Source
     rescale: Rescale
+    module: Any
     rng: RandomState
     generator: torch.Generator
-    number: int = 0
-    report: Callable[[Any, Record], None] | None = None
-    checkpoint: Listener | None = None
-
-    def listeners(self, module: Any) -> Listeners:
-        """Who is called back at the end of an epoch; ``module``: the networks that a callback shall see."""
-        reporter = None if self.report is None else Reporter(module, self.report)
-        return [listener for listener in (reporter, self.checkpoint) if listener is not None]
+    number: int
+    report: Callable[[Any, Record], None] | None
+    listeners: Listeners
 
 
 @dataclass

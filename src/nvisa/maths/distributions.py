@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nvisa.maths.shapes import Float, Tensor
+from nvisa.maths.shapes import Float, LogClusters, Scalar, Tensor
 
 __all__ = [
     "HALF_LOG_2PI",
@@ -30,6 +30,7 @@ __all__ = [
     "draw_normal",
     "draw_normal_tril",
     "entropy",
+    "information",
     "kl_categorical",
     "kl_normal",
     "log_bernoulli",
@@ -38,6 +39,7 @@ __all__ = [
     "log_normal_head",
     "log_normal_linear",
     "log_normal_tril",
+    "marginal_entropy",
     "noise_like",
     "responsibilities",
     "scatter_rows",
@@ -122,6 +124,16 @@ def kl_categorical(log_p: Float[Tensor, "*B K"], log_q: Float[Tensor, "*B K"]) -
 def entropy(log_p: Float[Tensor, "*B K"]) -> Float[Tensor, "*B"]:
     """``H[p] = - sum_k p_k log p_k`` in nats, from log probabilities (a zero probability adds zero)."""
     return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+
+def marginal_entropy(log_q_y: LogClusters) -> Scalar:
+    """``H[ mean_x q(y|x) ]`` over the batch: log K when the clusters are equally large."""
+    return entropy(torch.logsumexp(log_q_y, 0).log_softmax(0))
+
+
+def information(log_q_y: LogClusters, balance: float = 1.0) -> Scalar:
+    """``balance * H[mean q(y|x)] - mean H[q(y|x)]``; at balance 1, the mutual information of x and y."""
+    return balance * marginal_entropy(log_q_y) - entropy(log_q_y).mean()
 
 
 def responsibilities(

@@ -13,6 +13,7 @@ Source: Jiang, Zheng, Tan, Tang, Zhou, "Variational Deep Embedding: An Unsupervi
 to Clustering", IJCAI 2017 (arXiv:1611.05148). Every deviation from it is listed in docs/methods/vade.md.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSam
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network, build
+from nvisa.nets.layers import Network
 from nvisa.nets.priors import Mixture, moments
 from nvisa.nets.rows import Rescale
 from nvisa.settings import AnyOf, AtLeast, Fitted, OneOf
@@ -116,22 +117,22 @@ class VaDE(CodingClusterer):
     init: Annotated[Any, AnyOf(OneOf("gmm", "umap"), Fitted())] = "gmm"
     pretraining: Any = None
 
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = build(lambda: self._networks(run.rescale), run.generator, run.source.device)
+        net = run.module
         history, score = self._start(net, run)
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             return self._bound(net, x, run.generator)
 
-        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, {"start_score_": score})
 
     def _start(self, net: Networks, run: Run) -> tuple[list[Record], float]:
         """Pretrain, and give the prior its first clusters; what was trained, and the score of the assignment."""
-        source, generator, listeners = run.source, run.generator, run.listeners(net)
+        source, generator, listeners = run.source, run.generator, run.listeners
         history = pretrain(net, source, self.pretraining or Training(), generator, listeners)
         if isinstance(self.init, str) and self.init == "gmm":
             net.start(codes_of(net, source, run.rng), self.n_init, run.rng)

@@ -151,8 +151,7 @@ class MixtureVAE(nn.Module):
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        self.prior.permute(order)
-        tables = [self.y_logits.weight, self.y_logits.bias]
+        tables = [self.y_logits.weight, self.y_logits.bias, *self.prior.parameters()]
         for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
             table.copy_(table[order])
 

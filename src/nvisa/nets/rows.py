@@ -158,6 +158,10 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
 
     Moments are summed block by block in float64: a memory map is read once and never copied whole.
     """
+    if scaling == "range":  # to [-1, 1], as images are made
+        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+        ones = torch.ones(X.shape[1])
+        return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
     n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
     shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
     for rows in blocks(X):
@@ -247,6 +251,6 @@ def warn_of_units(X: Array, rescale: Rescale) -> None:
 
 def top_deviation(X: Rescaled, rng: RandomState) -> float:
     """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
-    x = X[subset(len(X.X), rng, 10_000)]
+    x = X[subset(len(X), rng, 10_000)]
     x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
