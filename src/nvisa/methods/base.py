@@ -141,14 +141,14 @@ class DeepClusterer(
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
-                    result = self._fit_numbered(self._run(X, rescale, rng, 0, report, writer))
+                    result = self._fit_numbered(X, rescale, rng, 0, report, writer)
                 else:
                     result = self._fit_restarts(X, rescale, rng, self._n_restarts, report, writer)
                 self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
-        sizes = np.bincount(self.labels_, minlength=self._n_found)
+        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
         if 2 * clusters_in_use(sizes) < len(sizes) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -198,6 +198,22 @@ class DeepClusterer(
         """The networks' units of the data: ``Network.scaling``, or as they are for a Bernoulli likelihood."""
         return "none" if getattr(self, "likelihood", None) == "bernoulli" else self._network.scaling
 
+    def _fit_numbered(
+        self,
+        X: Array,
+        rescale: Rescale,
+        rng: RandomState,
+        number: int,
+        report: Report | None,
+        checkpoint: CheckpointWriter | None,
+    ) -> FitResult:
+        """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
+        result = self._fit_once(self._run(X, rescale, rng, number, report, checkpoint))
+        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
+        order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
+        result.module.permute(torch.from_numpy(order).to(result.module.rescale.shift.device))
+        return result
+
     def _run(
         self,
         X: Array,
@@ -214,16 +230,6 @@ class DeepClusterer(
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
         return Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
 
-    def _fit_numbered(self, run: Run) -> FitResult:
-        """A fit whose largest cluster has number 0: labels are consecutive, empty clusters come last."""
-        result = self._fit_once(run)
-        counts = np.bincount(
-            label(result.module, run.X), minlength=result.attributes.get("n_clusters_", self.n_clusters)
-        )
-        order = np.argsort(-counts, kind="stable")
-        result.module.permute(torch.from_numpy(order).to(run.source.device))
-        return result
-
     def _fit_restarts(
         self,
         X: Array,
@@ -238,8 +244,9 @@ class DeepClusterer(
         seeds = [int(rng.randint(2**31 - 1)) for _ in range(n_restarts)]
         n_jobs = 1 if n_restarts == 1 else n_jobs_for(n_restarts)
         if n_jobs == 1:
-            runs = (self._run(X, rescale, RandomState(s), i, report, checkpoint) for i, s in enumerate(seeds))
-            results = [self._fit_numbered(run) for run in runs]
+            results = [
+                self._fit_numbered(X, rescale, RandomState(seed), i, report, checkpoint) for i, seed in enumerate(seeds)
+            ]
         else:
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
@@ -260,7 +267,7 @@ class DeepClusterer(
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
         with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
-            return self._fit_numbered(self._run(X, rescale, RandomState(seed), number, None, checkpoint))
+            return self._fit_numbered(X, rescale, RandomState(seed), number, None, checkpoint)
 
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""
