@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from nvisa.benchmark.recipes import RECIPES
 from nvisa.commands import cli
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for top in ("docs", "tests") for path in (ROOT / top).rglob("*.md"))])
+BELOW = (path for top in ("benchmarks", "docs", "tests") for path in (ROOT / top).rglob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for path in BELOW if path.parent != ROOT / "docs" / "api")])
 FENCED = re.compile(r"^```(\S*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -116,3 +118,36 @@ def test_the_page_of_the_command_line_has_every_command():
     page = (ROOT / "docs" / "cli.md").read_text()
     assert sorted(re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)) == sorted(subcommands(cli._parser()))
     assert page.count("<!-- help -->") == 1
+
+
+METHODS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+HOMES: dict[str, list[str]] = {}  # the modules of a name, such as "mixtures"
+for _path in sorted((ROOT / "src").rglob("*.py")):
+    if _path.stem != "__init__":
+        HOMES.setdefault(_path.stem, []).append(".".join(_path.relative_to(ROOT / "src").with_suffix("").parts))
+
+
+def found_in(module, names):
+    """Whether a module has this name, or this attribute of a name; a field of a dataclass is an annotation."""
+    value = import_module(module)
+    for name in names:
+        if name in getattr(value, "__annotations__", {}):
+            return True
+        value = getattr(value, name, None)
+    return value is not None
+
+
+@pytest.mark.parametrize("page", METHODS, ids=name_of)
+def test_files_and_names_of_the_code_that_a_method_page_gives_are_there(page):
+    """Of the tables that put the page beside the code: ``module.name``, or a class of the files that the page names."""
+    text = page.read_text()
+    files = [ROOT / file for file in re.findall(r"`(src/nvisa/[\w/]+(?:\.py)?)", text)]
+    assert all(file.exists() for file in files), files
+    paths = [path for file in files for path in ([file] if file.is_file() else file.glob("*.py"))]
+    near = [module for path in paths for module in HOMES.get(path.stem, [])]
+    for table in re.findall(r"\| on the page \| in the code \|\n(.*?)\n\n", text, re.DOTALL):
+        for cell in (line.rsplit(" | ", 1)[-1] for line in table.splitlines()[1:]):
+            for name in re.findall(r"`([A-Z]\w*(?:\.\w+)*|\w+(?:\.\w+)+)`", cell):
+                first, *rest = name.split(".")
+                homes, words = (HOMES[first], rest) if first in HOMES else (near, [first, *rest])
+                assert any(found_in(home, words) for home in homes), f"{name} is in none of {homes}"
