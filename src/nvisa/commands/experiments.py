@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nvisa.benchmark.bench import Estimate, estimate, missing
-from nvisa.benchmark.bench import bench as run_all
 from nvisa.benchmark.experiments import EXPERIMENTS, Job
-from nvisa.benchmark.grid import FORMATS
-from nvisa.benchmark.tables import NO_RECORD, TABLES, load_records, rendered
+from nvisa.benchmark.formats import FORMATS
+from nvisa.benchmark.parallel import Estimate, estimate, missing, run_all
+from nvisa.benchmark.records import load_records
+from nvisa.benchmark.tables import NO_RECORD, TABLES, rendered
 from nvisa.data import available
 from nvisa.fitting.progress import clock
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["FORMATS", "Grid", "as_csv", "latex", "markdown"]
 
-LATEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "*": r"$^*$"})
+LATEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "*": r"$^*$", "|": "$|$"})
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class Grid:
 
 
 def markdown(grid: Grid) -> str:
-    """Pipes, as the documents have them."""
-    head, *rows = ("| " + " | ".join(line) + " |" for line in (grid.head, *grid.rows))
+    """Bars between the cells, as the documents have them; one inside a cell is escaped."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (grid.head, *grid.rows)]
+    head, *rows = ("| " + " | ".join(line) + " |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(grid.head), *rows])
 
 

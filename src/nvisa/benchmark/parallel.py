@@ -4,11 +4,10 @@
 
 A process has one thread: on two cores two runs side by side cost little more than one, and threads of two runs that
 spin for each other cost ten times as much. A run that dies, killed for its memory say, leaves a record that says
-"crashed", and the others go on; the next bench tries it again. A run that is interrupted leaves none, and a record from
+"crashed", and the others go on; the next call tries it again. A run that is interrupted leaves none, and a record from
 before stays until there is a new one. To make a record again, remove its file.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -24,19 +23,20 @@ from statistics import mean
 from typing import Any, NoReturn
 
 from nvisa.benchmark import RECORDS
+from nvisa.benchmark.current import is_current
 from nvisa.benchmark.experiments import Job
 from nvisa.benchmark.recipes import RECIPES
-from nvisa.benchmark.run import NO_DATA, blank, is_current, record_path, write
+from nvisa.benchmark.records import Record, read_record, record_path, write_record
+from nvisa.benchmark.run import NO_DATA, unfinished
 from nvisa.fitting.progress import clock
 
-__all__ = ["Estimate", "bench", "estimate", "missing"]
+__all__ = ["Estimate", "estimate", "missing", "run_all"]
 
-Record = dict[str, Any]
 STOPPED = (-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP)  # return codes of a process that was told to end
 
 
 def missing(jobs: Sequence[Job], records: Path = RECORDS) -> list[Job]:
-    """The jobs without a record that is current (:func:`nvisa.benchmark.run.is_current`), crashed ones among them."""
+    """The jobs without a current record (:func:`nvisa.benchmark.current.is_current`), crashed ones among them."""
     return [job for job in jobs if not is_current(_path(job, records), job.recipe, job.seed)]
 
 
@@ -74,7 +74,7 @@ def _estimate(job: Job, records: Sequence[Record]) -> Estimate:
     return Estimate(job, 0.0, "nothing")
 
 
-def bench(
+def run_all(
     jobs: Sequence[Job],
     *,
     workers: int | None = None,
@@ -107,7 +107,7 @@ def bench(
         say(line)
         return status
 
-    with _told_to_end(), ThreadPoolExecutor(workers) as pool:
+    with _sigterm_interrupts(), ThreadPoolExecutor(workers) as pool:
         try:
             return dict(zip(jobs, pool.map(one, jobs), strict=True))
         except KeyboardInterrupt:
@@ -116,7 +116,7 @@ def bench(
 
 
 @contextmanager
-def _told_to_end() -> Iterator[None]:
+def _sigterm_interrupts() -> Iterator[None]:
     """SIGTERM is an interruption, as Ctrl-C is: by default it would end this process and leave its children."""
 
     def interrupt(*_: Any) -> NoReturn:
@@ -174,11 +174,11 @@ def _run_apart(job: Job, command: Sequence[str], records: Path, processes: _Proc
     code, errors = processes.run(command)
     last = (errors.strip().splitlines() or ["no word"])[-1]
     if code == 0 or not missing([job], records):  # it may have died after its work
-        return json.loads(path.read_text())["status"], last
+        return read_record(path)["status"], last
     if code in STOPPED:
         return "interrupted", f"{name}: interrupted"
     if code == NO_DATA:
         return "no data", f"{name}: {last}"
-    record, error = blank(job.recipe, job.dataset, job.seed), f"exit code {code}\n{errors[-4000:]}"
-    write(path, record | {"error": error, "seconds": time.perf_counter() - started})
+    record, error = unfinished(job.recipe, job.dataset, job.seed), f"exit code {code}\n{errors[-4000:]}"
+    write_record(path, record | {"error": error, "seconds": time.perf_counter() - started})
     return "crashed", f"{name}: crashed, exit code {code}"
