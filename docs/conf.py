@@ -16,7 +16,7 @@ from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.application import Sphinx
 
 import nvisa
-from nvisa.commands.cli import _parser
+from nvisa.commands.cli import build_parser
 from nvisa.methods.base import DeepClusterer
 
 project = "nvisa"
@@ -146,7 +146,7 @@ class NotebookParser(MystParser):
 def fill(_: Sphinx, page: str, source: list[str]) -> None:
     """Put the help of every command, and the lists of the API, where a page has a place for them."""
     if page == "cli":
-        source[0] = source[0].replace("<!-- help -->", "\n".join(help_of(_parser())))
+        source[0] = source[0].replace("<!-- help -->", "\n".join(help_of(build_parser())))
     if page == "api":
         source[0] = source[0].replace("<!-- api -->", "\n\n".join(api_lists()))
 
