@@ -32,13 +32,13 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 default_role = "code"
 SCORED = ["score", "score_samples", "sample", "reconstruct"]
-REQUESTS = ["fit", "partial_fit", "predict", "predict_proba", "transform", *SCORED]
+REQUESTS = [f"set_{name}_request" for name in ("fit", "partial_fit", "predict", "predict_proba", "transform", *SCORED)]
 autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
     "member-order": "bysource",
-    # scikit-learn's metadata routing, which these methods do not take part in
-    "exclude-members": ", ".join(["set_output", "get_metadata_routing", *(f"set_{name}_request" for name in REQUESTS)]),
+    # scikit-learn's metadata routing, which these methods do not take part in, and what only says where it went
+    "exclude-members": ", ".join(["report", "set_output", "get_metadata_routing", *REQUESTS]),
 }
 autodoc_typehints = "none"  # jaxtyping's shapes stay in the source, one click away
 myst_heading_anchors = 3
@@ -49,7 +49,7 @@ FIRST = ["NVISA", "IMSAT"]
 MODULES = {
     "Data, features and metrics": ["data", "data.features", "maths.metrics", "report"],
     "Mathematics": ["maths.bounds", "maths.distributions", "fitting.consistency", "fitting.graph"],
-    "Writing a method": ["methods.base", "methods.generative", "fitting.checks"],
+    "Writing a method": ["methods.base", "methods.fitted", "methods.generative", "settings"],
     "Latent trees": ["methods.ltvae.latent_tree", "methods.ltvae.search"],
 }
 
@@ -78,7 +78,8 @@ def directive(name: str) -> str:
     """How autodoc shows a name; a method's page has all its calls, those of the base class too."""
     value = named(name)
     if inspect.ismodule(value):
-        return f".. automodule:: {name}"
+        elsewhere = [public for public in nvisa.__all__ if getattr(getattr(nvisa, public), "__module__", "") == name]
+        return f".. automodule:: {name}" + (f"\n   :exclude-members: +{', '.join(elsewhere)}" if elsewhere else "")
     if not inspect.isclass(value):
         return f".. autofunction:: {name}"
     calls = "\n   :inherited-members: ClassNamePrefixFeaturesOutMixin" if kind_of(value) == "Methods" else ""
