@@ -27,7 +27,8 @@ from nvisa.fitting.graph import (
     principal_components,
     umap_points,
 )
-from nvisa.fitting.training import Listeners, Run, StepOutput, Training, maximize
+from nvisa.fitting.run import Run
+from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
@@ -38,6 +39,7 @@ __all__ = [
     "MAX_ROWS",
     "Start",
     "WarmStart",
+    "bound_with_fixed_q_y",
     "centroids",
     "codes_of",
     "distill",
@@ -247,4 +249,10 @@ def warm_start(
     module.load_codes(map_blocks(module.code, source, rows=start.rows, fixed=False), start.proba)
     bound = make_bound()
     module.init_scales(source[start.rows[:4096]], bound.floor_x(0.0), bound.floor_z(0.0))
-    return history + taught(0.25, bound.bound_with_fixed_q_y)
+    return history + taught(0.25, lambda x: bound_with_fixed_q_y(bound, x))
+
+
+def bound_with_fixed_q_y(bound: Any, x: Data) -> PerExample:
+    """The bound per feature at the first floors, whose gradient does not reach q(y|x): p and q(z|y,x) learn it."""
+    h = bound.network.trunk(x := bound.network.rescale(x))
+    return bound.bound(x, h, bound.network.log_q_y_from(h).detach(), 0.0)[0] / x.shape[1]

@@ -14,22 +14,18 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
-from nvisa.nets.rows import Rescale, Source
+from nvisa.nets.rows import Source
 from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive
 
 __all__ = [
     "DivergedError",
-    "FitResult",
     "Listener",
     "Listeners",
-    "Reporter",
-    "Run",
     "StageState",
     "StepOutput",
     "Training",
@@ -184,63 +180,6 @@ class Listener:
 
 
 Listeners = Sequence[Listener]
-
-
-# ---- a fit -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class FitResult:
-    """What a fit has found: the trained networks, a record an epoch, and the attributes that the clusterer gets."""
-
-    module: Any
-    history: list[Record]
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Run:
-    """What one fit, or one of its restarts, works with.
-
-    Parameters
-    ----------
-    X, source
-        The checked rows, and the same as float32 tensors on the device of the training.
-    rescale
-        The networks' units of the data.
-    module
-        The networks with fresh weights.
-    rng, generator
-        All that is random comes from these two.
-    number
-        Of the restart, from 0.
-    report
-        Called with the networks and an epoch's record; None: nobody looks.
-    listeners
-        Who is called back by the training loop: one that reports, and a checkpoint.
-    """
-
-    X: NDArray[np.floating]
-    source: Source
-    rescale: Rescale
-    module: Any
-    rng: RandomState
-    generator: torch.Generator
-    number: int
-    report: Callable[[Any, Record], None] | None
-    listeners: Listeners
-
-
-@dataclass
-class Reporter(Listener):
-    """Hands every epoch's record on, with the networks."""
-
-    module: Any
-    report: Callable[[Any, Record], None]
-
-    def end_epoch(self, state: StageState) -> None:
-        """Hand on the last record."""
-        self.report(self.module, state.history[-1])
 
 
 # ---- the loop --------------------------------------------------------------------------------------------------------

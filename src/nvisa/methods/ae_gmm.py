@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from nvisa.fitting.initialization import codes_of, pretrain
-from nvisa.fitting.training import FitResult, Run
+from nvisa.fitting.run import FitResult, Run
 from nvisa.methods.base import DeepClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network

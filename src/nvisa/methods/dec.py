@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.fitting.initialization import centroids, codes_of, pretrain
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.schedules import Constant

@@ -24,7 +24,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize, optimizer_step
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize, optimizer_step
 from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.schedules import Constant
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor

@@ -26,7 +26,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.fitting.initialization import distill, find_start, pretrain
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import importance_sampled, log_mean_exp
 from nvisa.maths.distributions import (
     draw_normal,

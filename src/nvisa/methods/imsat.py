@@ -20,7 +20,8 @@ from torch import nn
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
 from nvisa.fitting.graph import neighbor_radius
-from nvisa.fitting.training import FitResult, Run, Training, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import Training, maximize
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.nets.layers import Network, mlp

@@ -31,14 +31,15 @@ import torch
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import WarmStart, start_from
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
-from nvisa.maths.schedules import Constant, Geometric, Halving, StdAnnealing
+from nvisa.maths.schedules import Constant, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.methods.fitted import Record, Rows
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import train_on_more_rows
-from nvisa.nets.layers import Network
+from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.mixture_vae import MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.rows import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
@@ -94,11 +95,6 @@ class Bound:
         floors = {"std_floor_x": torch.tensor(floor_x), "std_floor_z": torch.tensor(floor_z)}
         return bound, {"bound": bound, **terms, **floors}
 
-    def bound_with_fixed_q_y(self, x: Data) -> PerExample:
-        """The bound per feature at the first floors, whose gradient does not reach q(y|x): p and q(z|y,x) learn it."""
-        h = self.network.trunk(x := self.network.rescale(x))
-        return self.bound(x, h, self.network.log_q_y_from(h).detach(), 0.0)[0] / x.shape[1]
-
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: NVIL's running moments."""
         return {"moments": torch.tensor([self.moments.mean, self.moments.variance], dtype=torch.float64)}
@@ -108,22 +104,6 @@ class Bound:
         self.moments.mean, self.moments.variance = state["moments"].tolist()
 
 
-HOT = StdAnnealing(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
-WARM = StdAnnealing(x=Geometric(0.43, 0.022, until=0.7), z=Geometric(0.5, 0.05, until=0.7))
-PRESETS: dict[str, dict[str, Any]] = {
-    # The slides and what is reported of the paper; epochs and batch are guesses.
-    "paper": {
-        "inference": "vimco",
-        "n_samples": 15,
-        "likelihood": "gaussian",
-        "posterior": "joint",
-        "std_annealing": StdAnnealing(x=Halving(1.0, 1 / 30, 1e-4), z=Halving(1.0, 1 / 30, 1e-4), relative=False),
-        "init": "random",
-        "consistency": None,
-        "network": Network(hidden=(500, 500), latent_dim=10, batch_norm=False, scaling="none"),
-        "training": Training(epochs=3000, batch_size=128, learning_rate=Halving(1e-3, 1 / 10, 0.0)),
-    }
-}
 START = AnyOf(OneOf("umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
@@ -166,14 +146,12 @@ class NVISA(GenerativeClusterer):
 
     Attributes
     ----------
-    neighbor_information_ : float
-        Label-free score of the fit, in nats; at most log K.
-    neighbor_distance_ : float
-        With VAT: median distance of a row to its 10th neighbor, in the networks' units.
+    neighbor_information_, restarts_
+        Label-free score of the fit, in nats, at most log K; and that of every restart with its seed.
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
-    restarts_ : list of dict
-        Seed and score of every restart.
+    neighbor_distance_ : float
+        With VAT: median distance of a row to its 10th neighbor, in the networks' units.
 
     Examples
     --------
@@ -184,19 +162,13 @@ class NVISA(GenerativeClusterer):
     """
 
     READS_PRIOR = True
-    DEFAULT_TRAINING = Training(steps=4000)  # At 2,500 the bound and the information still rose (docs/methods/nvisa.md)
-    RENAMED: ClassVar = {
-        "reparameterise": "reparameterize",
-        "std_floor": "std_annealing=StdAnnealing(...)",
-        "n_init": "n_restarts",
-    }
+    DEFAULT_TRAINING = Training(
+        steps=4000
+    )  # At 2,500 the bound and the information still rose (benchmarks/lab-notes.md)
+    RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
     TOGETHER: ClassVar = (
         ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
-        (
-            "n_restarts",
-            "at least the number of starts in init",
-            lambda s: not isinstance(s.init, tuple) or s.n_restarts >= len(s.init),
-        ),
+        ("n_restarts", "one for each init", lambda s: not isinstance(s.init, tuple) or s.n_restarts >= len(s.init)),
     )
 
     inference: Annotated[str, OneOf("vimco", "nvil", "enum_y")] = "vimco"
@@ -229,12 +201,10 @@ class NVISA(GenerativeClusterer):
         init = starts[run.number % len(starts)]
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
-        if not (isinstance(init, str) and init == "random"):
-            history, found["start_score_"] = start_from(
-                init, self.n_clusters, self._training, run, lambda: self._bound(init, run)
-            )
-        bound = self._bound(init, run)
-        objective: Any = bound
+        if init != "random":
+            bound_of_start = lambda: self._bound(init, run)  # noqa: E731
+            history, found["start_score_"] = start_from(init, self.n_clusters, self._training, run, bound_of_start)
+        objective: Any = (bound := self._bound(init, run))
         if terms := self._consistency_terms:
             rows, is_local = Rescaled(run.X, run.rescale), any(isinstance(term, VAT) for term in terms)
             distance = neighbor_radius(rows, run.rng) if is_local else None
@@ -253,14 +223,13 @@ class NVISA(GenerativeClusterer):
     # ---- a density, samples: the slides' "Sample Generation"
 
     def _log_p_x(self, x: Data) -> PerExample:
-        net = self.module_
-        return log_p_x(net, net.rescale(x), self.std_floor_x_, self.std_floor_z_) + self._jacobian()
+        x = self.module_.rescale(x)
+        return log_p_x(self.module_, x, self.std_floor_x_, self.std_floor_z_) + self._jacobian()
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
-        net = self.module_
-        h = net.decoder(net.prior.draw(y, generator))
-        x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
-        return net.rescale.inverse(x)
+        return self.module_.draw_x(
+            self.module_.prior.draw(y, generator), generator if noise else None, self.std_floor_x_
+        )
 
     def _prototypes(self) -> Float[Tensor, "K D"] | None:
         loc = self.module_.prior.loc  # [K C Z] when p(z|y) is a mixture itself, which has no middle

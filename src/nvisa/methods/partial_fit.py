@@ -9,7 +9,8 @@ import torch
 from sklearn.utils import check_random_state
 
 from nvisa.fitting.consistency import ConsistencyObjective, drift_penalty
-from nvisa.fitting.training import Reporter, maximize
+from nvisa.fitting.run import Reporter
+from nvisa.fitting.training import maximize
 from nvisa.maths.schedules import Constant
 from nvisa.methods.base import check_unit_interval, generator_from, label
 from nvisa.methods.fitted import Array

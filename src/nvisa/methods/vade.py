@@ -22,7 +22,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.initialization import codes_of, distill, find_start, pretrain
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor

@@ -19,7 +19,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.initialization import codes_of, pretrain
-from nvisa.fitting.training import FitResult, Run, StepOutput, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, maximize
 from nvisa.maths.distributions import kl_normal, log_normal, noise_like
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record

@@ -122,6 +122,12 @@ class MixtureVAE(nn.Module):
         """Give the codes mean zero and deviation one, which changes no reconstruction, and ``p(z|y)`` their moments."""
         self.prior.set_from(standardize(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
 
+    def draw_x(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
+        """``x ~ p(x|z)`` in the user's units; without a generator its mean."""
+        h = self.decoder(z)
+        x = self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
+        return self.rescale.inverse(x)
+
     @torch.no_grad()
     def init_scales(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
         """Let the deviations begin where the bound has its maximum in them, seen from the autoencoder of a start.

@@ -22,7 +22,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.initialization import MAX_ROWS, centroids, codes_of, pretrain
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.distributions import HALF_LOG_2PI, information, noise_like
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record, Rows
