@@ -11,9 +11,8 @@
 Source: Li, Zhao, Xu, Chen, Xu, Li, Pei, "Unsupervised Clustering through Gaussian Mixture Variational
 AutoEncoder with Non-Reparameterized Variational Inference and Std Annealing", IJCNN 2020 (slides).
 
-This file is the slides to their end: the densities and log w are in ``nvisa.nets.mixture_vae``, the three estimators in
-``nvisa.maths.bounds``. What the default adds comes after them and lives elsewhere: a start
-(``nvisa.fitting.initialization``) and consistency of q(y|x) (``nvisa.fitting.consistency``), with which it maximizes
+The densities and log w are in ``nets/mixture_vae.py``, the estimators in ``maths/bounds.py``. What the default adds to
+the slides is in ``fitting/``: a start (``initialization.py``) and consistency (``consistency.py``). It maximizes
 
     mean_x VIMCO(x) / D  +  information ( balance H[mean_x q(y|x)] - mean_x H[q(y|x)] )
                          -  mean_x KL( q(y|x) || q(y|x + r) ),   r adversarial, up to a neighbor of x
@@ -46,7 +45,6 @@ from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, Sett
 
 __all__ = ["NVISA", "Bound"]
 
-
 Floor = Callable[[float], float]  # fraction of the run -> epsilon: std annealing
 
 
@@ -66,8 +64,7 @@ class Bound:
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """The bound of the batch ``x`` in the user's units."""
         x = self.network.rescale(x)
-        h = self.network.trunk(x)
-        log_q_y = self.network.log_q_y_from(h)
+        log_q_y = self.network.log_q_y_from(h := self.network.trunk(x))
         bound, terms = self.bound(x, h, log_q_y, fraction)
         return StepOutput(bound / x.shape[1], terms, log_q_y)
 
@@ -197,8 +194,7 @@ class NVISA(GenerativeClusterer):
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
         net = run.module
-        starts = self.init if isinstance(self.init, tuple) else (self.init,)
-        init = starts[run.number % len(starts)]
+        init = self.init[run.number % len(self.init)] if isinstance(self.init, tuple) else self.init
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
         if init != "random":
@@ -243,9 +239,9 @@ class NVISA(GenerativeClusterer):
     def partial_fit(self, X: Rows, y: object = None) -> "NVISA":
         """Go on training with one pass over new rows [N D]; the clusters keep their numbers. Before any fit: ``fit``.
 
-        The std floors and the batch norm stay as the fit has left them, the learning rate is a tenth of its first,
-        balance is not rewarded (a chunk of rows tells nothing about the sizes of clusters), and ``q(y|x)`` is held to
-        what it was before the call by ``-KL( q_before(y|x) || q(y|x) )``. ``labels_`` becomes that of X.
+        The floors and batch norm stay as the fit has left them, the learning rate is a tenth of its first, balance is
+        not rewarded (a chunk tells nothing about the sizes of clusters), and ``-KL( q_before(y|x) || q(y|x) )`` is
+        added, so that nothing is forgotten. ``labels_`` becomes that of X.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X)

@@ -1,4 +1,4 @@
-"""Named configurations of NVISA, ``NVISA.preset("paper")``, and its default floors: hot from random weights, or warm."""
+"""Configurations of NVISA by name, ``NVISA.preset("paper")``, and its default floors, hot or warm."""
 
 from typing import Any
 
