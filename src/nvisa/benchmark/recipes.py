@@ -6,10 +6,10 @@ from typing import Any
 
 from nvisa.benchmark.controls import CONTROLS
 from nvisa.fitting.consistency import VAT, Augment
+from nvisa.fitting.initialization import WarmStart
 from nvisa.fitting.training import Training
-from nvisa.maths.schedules import Constant, Cosine, Geometric
+from nvisa.maths.schedules import Constant, Cosine, Geometric, StdAnnealing
 from nvisa.methods import METHODS
-from nvisa.methods.nvisa import StdAnnealing, WarmStart
 from nvisa.nets.layers import Network
 
 __all__ = ["ABLATION", "RECIPES", "Recipe"]
