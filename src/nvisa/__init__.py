@@ -11,25 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nvisa.fitting.config import config
     from nvisa.fitting.consistency import VAT, Augment
+    from nvisa.fitting.initialization import WarmStart
     from nvisa.fitting.training import DivergedError, Training
-    from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving
+    from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
     from nvisa.methods.gm_gan import GMGAN
     from nvisa.methods.gmvae import GMVAE
+    from nvisa.methods.imsat import IMSAT
     from nvisa.methods.ltvae import LTVAE
-    from nvisa.methods.nvisa import NVISA, StdFloor
+    from nvisa.methods.nvisa import NVISA
     from nvisa.methods.vade import VaDE
     from nvisa.methods.vae_gmm import VAEGMM
     from nvisa.nets.layers import Network
     from nvisa.persistence import ModelError
+    from nvisa.report import write_report
+    from nvisa.settings import SettingError
 
 __all__ = [
     "AEGMM",
     "DEC",
     "GMGAN",
     "GMVAE",
+    "IMSAT",
     "LTVAE",
     "NVISA",
     "VAEGMM",
@@ -42,30 +47,43 @@ __all__ = [
     "Halving",
     "ModelError",
     "Network",
-    "StdFloor",
+    "SettingError",
+    "StdAnnealing",
     "Training",
     "VaDE",
+    "WarmStart",
     "config",
     "load",
+    "write_report",
 ]
 
 # Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
 _HOMES = {
-    "fitting.consistency": ("VAT", "Augment"),
     "fitting.config": ("config",),
+    "fitting.consistency": ("VAT", "Augment"),
+    "fitting.initialization": ("WarmStart",),
+    "fitting.training": ("DivergedError", "Training"),
+    "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
     "methods.gm_gan": ("GMGAN",),
     "methods.gmvae": ("GMVAE",),
+    "methods.imsat": ("IMSAT",),
     "methods.ltvae": ("LTVAE",),
-    "methods.nvisa": ("NVISA", "StdFloor"),
+    "methods.nvisa": ("NVISA",),
     "methods.vade": ("VaDE",),
     "methods.vae_gmm": ("VAEGMM",),
     "nets.layers": ("Network",),
     "persistence": ("ModelError",),
-    "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving"),
-    "fitting.training": ("DivergedError", "Training"),
+    "report": ("write_report",),
+    "settings": ("SettingError",),
+}
+_MOVED = {
+    "StdFloor": "StdAnnealing",
+    "datasets": "data",
+    "features": "data.features",
+    "metrics": "maths.metrics",
 }
 
 
@@ -75,6 +93,8 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"nvisa.{home}"), name)
+    if name in _MOVED:
+        raise AttributeError(f"nvisa.{name} is now nvisa.{_MOVED[name]}.")
     raise AttributeError(f"module 'nvisa' has no attribute {name!r}")
 
 

@@ -30,6 +30,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nvisa.compatibility import upgrade_manifest
+
 __all__ = [
     "ModelError",
     "check_state",
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 ARRAYS, MANIFEST = "model.safetensors", "manifest.json"
-FORMAT, SCHEMA = "nvisa model", 1
+FORMAT, SCHEMA = "nvisa model", 2
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "safetensors")
 KEYS = {"class": str, "params": dict, "fitted": dict, "omitted": dict, "extra": dict, "sha256": str}
 
@@ -313,7 +315,7 @@ def read_manifest(path: str | Path) -> Manifest:
     if isinstance(schema, int) and schema > SCHEMA:
         raise ModelError(f"{path}: written by a newer nvisa (schema {schema}), this one reads {SCHEMA}: upgrade.")
     wrong = [key for key, kind in KEYS.items() if not isinstance(manifest.get(key), kind)]
-    if schema != SCHEMA or wrong:
+    if schema not in (1, SCHEMA) or wrong:
         raise ModelError(f"{path}: expected a whole manifest, got one damaged at {', '.join(wrong) or 'schema'}.")
     return manifest
 
@@ -339,9 +341,10 @@ def read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
             "cut or changed after saving. Copy the model again, or train it again."
         )
     try:
-        return manifest, safetensors.torch.load(content)
+        arrays = safetensors.torch.load(content)
     except Exception as error:  # safetensors has one class of error, torch others for unknown types
         raise ModelError(f"{path}: expected {ARRAYS} in safetensors, got something else ({error}).") from error
+    return upgrade_manifest(manifest, arrays) if manifest["schema"] == 1 else (manifest, arrays)
 
 
 def _content(folder: Path, name: str) -> bytes:

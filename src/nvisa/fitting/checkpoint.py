@@ -5,8 +5,8 @@
 
 A fit is a row of stages (calls of :func:`nvisa.fitting.training.maximize`) with deterministic steps between them. To
 resume is to replay: what lies between stages is computed again, a finished stage puts its last state back, the
-unfinished one goes on. So a method does nothing for it, unless its objective has a state of its own, which it then
-offers as torch does, by ``state_dict`` and ``load_state_dict``.
+unfinished one goes on. The writer is one of the loop's listeners, so a method does nothing for it, unless its objective
+has a state of its own, which it then offers as torch does, by ``state_dict`` and ``load_state_dict``.
 
 Every file is written beside its name and renamed, the manifest last; at most every ``EVERY`` seconds.
 """
@@ -19,9 +19,8 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +31,26 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensor_name
+from nvisa.fitting.training import Listener, StageState
 from nvisa.nets.rows import blocks
 from nvisa.persistence import ModelError, encode, write_file
 
-__all__ = ["StageState", "Stage", "branch", "checkpointing", "data_digest", "fingerprint", "where"]
+__all__ = ["CheckpointWriter", "data_digest", "fingerprint", "open_checkpoint", "progress"]
 
 MANIFEST = "checkpoint.json"
 FORMAT, SCHEMA = "nvisa checkpoint", 1
 KINDS = {"run": dict, "rng": dict, "stages": list}
 OURS = re.compile(r"[0-9a-f]{64}\.safetensors")  # a state, whole or in part: other files of the folder are the user's
 EVERY = 30.0  # seconds between two writings: what a kill can cost, and nothing beside what they cost
+START_AGAIN = "Remove the folder to start again, or name another one."
 
 Record = dict[str, Any]
 
 
 @dataclass
-class Stage:
-    """One call of ``maximize``: a record an epoch, and the file of its state; ``tensors`` until that is written."""
+class SavedStage:
+    """A stage in the folder: a record an epoch, and the file of its state; ``tensors`` until that is written."""
 
     name: str
     history: list[Record] = field(default_factory=list)
@@ -57,28 +59,54 @@ class Stage:
     tensors: dict[str, Tensor] | None = None
 
 
-class CheckpointWriter:
-    """The stages of one fit, in the order in which they run, and the folder that keeps them."""
+class CheckpointWriter(Listener):
+    """The stages of one fit, in the order in which they run, and the folder that keeps them.
+
+    Attributes
+    ----------
+    rng
+        NumPy's generator of the fit: a fit that goes on takes the one that it was started with.
+    """
 
     def __init__(self, folder: Path, run: Record, rng: RandomState) -> None:
         self.folder, self.run, self.rng = folder, run, rng
-        self.start = rng.get_state(legacy=False)
-        self.stages: list[Stage] = []
-        self.entered = 0
+        self.first_state = rng.get_state(legacy=False)
+        self.stages: list[SavedStage] = []
+        self.n_begun = 0
         self.written = time.monotonic()
 
-    def enter(self, name: str) -> Stage:
-        """The next stage: as it was left, or new."""
-        if self.entered == len(self.stages):
-            self.stages.append(Stage(name))
-        stage = self.stages[self.entered]
-        if stage.name != name:
-            raise ModelError(f"{self.folder}: expected a checkpoint of {name}, got {stage.name}. {START_AGAIN}")
-        self.entered += 1
-        return stage
+    # ---- what the training loop calls
+
+    def begin_stage(self, state: StageState) -> None:
+        """Find the next stage as it was left, and put its state back; or note a new one."""
+        if self.n_begun == len(self.stages):
+            self.stages.append(SavedStage(state.name))
+        saved = self.stages[self.n_begun]
+        if saved.name != state.name:
+            raise ModelError(f"{self.folder}: expected a checkpoint of {state.name}, got {saved.name}. {START_AGAIN}")
+        self.n_begun += 1
+        if saved.sha256:
+            restore_state(state, self.read(saved))
+        state.history, state.finished = saved.history, saved.finished
+
+    def end_epoch(self, state: StageState) -> None:
+        """Write, if it is time to."""
+        if self.is_due:
+            self.stages[self.n_begun - 1].tensors = state_tensors(state)
+            self.write()
+
+    def end_stage(self, state: StageState) -> None:
+        """Keep the last state, unless the stage was at its end already."""
+        saved = self.stages[self.n_begun - 1]
+        if not saved.finished:
+            saved.finished, saved.tensors = True, state_tensors(state)
+            if self.is_due:
+                self.write()
+
+    # ---- the folder
 
     @property
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether it is time to write."""
         return time.monotonic() - self.written >= EVERY
 
@@ -91,12 +119,12 @@ class CheckpointWriter:
                 _replace(self.folder / f"{stage.sha256}.safetensors", payload)
         stages = [{"name": s.name, "finished": s.finished, "sha256": s.sha256, "history": s.history}
                   for s in self.stages if s.sha256]  # fmt: skip
-        manifest = {"format": FORMAT, "schema": SCHEMA, "run": self.run, "rng": self.start, "stages": stages}
+        manifest = {"format": FORMAT, "schema": SCHEMA, "run": self.run, "rng": self.first_state, "stages": stages}
         _replace(self.folder / MANIFEST, json.dumps(manifest, default=np.ndarray.tolist).encode())
         self._remove(keep={f"{s.sha256}.safetensors" for s in self.stages})
         self.written = time.monotonic()
 
-    def read(self, stage: Stage) -> dict[str, Tensor]:
+    def read(self, stage: SavedStage) -> dict[str, Tensor]:
         """The state that was written of a stage."""
         if stage.tensors is not None:
             return stage.tensors
@@ -122,68 +150,60 @@ class CheckpointWriter:
         with suppress(OSError):  # the user's own files are in it
             self.folder.rmdir()
 
+    def child(self, number: int) -> tuple[Path, Record]:
+        """Folder and run of a part of this fit that has a process of its own, for :func:`open_checkpoint`."""
+        return self.folder / f"part-{number}", self.run
 
-START_AGAIN = "Remove the folder to start again, or name another one."
-_JOURNAL: ContextVar[CheckpointWriter | None] = ContextVar(
-    "journal", default=None
-)  # of the fit that runs in this thread
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def checkpointing(
+def open_checkpoint(
     path: str | Path | None, run: Record, rng: RandomState, *, keep: bool = False
-) -> Iterator[RandomState]:
-    """Keep a journal of the fit inside, in the folder ``path``; gives the generator that the fit shall use.
+) -> Iterator[CheckpointWriter | None]:
+    """A writer for the fit inside, in the folder ``path``; None without a path.
 
     Parameters
     ----------
     path
         A new path, an empty folder, or one that holds a checkpoint of the same fit, which then goes on. The
-        files are removed once the fit is done. None keeps no journal.
+        files are removed once the fit is done.
     run
         The fit's settings and data as JSON: what a checkpoint must agree with.
     rng
-        NumPy's generator of the fit; a fit that goes on takes the one it was started with.
+        NumPy's generator of the fit.
     keep
-        Leave the files, with every stage: of a :func:`branch`, which the journal that it belongs to removes.
+        Leave the files, with every stage: of a :meth:`~CheckpointWriter.child`, which the fit that it belongs to
+        removes.
 
     Raises
     ------
     nvisa.ModelError
         If the folder holds something else, or a checkpoint of other settings or data.
     """
-    journal = None if path is None else _open(Path(path).expanduser().resolve(), run, rng)
-    token = _JOURNAL.set(journal)
-    try:
-        yield rng if journal is None else journal.rng
-    finally:
-        _JOURNAL.reset(token)
-    if journal is not None:
-        journal.write() if keep else journal.close()
-
-
-def branch(number: int) -> tuple[Path, Record] | None:
-    """Folder and run of a part of the running fit that has a process of its own; None if no journal is kept."""
-    journal = _JOURNAL.get()
-    return None if journal is None else (journal.folder / f"part-{number}", journal.run)
+    writer = None if path is None else _open(Path(path).expanduser().resolve(), run, rng)
+    yield writer
+    if writer is not None:
+        writer.write() if keep else writer.close()
 
 
 def _open(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
-    """The journal that the folder holds, or a new one there."""
+    """The writer of what the folder holds, or of a new one there."""
     run = json.loads(json.dumps(run))
     if (folder / MANIFEST).exists():
         return _resume(folder, run, rng)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ModelError(f"{folder}: expected a new path, an empty folder or a checkpoint, got something else.")
     folder.mkdir(parents=True, exist_ok=True)
-    journal = CheckpointWriter(folder, run, rng)
-    journal.write()  # the folder is ours from now on, and one that cannot be written to is said at once
-    return journal
+    writer = CheckpointWriter(folder, run, rng)
+    writer.write()  # the folder is ours from now on, and one that cannot be written to is said at once
+    return writer
 
 
 def _resume(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
     manifest = _manifest(folder)
-    if different := _differences(manifest["run"], run):
+    if different := _differences(upgrade_fit(manifest["run"]), run):
         raise ModelError(
             f"{folder}: expected a checkpoint of this fit, got one that differs in {', '.join(different)}. "
             f"Give the same settings and data to go on. {START_AGAIN}"
@@ -191,10 +211,10 @@ def _resume(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
     rng = deepcopy(rng)
     with _readable(folder):
         rng.set_state(manifest["rng"])
-        stages = [Stage(**stage) for stage in manifest["stages"]]
-    journal = CheckpointWriter(folder, run, rng)
-    journal.stages = stages
-    return journal
+        stages = [SavedStage(**upgrade_names(stage)) for stage in manifest["stages"]]
+    writer = CheckpointWriter(folder, run, rng)
+    writer.stages = stages
+    return writer
 
 
 @contextmanager
@@ -230,7 +250,7 @@ def _differences(before: Record, now: Record) -> list[str]:
     return sorted(names)
 
 
-def where(path: str | Path) -> str | None:
+def progress(path: str | Path) -> str | None:
     """How far the fit came whose checkpoint this is, in words; None if nothing has been written."""
     folder = Path(path).expanduser()
     if not (folder / MANIFEST).exists() or not (stages := _manifest(folder)["stages"]):
@@ -259,6 +279,9 @@ def fingerprint(value: Any, X: NDArray) -> Any:
     """
     if isinstance(value, (list, tuple)):
         return [fingerprint(item, X) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: fingerprint(getattr(value, f.name), X) for f in fields(value)}
+        return {"$type": type(value).__name__, **parts}
     notes: dict[str, str] = {}
     encoded = encode(value, "", notes)
     is_whole = not notes or isinstance(value, RandomState)
@@ -282,83 +305,38 @@ def _replace(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-# ---- one stage ------------------------------------------------------------------------------------------------
+# ---- the state of a stage as tensors ---------------------------------------------------------------------------------
 
 
-class StageState:
-    """Where a stage of the running fit stands; without a journal it only holds the history.
+def state_tensors(state: StageState) -> dict[str, Tensor]:
+    """Copies of all tensors."""
+    tensors = {f"module.{name}": value for name, value in state.module.state_dict().items()}
+    for i, values in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
+    tensors["generator"] = state.generator.get_state()
+    for part, other in _others(state).items():
+        if hasattr(other, "state_dict"):
+            tensors |= {f"{part}.{name}": value for name, value in other.state_dict().items()}
+    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
-    Parameters
-    ----------
-    name
-        Of the stage.
-    module, optimizer, generator, objective, tally
-        What changes from epoch to epoch: put back here if the stage was left before, noted at ``end_epoch``.
-    """
 
-    def __init__(
-        self,
-        name: str,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
-        objective: Any,
-        tally: Any,
-    ) -> None:
-        self.module, self.optimizer, self.generator = module, optimizer, generator
-        self.others = {"objective": objective, "tally": tally}
-        self.journal = _JOURNAL.get()
-        self.stage = Stage(name) if self.journal is None else self.journal.enter(name)
-        if self.journal is not None and self.stage.sha256:
-            self._put_back(self.journal.read(self.stage))
+def restore_state(state: StageState, tensors: dict[str, Tensor]) -> None:
+    """Put back what :func:`state_tensors` has copied."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("module", "optimizer", "generator", *_others(state))}
+    for name, value in tensors.items():
+        part, _, rest = upgrade_tensor_name(name).partition(".")
+        parts[part][rest] = value
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        i, _, key = name.partition(".")
+        moments.setdefault(int(i), {})[key] = value
+    state.module.load_state_dict(parts["module"])
+    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+    state.generator.set_state(tensors["generator"])
+    for part, other in _others(state).items():
+        if parts[part]:
+            other.load_state_dict(parts[part])
 
-    @property
-    def history(self) -> list[Record]:
-        """The records so far, for the loop to append to."""
-        return self.stage.history
 
-    @property
-    def finished(self) -> bool:
-        """Whether the stage was at its end already."""
-        return self.stage.finished
-
-    def end_epoch(self) -> None:
-        """A whole epoch is done."""
-        if self.journal is not None and self.journal.due:
-            self.stage.tensors = self._state()
-            self.journal.write()
-
-    def close(self) -> list[Record]:
-        """The stage is done; its history."""
-        if self.journal is not None and not self.finished:
-            self.stage.finished, self.stage.tensors = True, self._state()
-            if self.journal.due:
-                self.journal.write()
-        return list(self.history)
-
-    def _state(self) -> dict[str, Tensor]:
-        """Copies of all tensors."""
-        tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        for i, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
-        tensors["generator"] = self.generator.get_state()
-        for part, other in self.others.items():
-            if hasattr(other, "state_dict"):
-                tensors |= {f"{part}.{name}": value for name, value in other.state_dict().items()}
-        return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-
-    def _put_back(self, tensors: dict[str, Tensor]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("module", "optimizer", "generator", *self.others)}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in parts["optimizer"].items():
-            i, _, key = name.partition(".")
-            state.setdefault(int(i), {})[key] = value
-        self.module.load_state_dict(parts["module"])
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
-        self.generator.set_state(tensors["generator"])
-        for part, other in self.others.items():
-            if parts[part]:
-                other.load_state_dict(parts[part])
+def _others(state: StageState) -> dict[str, Any]:
+    return {"objective": state.objective, "tally": state.tally}

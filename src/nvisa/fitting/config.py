@@ -7,20 +7,17 @@ of a constructor but of the calls inside ``with nvisa.config(...)``, as scikit-l
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, TypeVar
 
 import joblib
 import torch
-from numpy.random import RandomState
 from threadpoolctl import threadpool_limits
 
-from nvisa.fitting.checkpoint import branch, checkpointing
+from nvisa.settings import SettingError
 
-__all__ = ["config", "side_by_side"]
+__all__ = ["config", "in_processes", "n_jobs_for"]
 
 Result = TypeVar("Result")
-CheckpointWriter = tuple[Path, dict[str, Any]]  # folder, and the run it belongs to
 _N_JOBS: ContextVar[int] = ContextVar("n_jobs", default=1)
 
 
@@ -50,7 +47,7 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterat
     """
     for name, value in {"n_threads": n_threads, "n_jobs": n_jobs}.items():
         if value is not None and value < 1 and not (name == "n_jobs" and value == -1):
-            raise ValueError(f"{name} must be at least 1{' or -1' if name == 'n_jobs' else ''}, got {value!r}.")
+            raise SettingError(name, f"at least 1{' or -1' if name == 'n_jobs' else ''}", value)
     before, token = torch.get_num_threads(), _N_JOBS.set(_N_JOBS.get() if n_jobs is None else n_jobs)
     try:
         with threadpool_limits(n_threads):  # None limits nothing
@@ -62,25 +59,18 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterat
         _N_JOBS.reset(token)
 
 
-def side_by_side(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Result, bool]]:
-    """``function(*call)`` of every call, in their order, and whether it ran in a process of its own.
-
-    As ``config(n_jobs=...)`` says. The checkpoint of a fit has a branch for each process.
-    """
-    n_jobs = min(joblib.effective_n_jobs(_N_JOBS.get()), len(calls))
-    if n_jobs == 1:
-        yield from ((function(*call), False) for call in calls)
-        return
+def in_processes(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], n_jobs: int) -> Iterator[Result]:
+    """``function(*call)`` of every call, in their order, each in a process with one thread, ``n_jobs`` at once."""
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         work = joblib.Parallel(n_jobs, return_as="generator")
-        jobs = [joblib.delayed(_alone)(function, call, branch(i)) for i, call in enumerate(calls)]
-        yield from ((result, True) for result in work(jobs))
+        yield from work(joblib.delayed(_on_one_thread)(function, call) for call in calls)
 
 
-def _alone(
-    function: Callable[..., Result], call: tuple[Any, ...], journal: tuple[Path, dict[str, Any]] | None
-) -> Result:
-    """The call on one thread, with the journal of its own."""
-    folder, run = journal or (None, {})
-    with config(n_threads=1, n_jobs=1), checkpointing(folder, run, RandomState(0), keep=True):
+def n_jobs_for(n_calls: int) -> int:
+    """How many processes ``config(n_jobs=...)`` grants to this many calls; 1: none besides this one."""
+    return min(joblib.effective_n_jobs(_N_JOBS.get()), n_calls)
+
+
+def _on_one_thread(function: Callable[..., Result], call: tuple[Any, ...]) -> Result:
+    with config(n_threads=1, n_jobs=1):
         return function(*call)

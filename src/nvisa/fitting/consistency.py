@@ -1,4 +1,9 @@
-"""Local consistency of q(y|x), and the balance of the clusters: pure functions on log q(y|x).
+"""Local consistency of q(y|x), and the balance of the clusters: pure functions on log q(y|x), and the objective.
+
+    maximize  [ L(x) / D ]  +  sum_c weight_c ( information_c ( balance_c H[mean_x q(y|x)] - mean_x H[q(y|x)] )
+                                                - mean_x KL( q(y|x) || q(y|x') ) )
+
+with x' a neighbor of x (:class:`VAT`) or another view of it (:class:`Augment`), and L a bound on log p(x), if any.
 
 The extension that the slides' conclusion proposes: under augmentations of images, or, for any data, under virtual
 adversarial displacements. Virtual adversarial consistency: Miyato et al.,
@@ -8,26 +13,34 @@ ICML 2017 (arXiv:1702.08720), sec. 3; which also names augmentation by random af
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from numbers import Real
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
+import numpy as np
 import torch
-from sklearn.utils import check_scalar
+from numpy.random import RandomState
 from torch.nn import functional as F
 
+from nvisa.fitting.graph import neighbor_radius
+from nvisa.fitting.training import StepOutput
+from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.distributions import entropy, kl_categorical, noise_like
-from nvisa.maths.products import inputs_only
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Scalar, Tensor
+from nvisa.nets.layers import frozen_statistics
+from nvisa.nets.rows import Rescaled
+from nvisa.settings import NotNegative, SettingError, refuses
 
 __all__ = [
     "VAT",
     "Augment",
+    "ConsistencyObjective",
+    "ConsistencySetting",
     "adversarial_direction",
     "affine",
     "as_settings",
     "augmented",
-    "checked_settings",
+    "check_image_shapes",
+    "drift_penalty",
     "information",
     "marginal_entropy",
     "vat",
@@ -37,6 +50,7 @@ __all__ = [
 LogPosterior = Callable[[Data], LogClusters]
 
 
+@refuses(pull="bound_gradient")
 @dataclass(frozen=True)
 class VAT:
     """Virtual adversarial consistency of q(y|x), with cluster balance.
@@ -59,20 +73,21 @@ class VAT:
     probe
         Length of the probe of the power iteration that finds the direction, in the same unit. A long
         one (IMSAT's xi = 10 is about 1.8 on MNIST) sees where q changes at all, not only its slope.
-    pull
+    bound_gradient
         Share of the bound's gradient that reaches log q(y|x): 0 leaves q(y|x) to consistency while the bound trains
         everything else, the trunk below q(y|x) included; 1 is the gradient of the sum. A mixture of ten latent
         dimensions need not cut where the neighbors do, and then the bound pulls rows across (docs/methods/nvisa.md).
     """
 
-    weight: float = 1.0
-    radius: float = 0.25
-    information: float = 0.1
-    balance: float = 4.0
-    probe: float = 1.8
-    pull: float = 0.0
+    weight: Annotated[float, NotNegative] = 1.0
+    radius: Annotated[float, NotNegative] = 0.25
+    information: Annotated[float, NotNegative] = 0.1
+    balance: Annotated[float, NotNegative] = 4.0
+    probe: Annotated[float, NotNegative] = 1.8
+    bound_gradient: Annotated[float, NotNegative] = 0.0
 
 
+@refuses(pull="bound_gradient")
 @dataclass(frozen=True)
 class Augment:
     """Consistency of q(y|x) under small affine maps of images, with cluster balance.
@@ -89,69 +104,73 @@ class Augment:
         Largest zoom: sizes are multiplied by a factor within [1 / (1 + scale), 1 + scale].
     rotation
         Largest rotation, in degrees.
-    weight, information, balance, pull
+    weight, information, balance, bound_gradient
         As in :class:`VAT`.
     """
 
     image_shape: tuple[int, ...] | None = None
-    shift: float = 0.07
-    scale: float = 0.1
-    rotation: float = 10.0
-    weight: float = 1.0
-    information: float = 0.1
-    balance: float = 4.0
-    pull: float = 0.0
+    shift: Annotated[float, NotNegative] = 0.07
+    scale: Annotated[float, NotNegative] = 0.1
+    rotation: Annotated[float, NotNegative] = 10.0
+    weight: Annotated[float, NotNegative] = 1.0
+    information: Annotated[float, NotNegative] = 0.1
+    balance: Annotated[float, NotNegative] = 4.0
+    bound_gradient: Annotated[float, NotNegative] = 0.0
 
     def shape_of(self, n_features: int) -> tuple[int, int, int]:
         """(H, W, C) of a row with this many pixels.
 
         Raises
         ------
-        ValueError
+        SettingError
             If it is no such image.
         """
         side = math.isqrt(n_features)
         shape = (side, side) if self.image_shape is None else tuple(self.image_shape)
         if len(shape) not in (2, 3) or math.prod(shape) != n_features:
-            raise ValueError(
-                f"Augment expected rows that are images of shape {shape}, got {n_features} features: give "
-                "Augment(image_shape=(height, width)) or (height, width, channels); for other data use VAT."
+            raise SettingError(
+                "consistency.image_shape",
+                f"the shape of rows of {n_features} features, (height, width) or (height, width, channels)",
+                self.image_shape,
+                f"An image of {shape} has not as many. For other data use VAT.",
             )
         return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 
+NAMED: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
+
+
+@dataclass(frozen=True)
+class ConsistencySetting:
+    """Constraint on the setting ``consistency``; ``optional``: there may be none."""
+
+    optional: bool = True
+
+    @property
+    def expected(self) -> str:
+        """In words that follow "must be"."""
+        return "'vat', 'augment', VAT(...), Augment(...), a tuple of them" + (" or None" if self.optional else "")
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one."""
+        items = value if isinstance(value, (tuple, list)) else (value,)
+        known = [
+            item for item in items if isinstance(item, (VAT, Augment)) or (isinstance(item, str) and item in NAMED)
+        ]
+        return len(known) + items.count(None) == len(items) and (self.optional or bool(known))
+
+
 def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
-    """One of "vat", "augment", None or a settings object, or a sequence of them, as a tuple of settings.
-
-    Raises
-    ------
-    ValueError
-        On anything else.
-    """
-    named: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
-    given: list[Any] = list(consistency) if isinstance(consistency, (tuple, list)) else [consistency]
-    found = tuple(named[item] if item in ("vat", "augment") else item for item in given if item is not None)
-    for item in found:
-        if not isinstance(item, (VAT, Augment)):
-            raise ValueError(f"consistency must be 'vat', 'augment', VAT(...), Augment(...) or None, got {item!r}.")
-    return found
+    """One of "vat", "augment", None or a settings object, or a sequence of them, as a tuple of settings."""
+    given = consistency if isinstance(consistency, (tuple, list)) else (consistency,)
+    return tuple(NAMED[item] if isinstance(item, str) else item for item in given if item is not None)
 
 
-def checked_settings(consistency: Any, n_features: int) -> tuple[VAT | Augment, ...]:
-    """:func:`as_settings` for rows with this many features.
-
-    Raises
-    ------
-    ValueError, TypeError
-        On a weight or a size that is no number or negative, or rows that are no such images.
-    """
-    found = as_settings(consistency)
-    for settings in found:
-        for name in (field.name for field in fields(settings) if field.name != "image_shape"):
-            check_scalar(getattr(settings, name), f"{type(settings).__name__}.{name}", Real, min_val=0)
+def check_image_shapes(consistency: Any, n_features: int) -> None:
+    """Raise a SettingError if an :class:`Augment` is given for rows that are no such images."""
+    for settings in as_settings(consistency):
         if isinstance(settings, Augment):
             settings.shape_of(n_features)
-    return found
 
 
 def marginal_entropy(log_q_y: LogClusters) -> Scalar:
@@ -172,8 +191,7 @@ def adversarial_direction(
     ``d ~ N(0, I) / ||.||``, then the gradient of ``KL( q(y|x) || q(y|x + probe d) )`` in d, normalized.
     """
     d = F.normalize(noise_like(x, generator)).requires_grad_()
-    with inputs_only():
-        divergence = kl_categorical(log_q_y.detach(), log_posterior(x + probe[:, None] * d)).sum()
+    divergence = kl_categorical(log_q_y.detach(), log_posterior(x + probe[:, None] * d)).sum()
     (gradient,) = torch.autograd.grad(divergence, d)
     return F.normalize(gradient)
 
@@ -229,3 +247,124 @@ def augmented(x: Data, settings: Augment, generator: torch.Generator) -> Data:
     zoom = (math.log1p(settings.scale) * u[:, 2]).exp()
     angle = math.radians(settings.rotation) * u[:, 3]
     return warp(x, affine(2.0 * settings.shift * u[:, :2], zoom, angle, *shape[:2]), shape)
+
+
+# ---- the objective ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ConsistencyObjective:
+    """Consistency and information of a batch, beside the bound of a generative model if there is one.
+
+    Parameters
+    ----------
+    network
+        Has ``rescale``, ``trunk`` and ``log_q_y_from``.
+    settings
+        The consistencies, whose terms are added.
+    neighbor_distance
+        Of every row of the data to its 10th neighbor, for VAT.
+    generative
+        Has ``bound(x, h, log_q_y, fraction) -> (bound on log p(x), its terms)``, such as the slides' objective
+        (:class:`nvisa.methods.nvisa.Bound`); None: consistency alone.
+    """
+
+    network: Any
+    settings: tuple[VAT | Augment, ...]
+    neighbor_distance: Float[Tensor, " N"] | None
+    generator: torch.Generator
+    generative: Any = None
+
+    @classmethod
+    def of_data(
+        cls,
+        network: Any,
+        consistency: Any,
+        X: Rescaled,
+        rng: RandomState,
+        generator: torch.Generator,
+        generative: Any = None,
+    ) -> "ConsistencyObjective":
+        """The objective for these rows; VAT asks for the distance of each to its 10th neighbor."""
+        settings, distance = as_settings(consistency), None
+        if any(isinstance(item, VAT) for item in settings):
+            distance = torch.from_numpy(neighbor_radius(X, rng).astype(np.float32)).to(X.rescale.shift.device)
+        return cls(network, settings, distance, generator, generative)
+
+    def found(self) -> dict[str, float]:
+        """What a clusterer says of it: the median distance to the 10th neighbor, if VAT has asked for it."""
+        distance = self.neighbor_distance
+        return {} if distance is None else {"neighbor_distance_": float(distance.median())}
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        """Value and terms of the batch ``x`` (user's units), rows of the data ``rows``."""
+        user, x = x, self.network.rescale(x)
+        h = self.network.trunk(x)
+        log_q_y = self.network.log_q_y_from(h)
+        value, terms = self._bound_per_feature(x, h, log_q_y, fraction)
+        for settings in self.settings:
+            if isinstance(settings, VAT):
+                name, divergence = "vat", self._from_neighbor(settings, x, rows, log_q_y)
+            else:
+                name, divergence = "augment", self._from_view(settings, user, log_q_y)
+            mutual = settings.information * information(log_q_y, settings.balance)
+            value = value + settings.weight * (mutual - divergence.mean())
+            terms |= {name: divergence, "information": terms.get("information", 0.0) + mutual}
+        return StepOutput(value, terms, log_q_y)
+
+    def _bound_per_feature(
+        self, x: Data, h: Float[Tensor, "B H"], log_q_y: LogClusters, fraction: float
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """The bound's mean per feature, by every second row, and its terms.
+
+        Consistency learns from the number of steps, the bound from the number of rows. On every second row of the
+        shuffled batch its gradient is unbiased, at half the cost.
+        """
+        if self.generative is None:
+            return 0.0, {}
+        share = min(settings.bound_gradient for settings in self.settings)
+        bound, terms = self.generative.bound(x[::2], h[::2], scaled_gradient(log_q_y, share)[::2], fraction)
+        return bound.mean() / x.shape[1], terms
+
+    def _from_neighbor(self, settings: VAT, x: Data, rows: np.ndarray, log_q_y: LogClusters) -> PerExample:
+        """Divergence of each row from its adversarial neighbor."""
+        assert self.neighbor_distance is not None  # made for VAT
+        unit = self.neighbor_distance[torch.from_numpy(rows).to(x.device)]
+        with frozen_statistics(self.network.trunk):
+            return vat(self._log_q_y, x, log_q_y, settings.radius * unit, settings.probe * unit, self.generator)
+
+    def _from_view(self, settings: Augment, user: Data, log_q_y: LogClusters) -> PerExample:
+        """Divergence of each image (user's units) from itself under a small affine map."""
+        moved = self.network.rescale(augmented(user, settings, self.generator))
+        with frozen_statistics(self.network.trunk):
+            return kl_categorical(log_q_y.detach(), self._log_q_y(moved))
+
+    def _log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)`` of rows in the networks' units."""
+        return self.network.log_q_y_from(self.network.trunk(x))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: the bound's."""
+        return {} if self.generative is None else self.generative.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        self.generative.load_state_dict(state)
+
+
+def drift_penalty(
+    before: Any, module: Any, objective: Callable[[Data, np.ndarray, float], StepOutput]
+) -> Callable[[Data, np.ndarray, float], StepOutput]:
+    """The objective less ``KL( q_before(y|x) || q(y|x) )``: training on new rows must not forget the clusters.
+
+    The trunk's batch norm stays as it is: a chunk's mean and deviation are not the data's.
+    """
+
+    def penalized(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        module.trunk.eval()
+        step = objective(x, rows, fraction)
+        assert step.log_q_y is not None
+        drift = kl_categorical(before.log_q_y(x).detach(), step.log_q_y)
+        return StepOutput(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
+
+    return penalized

@@ -4,13 +4,13 @@
 of a bounded number of rows, so that initialization is linear in N; ``distill`` teaches it to q(y|x).
 
 Sources: "pretrained AE+GMM as an initialization" on the slides; UMAP before a mixture, McConville et
-al., N2D, ICPR 2020; the merging of micro-clusters is ours (docs/methods/nvisa.md).
+al., N2D, ICPR 2020; the merging of micro-clusters is ours (docs/methods/nvisa-default.md).
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -28,32 +28,75 @@ from nvisa.fitting.graph import (
     neighbor_information,
     refine_by_information,
 )
-from nvisa.fitting.training import OnEpoch, Source, StepOutput, Training, maximize
-from nvisa.maths.mixtures import mixture
+from nvisa.fitting.training import Listeners, Run, StepOutput, Training, maximize
+from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
-from nvisa.nets.autoencoder import adopt
-from nvisa.nets.rows import take
+from nvisa.nets.autoencoder import load_autoencoder
+from nvisa.nets.rows import Source, map_blocks, take
+from nvisa.settings import InRange, SettingError
 
 __all__ = [
+    "InitialClusters",
     "Start",
+    "WarmStart",
     "centroids",
     "codes_of",
     "distill",
-    "encode",
     "find_start",
     "mask_inputs",
-    "keep",
     "merged_microclusters",
     "pretrain",
     "principal_components",
     "reconstruction_error",
+    "start_from",
     "subset",
     "umap_points",
+    "warm_start",
 ]
 
 Array = NDArray[np.floating]
+Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
-BLOCK = 4096  # rows that are encoded at once
+PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
+
+
+@dataclass(frozen=True)
+class InitialClusters:
+    """Constraint on a setting: one of these names, or a fitted clusterer with ``predict_proba``."""
+
+    names: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        """In words that follow "must be"."""
+        return f"{', '.join(map(repr, self.names))} or a fitted clusterer with predict_proba"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one."""
+        return value in self.names if isinstance(value, str) else hasattr(value, "predict_proba")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """A start that training goes on from, for the bound alone: otherwise its first, hot epochs would wipe it out.
+
+    See :func:`warm_start` for what is done to keep it.
+
+    Parameters
+    ----------
+    init
+        "gmm", "umap" or a fitted clusterer with ``predict_proba``.
+    masked
+        Share of a row's numbers that its autoencoder does not see while it learns: a denoising autoencoder.
+
+    Examples
+    --------
+    >>> from nvisa import NVISA
+    >>> clusterer = NVISA(10, init=WarmStart("gmm", masked=0.3), consistency=None)
+    """
+
+    init: Annotated[Any, InitialClusters(("umap", "gmm"))] = "gmm"
+    masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
 
 
 @dataclass
@@ -71,10 +114,10 @@ def pretrain(
     source: Source,
     training: Any,
     generator: torch.Generator,
-    on_epoch: OnEpoch | None = None,
+    listeners: Listeners = (),
     *,
     masked: float = 0.0,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Fit ``module`` as an autoencoder: maximize ``- ||x - x^||^2 / D`` in the networks' units.
 
     ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^). ``training`` is a schedule, or a
@@ -83,7 +126,7 @@ def pretrain(
     al., JMLR 2010): they stand at their column's shift, zero in the networks' units.
     """
     if not isinstance(training, Training):
-        adopt(module, training)
+        load_autoencoder(module, training)
         return []
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
@@ -91,7 +134,7 @@ def pretrain(
         error = reconstruction_error(module, x, seen)
         return StepOutput(-error, {"reconstruction_error": error})
 
-    return maximize(objective, module, source, training, generator, stage="pretraining", on_epoch=on_epoch)
+    return maximize(objective, module, source, training, generator, listeners, stage="pretraining")
 
 
 def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
@@ -106,13 +149,6 @@ def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerE
     return (module.rescale(x) - module.reconstruct(code)).square().mean(-1)
 
 
-@torch.inference_mode()
-def encode(function: Callable[[Data], Tensor], source: Source, rows: NDArray[np.integer]) -> Array:
-    """``function`` of the given rows, block by block, as an array."""
-    blocks = np.array_split(rows, max(1, -(-len(rows) // BLOCK)))
-    return np.concatenate([function(source[part]).cpu().numpy() for part in blocks])
-
-
 def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.integer]:
     """At most ``limit`` random row numbers, sorted."""
     return np.sort(rng.permutation(n_rows)[:limit])
@@ -120,7 +156,7 @@ def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.i
 
 def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
     """``module.code`` of at most ``limit`` random rows: what k-means and mixtures of codes are fitted to."""
-    return encode(module.code, source, subset(len(source), rng, limit))
+    return map_blocks(module.code, source, rows=subset(len(source), rng, limit), fixed=False)
 
 
 def principal_components(X: Array, rng: RandomState) -> Array:
@@ -202,8 +238,8 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
     rows = subset(len(source), rng)
-    codes = encode(module.code, source, rows)
-    x = encode(module.rescale, source, rows)
+    codes = map_blocks(module.code, source, rows=rows, fixed=False)
+    x = map_blocks(module.rescale, source, rows=rows, fixed=False)
     graph_space = principal_components(x, rng)
     near, distances = nearest(graph_space, 20)
     graph = near[:, :10]
@@ -212,60 +248,90 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
         proba, score = merged_microclusters(points, graph, n_clusters, rng)
         return Start(rows, proba, codes, score)
     if isinstance(init, str):
-        proba = mixture(codes, n_clusters, rng).predict_proba(codes)
+        proba = fit_mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
         proba = init.predict_proba(take(source.X, rows))
     if proba.shape[1] != n_clusters:
-        raise ValueError(f"init gives {proba.shape[1]} clusters, but n_clusters={n_clusters}: make them equal.")
+        raise SettingError("init", f"a start of n_clusters={n_clusters} clusters", proba.shape[1])
     proba = proba.astype(np.float32)
     return Start(rows, proba, codes, neighbor_information(proba, graph))
 
 
 def distill(
-    log_posterior: Callable[[Data], LogClusters],
+    log_q_y_of: Callable[[Data], LogClusters],
     module: nn.Module,
     source: Source,
     start: Start,
     training: Training,
     generator: torch.Generator,
-    on_epoch: OnEpoch | None = None,
-    also: Callable[[Data], PerExample] | None = None,
-) -> list[dict[str, Any]]:
+    listeners: Listeners = (),
+    beside: Callable[[Data], PerExample] | None = None,
+) -> list[Record]:
     """Teach q(y|x) the first assignment: maximize ``sum_k r_k log q(k|x)`` over its rows.
 
-    ``also`` is added to it: what the trunk that q(y|x) shares shall not forget, or shall learn meanwhile.
+    ``beside`` is added to it: what the trunk that q(y|x) shares shall not forget, or shall learn meanwhile.
     """
     target = torch.from_numpy(start.proba).to(source.device)
 
     def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-        log_q_y = log_posterior(x)
+        log_q_y = log_q_y_of(x)
         agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
-        value = agreement if also is None else agreement + also(x)
+        value = agreement if beside is None else agreement + beside(x)
         return StepOutput(value, {"log_q_of_start": agreement}, log_q_y)
 
     labeled = Source(take(source.X, start.rows), source.device)
-    return maximize(objective, module, labeled, training, generator, stage="distillation", on_epoch=on_epoch)
+    return maximize(objective, module, labeled, training, generator, listeners, stage="distillation")
 
 
-def keep(
+def start_from(
+    init: Any, module: Any, n_clusters: int, training: Training, run: Run, make_bound: Callable[[], Any]
+) -> tuple[list[Record], float]:
+    """Give a :class:`~nvisa.nets.mixture_vae.MixtureVAE` its first clusters; what was trained, and their score.
+
+    1. Fit the networks as an autoencoder, for the share of the run that ``PRETRAINING`` says.
+    2. :func:`find_start`: a first assignment.
+    3. Load p(z|y) with the moments of the codes and :func:`distill` the assignment into q(y|x), for 8 % of the run; or,
+       for a :class:`WarmStart`, what keeps it (:func:`warm_start`).
+    """
+    kept = init if isinstance(init, WarmStart) else None
+    init = init if kept is None else kept.init
+    share = PRETRAINING.get(init, 0.3) if isinstance(init, str) else 0.3
+    rows, generator, listeners = run.source, run.generator, run.listeners(module)
+    masked = 0.0 if kept is None else kept.masked
+    history = pretrain(module, rows, training.shortened(share), generator, listeners, masked=masked)
+    start = find_start(module, rows, init, n_clusters, run.rng)
+    if kept is not None:
+        return history + warm_start(module, rows, start, training, generator, listeners, make_bound), start.score
+    module.load_codes(start.codes, start.proba)
+    taught = training.shortened(0.08)
+    return history + distill(module.log_q_y, module, rows, start, taught, generator, listeners), start.score
+
+
+def warm_start(
     module: Any,
     source: Source,
     start: Start,
-    teach: Callable[..., Any],
     training: Training,
-    ascent: Callable[[], Any],
-) -> None:
+    generator: torch.Generator,
+    listeners: Listeners,
+    make_bound: Callable[[], Any],
+) -> list[Record]:
     """Load a start so that training goes on from it: with :func:`distill` alone it would be wiped out.
 
-    1. ``teach`` q(y|x) the assignment while the autoencoder goes on, for 8 % of the run.
-    2. Load p(z|y) with the moments of the codes, and let the deviations settle at the first floors.
-    3. A quarter of the run with the bound added, whose gradient does not reach q(y|x): a cluster of codes is no
-       Gaussian with axes along the latent ones, and becomes one here instead of being cut into such.
+    1. :func:`distill` the assignment while the autoencoder goes on, for 8 % of the run.
+    2. Load p(z|y) with the moments of the codes, and let the deviations begin at their optimum.
+    3. Distill for a quarter of the run with the bound added, whose gradient does not reach q(y|x): a cluster of codes
+       is no Gaussian with axes along the latent ones, and becomes one here instead of being cut into such.
 
-    ``ascent`` makes what has the first floors and the bound so held.
+    ``make_bound`` gives the bound (:class:`nvisa.methods.nvisa.Bound`), whose first floors count.
     """
-    teach(training.shortened(0.08), also=lambda x: -reconstruction_error(module, x))
-    module.load_codes(encode(module.code, source, start.rows), start.proba)
-    made = ascent()
-    module.settle(source[start.rows[:4096]], made.floor_x(0.0), made.floor_z(0.0))
-    teach(training.shortened(0.25), also=made.held)
+
+    def taught(share: float, beside: Callable[[Data], PerExample]) -> list[Record]:
+        part = training.shortened(share)
+        return distill(module.log_q_y, module, source, start, part, generator, listeners, beside)
+
+    history = taught(0.08, lambda x: -reconstruction_error(module, x))
+    module.load_codes(map_blocks(module.code, source, rows=start.rows, fixed=False), start.proba)
+    bound = make_bound()
+    module.init_scales(source[start.rows[:4096]], bound.floor_x(0.0), bound.floor_z(0.0))
+    return history + taught(0.25, bound.bound_with_fixed_q_y)

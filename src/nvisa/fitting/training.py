@@ -1,7 +1,8 @@
 """The one training loop: batches by index, clipping, a guard against non-finite numbers, history.
 
 It maximizes any objective of the form ``(x, rows, fraction) -> StepOutput`` and knows no model. Data stay
-where they are (an array or a memory map); a batch is gathered by index.
+where they are (an array or a memory map); a batch is gathered by index. Whoever wants to know of an epoch, or to put a
+stage back to where it was (a checkpoint), is a :class:`Listener`.
 """
 
 import math
@@ -9,31 +10,37 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.fitting.checkpoint import StageState
-from nvisa.maths.metrics import clusters_in_use
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
-from nvisa.nets.rows import take
+from nvisa.nets.layers import build
+from nvisa.nets.rows import Rescale, Source
+from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive, SettingError
 
 __all__ = [
     "DivergedError",
+    "FitResult",
+    "Listener",
+    "Listeners",
+    "Reporter",
+    "Run",
+    "StageState",
     "StepOutput",
-    "OnEpoch",
-    "Source",
     "Training",
-    "optimizer_step",
+    "clusters_in_use",
     "flush_denormals",
     "maximize",
+    "optimizer_step",
 ]
 
 Record = dict[str, Any]
-OnEpoch = Callable[[Record], None]
 
 
 class DivergedError(RuntimeError):
@@ -70,12 +77,14 @@ class Training:
         "auto": CUDA, then MPS, then CPU.
     """
 
-    epochs: int | None = None
-    steps: int = 2500
-    max_epochs: int = 100
-    batch_size: int = 256
-    learning_rate: Schedule | float = field(default_factory=lambda: Cosine(2e-3))
-    clip_norm: float = 10.0
+    epochs: Annotated[int | None, AtLeast(1, optional=True)] = None
+    steps: Annotated[int, AtLeast(1)] = 2500
+    max_epochs: Annotated[int, AtLeast(1)] = 100
+    batch_size: Annotated[int, AtLeast(1)] = 256
+    learning_rate: Annotated[Schedule | float, AnyOf(InstanceOf(Schedule), NotNegative)] = field(
+        default_factory=lambda: Cosine(2e-3)
+    )
+    clip_norm: Annotated[float, Positive] = 10.0
     device: str = "auto"
 
     def n_epochs(self, n_rows: int) -> int:
@@ -109,8 +118,8 @@ class Training:
             try:
                 return torch.empty(0, device=self.device).device
             except (RuntimeError, AssertionError, TypeError) as error:
-                raise ValueError(
-                    f"Training.device must be 'auto' or a device of this machine, got {self.device!r} ({error})."
+                raise SettingError(
+                    "training.device", f"'auto' or a device of this machine ({error})", self.device
                 ) from error
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -140,19 +149,6 @@ class StepOutput:
         return cls(bound / n_features, {"bound": bound, **terms}, log_q_y)
 
 
-class Source:
-    """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
-
-    def __init__(self, X: np.ndarray, device: torch.device) -> None:
-        self.X, self.device = X, device
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> Data:
-        return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
-
-
 @contextmanager
 def flush_denormals() -> Iterator[None]:
     """Treat denormal numbers as zero inside: tiny importance weights otherwise slow a step five times."""
@@ -171,15 +167,114 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
     return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
 
 
+@dataclass
+class StageState:
+    """Where a stage of training stands: what changes from epoch to epoch, and its history so far.
+
+    ``objective`` and ``tally`` have a state of their own if they have ``state_dict`` and ``load_state_dict``.
+    """
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    objective: Any
+    tally: "Tally"
+    history: list[Record] = field(default_factory=list)
+    finished: bool = False
+
+
+class Listener:
+    """What is called back as a stage of training begins, after each of its epochs, and when it ends."""
+
+    def begin_stage(self, state: StageState) -> None:
+        """Before the first step; may put the state back to where it was left."""
+
+    def end_epoch(self, state: StageState) -> None:
+        """After each epoch, whose record is the last of ``state.history``."""
+
+    def end_stage(self, state: StageState) -> None:
+        """After the last epoch, with ``state.finished`` set."""
+
+
+Listeners = Sequence[Listener]
+
+
+# ---- a fit -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FitResult:
+    """What a fit has found: the trained networks, a record an epoch, and the attributes that the clusterer gets."""
+
+    module: Any
+    history: list[Record]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """What one fit, or one of its restarts, works with.
+
+    Parameters
+    ----------
+    X, source
+        The checked rows, and the same as float32 tensors on the device of the training.
+    rescale
+        The networks' units of the data.
+    rng, generator
+        All that is random comes from these two.
+    number
+        Of the restart, from 0.
+    report
+        Called with the networks and an epoch's record; None: nobody looks.
+    checkpoint
+        Another listener of the loop; None: nothing is kept.
+    """
+
+    X: NDArray[np.floating]
+    source: Source
+    rescale: Rescale
+    rng: RandomState
+    generator: torch.Generator
+    number: int = 0
+    report: Callable[[Any, Record], None] | None = None
+    checkpoint: Listener | None = None
+
+    def build(self, make: Callable[[], Any]) -> Any:
+        """The module that ``make`` returns, with fresh weights, on the device of the training."""
+        return build(make, self.generator).to(self.source.device)
+
+    def listeners(self, module: Any) -> Listeners:
+        """Who is called back at the end of an epoch; ``module``: the networks that a callback shall see."""
+        reporter = None if self.report is None else Reporter(module, self.report)
+        return [listener for listener in (reporter, self.checkpoint) if listener is not None]
+
+
+@dataclass
+class Reporter(Listener):
+    """Hands every epoch's record on, with the networks."""
+
+    module: Any
+    report: Callable[[Any, Record], None]
+
+    def end_epoch(self, state: StageState) -> None:
+        """Hand on the last record."""
+        self.report(self.module, state.history[-1])
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------------
+
+
 def maximize(
     objective: Callable[[Data, np.ndarray, float], StepOutput | None],
     module: nn.Module,
     source: Source,
     training: Training,
     generator: torch.Generator,
+    listeners: Listeners = (),
     *,
     stage: str = "training",
-    on_epoch: OnEpoch | None = None,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Record]:
     """Maximize the mean objective by Adam and return the history, one record an epoch.
@@ -188,10 +283,10 @@ def maximize(
     ----------
     objective
         ``(x [B D], rows [B], fraction) -> StepOutput``, or None once it has converged: training ends there.
+    listeners
+        Called back, in this order: progress, the user's callback, a checkpoint.
     stage
         What this training is for; it stands in every record.
-    on_epoch
-        Called with each epoch's record: progress, logging.
     betas
         Of Adam.
 
@@ -203,13 +298,14 @@ def maximize(
     trained = list(module.parameters())
     optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), betas=betas, fused=True)
     n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
-    tally = _Tally(len(source))
-    bookmark = StageState(stage, module, optimizer, generator, objective, tally)
-    history = bookmark.history
+    state = StageState(stage, module, optimizer, generator, objective, Tally(len(source)))
+    for listener in listeners:
+        listener.begin_stage(state)
+    history, tally = state.history, state.tally
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     module.train()
     with flush_denormals(), _kept(history):
-        for epoch in range(n_epochs if bookmark.finished else len(history), n_epochs):
+        for epoch in range(n_epochs if state.finished else len(history), n_epochs):
             tally.start()
             for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
                 fraction = (epoch + b / n_batches) / n_epochs
@@ -222,15 +318,17 @@ def maximize(
             if tally.n == 0:  # converged before the epoch's first step
                 break
             seconds = time.perf_counter() - started
-            record = {"stage": stage, "epoch": epoch + 1, "n_epochs": n_epochs, "seconds": seconds, **tally.means()}
-            history.append(record)
-            if on_epoch is not None:
-                on_epoch(record)
+            history.append({"stage": stage, "epoch": epoch + 1, "n_epochs": n_epochs, "seconds": seconds})
+            history[-1] |= tally.means()
+            for listener in listeners:
+                listener.end_epoch(state)
             if step is None:
                 break
-            bookmark.end_epoch()
     module.eval()
-    return bookmark.close()
+    state.finished = True
+    for listener in listeners:
+        listener.end_stage(state)
+    return list(history)
 
 
 @contextmanager
@@ -240,6 +338,17 @@ def _kept(history: list[Record]) -> Iterator[None]:
         yield
     except DivergedError as error:
         raise DivergedError(error.term, history) from None
+
+
+def clusters_in_use(sizes: NDArray[np.integer]) -> int:
+    """Number of clusters that have at least a tenth of an equal share of the rows.
+
+    Examples
+    --------
+    >>> clusters_in_use(np.array([300, 300, 9, 1, 0]))
+    2
+    """
+    return int((10 * len(sizes) * sizes >= sizes.sum()).sum())
 
 
 def optimizer_step(
@@ -257,7 +366,7 @@ def optimizer_step(
     optimizer.step()
 
 
-class _Tally:
+class Tally:
     """Running means of an epoch's terms and of the assignment, and the cluster of each row when it was last seen."""
 
     def __init__(self, n_rows: int) -> None:

@@ -20,7 +20,6 @@ __all__ = [
     "accuracy",
     "ari",
     "calibration_error",
-    "clusters_in_use",
     "contingency",
     "evaluate",
     "match_clusters",
@@ -30,17 +29,6 @@ __all__ = [
 ]
 
 Ints = npt.NDArray[np.integer[Any]]
-
-
-def clusters_in_use(sizes: npt.NDArray[np.integer]) -> int:
-    """Number of clusters that have at least a tenth of an equal share of the rows.
-
-    Examples
-    --------
-    >>> clusters_in_use(np.array([300, 300, 9, 1, 0]))
-    2
-    """
-    return int((10 * len(sizes) * sizes >= sizes.sum()).sum())
 
 
 def accuracy(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""A Gaussian mixture of codes by EM run to its end, each of its steps two matrix products.
+"""Gaussian mixtures of codes: EM run to its end, each of its steps two matrix products; axes common to all clusters.
 
 The density is an exponential family: with ``f(z) = (1, z, z_i z_j)`` and natural parameters ``w_k`` it is
 ``log pi_k N(z; mu_k, S_k) = f(z) . w_k``, and all that the M-step needs is ``sum_n r_nk f(z_n)``. scikit-learn's EM
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -21,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from nvisa.maths.distributions import HALF_LOG_2PI
 from nvisa.maths.shapes import Float, Int, Tensor
 
-__all__ = ["climb", "mixture"]
+__all__ = ["common_axes", "em", "fit_mixture"]
 
 Array = NDArray[np.floating]
 Weights: TypeAlias = Float[Tensor, " K"]
@@ -33,7 +34,7 @@ RIDGE = 1e-6  # added to every variance, scikit-learn's reg_covar
 BLOCK = 4096  # rows whose statistics stay in the cache
 
 
-def mixture(
+def fit_mixture(
     codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10, covariance: str = "full"
 ) -> GaussianMixture:
     """Gaussian mixture of ``codes`` [n Z], "full" or "diag", the most likely of ``n_init`` k-means starts.
@@ -46,7 +47,7 @@ def mixture(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         starts = (KMeans(n_clusters, n_init=1, random_state=rng).fit(z.numpy()).labels_ for _ in range(n_init))
-        ends = (climb(z - middle, np.eye(n_clusters)[labels], covariance) for labels in starts)
+        ends = (em(z - middle, np.eye(n_clusters)[labels], covariance) for labels in starts)
         _, weights, loc, within = max(ends, key=lambda end: end[0])
         precision = within.inverse() if covariance == "full" else 1 / within.diagonal(dim1=1, dim2=2)
         found = {"weights_init": weights, "means_init": loc + middle, "precisions_init": precision}
@@ -54,7 +55,7 @@ def mixture(
         return GaussianMixture(n_clusters, covariance_type=covariance, **settings).fit(z.numpy())
 
 
-def climb(z: Float[Tensor, "N Z"], proba: Array, covariance: str) -> tuple[float, Weights, Means, Covariances]:
+def em(z: Float[Tensor, "N Z"], proba: Array, covariance: str) -> tuple[float, Weights, Means, Covariances]:
     """EM from these ``p(y|z)`` [N K]: mean ``log p(z)``, ``pi``, ``mu`` and ``S``."""
     n = z.shape[1]
     pairs = torch.triu_indices(n, n) if covariance == "full" else torch.arange(n).expand(2, n)
@@ -107,3 +108,28 @@ def natural(weights: Weights, loc: Means, within: Covariances, pairs: Pairs) -> 
     at_zero = weights.log() - log_det - 0.5 * (loc * slope).sum(1) - loc.shape[1] * HALF_LOG_2PI
     curvature = precision[:, i, j] * torch.where(i == j, -0.5, -1.0)  # a pair stands for (i, j) and (j, i)
     return torch.cat([at_zero[:, None], slope, curvature], 1).T
+
+
+def common_axes(weights: Array, covariances: Array) -> Array:
+    """Axes ``A`` [Z Z] in which clusters of weights [K] and covariances [K Z Z] come nearest to diagonal ones.
+
+    ``A = argmax_A log |det A| - 1/2 sum_k w_k sum_i log (A S_k A^T)_ii``: the likelihood of ``z`` when ``A z`` has a
+    mixture with diagonal covariances. What it lacks to full covariances is the mean divergence of a cluster from its
+    diagonal one. No scaling of the rows of ``A`` changes it.
+
+    Source: Pham, "Joint approximate diagonalization of positive definite Hermitian matrices", SIAM J. Matrix Anal.
+    Appl. 2001; Gales, "Semi-tied covariance matrices for hidden Markov models", IEEE Trans. Speech Audio Process. 1999.
+    """
+    share, within = np.asarray(weights, np.float64), np.asarray(covariances, np.float64)
+    n = within.shape[1]
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        """What the likelihood lacks, and its slope ``sum_k w_k D_k^-1 A S_k - A^-T``, ``D_k = diag(A S_k A^T)``."""
+        axes = flat.reshape(n, n)
+        turned = axes @ within  # [K Z Z]
+        variance = np.einsum("kij,ij->ki", turned, axes)
+        gradient = np.einsum("k,kij->ij", share, turned / variance[..., None]) - np.linalg.inv(axes).T
+        return 0.5 * float(share @ np.log(variance).sum(1)) - np.linalg.slogdet(axes)[1], gradient.ravel()
+
+    exact = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-8}
+    return minimize(loss, np.eye(n).ravel(), jac=True, method="L-BFGS-B", options=exact).x.reshape(n, n)

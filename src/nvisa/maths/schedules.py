@@ -7,8 +7,11 @@ Frozen dataclasses, so that ``==``, ``repr``, ``clone`` and JSON work. Std annea
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
-__all__ = ["Constant", "Cosine", "Geometric", "Halving", "Schedule", "StdFloor"]
+from nvisa.settings import InstanceOf
+
+__all__ = ["Constant", "Cosine", "Geometric", "Halving", "Schedule", "StdAnnealing"]
 
 
 class Schedule(ABC):
@@ -74,8 +77,10 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
-class StdFloor:
-    """The annealed epsilons of p(x|z) and q(z|y,x).
+class StdAnnealing:
+    """The floors epsilon of the standard deviations of p(x|z) and q(z|y,x), annealed (slides, "Std Annealing").
+
+    ``sigma' = softplus(sigma) + epsilon(fraction of the run)``. The default is none.
 
     Parameters
     ----------
@@ -87,12 +92,14 @@ class StdFloor:
         True: ``x`` counts in the data's largest principal standard deviation, the temperature at which
         the first clusters split (a large sigma_x is a high temperature: Rose, "Deterministic annealing",
         Proc. IEEE 1998). False: in the networks' units, as in the paper.
-    settled
-        True: a start is kept (:func:`nvisa.fitting.initialization.keep`), and ``softplus(sigma)`` begins at its optimum
-        (:meth:`nvisa.nets.mixture_vae.Densities.settle`). False: at ``softplus(0) = 0.69``, hotter than any start.
+
+    Examples
+    --------
+    >>> paper = StdAnnealing(x=Halving(1.0, 1 / 30, 1e-4), z=Halving(1.0, 1 / 30, 1e-4), relative=False)
+    >>> paper.x(0.5)
+    0.000100...
     """
 
-    x: Schedule = Constant(0.0)
-    z: Schedule = Constant(0.0)
-    relative: bool = True
-    settled: bool = False
+    x: Annotated[Schedule, InstanceOf(Schedule)] = Constant(0.0)
+    z: Annotated[Schedule, InstanceOf(Schedule)] = Constant(0.0)
+    relative: Annotated[bool, InstanceOf(bool)] = True

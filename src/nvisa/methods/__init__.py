@@ -7,24 +7,28 @@ import torch
 
 from nvisa import persistence
 from nvisa.fitting.consistency import VAT, Augment
+from nvisa.fitting.initialization import WarmStart
 from nvisa.fitting.training import Training
-from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving
+from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.dec import DEC
 from nvisa.methods.gm_gan import GMGAN
 from nvisa.methods.gmvae import GMVAE
+from nvisa.methods.imsat import IMSAT
 from nvisa.methods.ltvae import LTVAE
-from nvisa.methods.nvisa import NVISA, StdFloor
+from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
-from nvisa.nets.layers import Network, Rescale
+from nvisa.nets.layers import Network
+from nvisa.nets.rows import Rescale
 from nvisa.persistence import ModelError
 
-__all__ = ["AEGMM", "DEC", "GMGAN", "GMVAE", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
+__all__ = ["AEGMM", "DEC", "GMGAN", "GMVAE", "IMSAT", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
 
 METHODS: dict[str, type[DeepClusterer]] = {
     "nvisa": NVISA,
+    "imsat": IMSAT,
     "ae_gmm": AEGMM,
     "vae_gmm": VAEGMM,
     "dec": DEC,
@@ -36,7 +40,8 @@ METHODS: dict[str, type[DeepClusterer]] = {
 
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
-    kind.__name__: kind for kind in (Network, Training, StdFloor, VAT, Augment, Constant, Cosine, Geometric, Halving)
+    kind.__name__: kind
+    for kind in (Network, Training, StdAnnealing, WarmStart, VAT, Augment, Constant, Cosine, Geometric, Halving)
 }
 
 
@@ -66,7 +71,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
         clusterer._recall(manifest["fitted"])
         n_features = manifest["fitted"]["n_features_in_"]
         with torch.device("meta"):  # without memory of their own, to be filled from the file
-            networks = clusterer._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
+            networks: Any = clusterer._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
         persistence.restore(clusterer, networks, manifest, arrays)
     except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.

@@ -9,19 +9,15 @@ The baseline of the tables of VaDE (Jiang et al., IJCAI 2017), LTVAE (Li et al.,
 al., IJCNN 2020). Every deviation from them is listed in docs/methods/ae_gmm.md.
 """
 
-from numbers import Real
-from typing import Any
+from typing import Annotated
 
-from numpy.random import RandomState
-from sklearn.utils import check_scalar
-
-from nvisa.fitting.checks import at_least, check_likelihood, one_of
 from nvisa.fitting.initialization import codes_of, pretrain
-from nvisa.fitting.training import Source, Training
-from nvisa.maths.shapes import Data, Float, LogClusters, Tensor
-from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
+from nvisa.fitting.training import FitResult, Run
+from nvisa.methods.base import DeepClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
-from nvisa.nets.layers import Network, Rescale
+from nvisa.nets.layers import Network
+from nvisa.nets.rows import Rescale
+from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["AEGMM"]
 
@@ -32,7 +28,7 @@ class AEGMM(DeepClusterer):
     Parameters
     ----------
     n_clusters
-        K.
+        Number of clusters, K.
     likelihood
         "gaussian_unit": squared error in the networks' units; "bernoulli": squared error of pixel probabilities, for x
         in [0, 1]. A method that shall start from this autoencoder needs the same kind of x.
@@ -58,53 +54,19 @@ class AEGMM(DeepClusterer):
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        likelihood: str = "gaussian_unit",
-        covariance: str = "full",
-        masked: float = 0.0,
-        n_init: int = 10,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.likelihood = likelihood
-        self.covariance = covariance
-        self.masked = masked
-        self.n_init = n_init
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        one_of("likelihood", self.likelihood, ("gaussian_unit", "bernoulli"))
-        check_likelihood(self.likelihood, X)
-        at_least("n_init", self.n_init, 1)
-        one_of("covariance", self.covariance, ("full", "diag"))
-        check_scalar(self.masked, "masked", Real, min_val=0, max_val=1, include_boundaries="left")
+    likelihood: Annotated[str, OneOf("gaussian_unit", "bernoulli")] = "gaussian_unit"
+    covariance: Annotated[str, OneOf("full", "diag")] = "full"
+    masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
+    n_init: Annotated[int, AtLeast(1)] = 10
 
     def _networks(self, rescale: Rescale) -> MixtureAutoencoder:
         return MixtureAutoencoder(
             rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance
         )
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = self._rescale(X)
-        self.module_ = self._built(rescale, generator)
-        self.history_ = pretrain(self.module_, source, self._training, generator, self._report, masked=self.masked)
-        self.log_likelihood_ = self.module_.fit_mixture(codes_of(self.module_, source, rng), self.n_init, rng)
-        self._number_by_size(X)
-
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
+    def _fit_once(self, run: Run) -> FitResult:
+        net = run.build(lambda: self._networks(run.rescale))
+        listeners = run.listeners(net)
+        history = pretrain(net, run.source, self._training, run.generator, listeners, masked=self.masked)
+        log_likelihood = net.fit_mixture(codes_of(net, run.source, run.rng), self.n_init, run.rng)
+        return FitResult(net, history, {"log_likelihood_": log_likelihood})

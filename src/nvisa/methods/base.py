@@ -1,11 +1,9 @@
-"""DeepClusterer: the scikit-learn surface of every method. It owns validation, seeds and streaming, no loop.
+"""DeepClusterer: the scikit-learn surface of every method. It owns validation, seeds, restarts and streaming, no loop.
 
-To write a method, subclass it, store settings in ``__init__``, and define
+To write a method, subclass it, declare its settings (:class:`nvisa.settings.Settings`), and define
 
-* ``_networks(rescale)``: the method's ``nn.Module``, with the members ``rescale``, ``latent_dim`` and ``permute``;
-* ``_fit(X, rng)``: build it (``_built``), set ``module_``, train it, and set ``history_``;
-* ``_log_q_y(x)``: log q(y|x) of a block [B D] of rows as the user gave them;
-* ``_encode(x)``: the latent vector of each row [B Z].
+* ``_networks(rescale)``: the method's ``nn.Module``, a :class:`nvisa.nets.layers.LatentNetwork`;
+* ``_fit_once(run)``: train it on the rows of a :class:`Run`, and return a :class:`FitResult`.
 
 In return it gets fit, fit_predict, predict, predict_proba, transform, ``labels_``, save and the checks of bad
 input. Methods that make rows subclass ``SamplingClusterer`` of generative.py and define ``_draw``; those with a density
@@ -16,10 +14,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
-from importlib import import_module
+from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -27,27 +24,23 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state, check_scalar
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils.validation import validate_data
 
-from nvisa.fitting.checkpoint import checkpointing, data_digest, fingerprint
-from nvisa.fitting.checks import at_least, check_batches, check_network, check_plain_prior, check_training
+from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
+from nvisa.fitting.config import in_processes, n_jobs_for
+from nvisa.fitting.graph import nearest, neighbor_information
+from nvisa.fitting.initialization import subset
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.training import Source, Training
-from nvisa.maths.metrics import clusters_in_use
-from nvisa.maths.shapes import Data, Float, LogClusters, Tensor
-from nvisa.nets.layers import Network, Rescale, build
-from nvisa.nets.rows import blocks, is_mapped
-from nvisa.nets.scaling import make_rescale, warn_of_units
-from nvisa.persistence import ModelError, check_state, save
+from nvisa.fitting.training import FitResult, Run, Training, clusters_in_use
+from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
+from nvisa.nets.layers import LatentNetwork, Network
+from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
+from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
-__all__ = ["DeepClusterer", "generator_from", "stores"]
+__all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
 
-Array = NDArray[np.floating]
-Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
-Init = TypeVar("Init", bound=Callable[..., None])
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
-BLOCK = 512  # rows of every inference product; a fixed shape makes each row's result independent of the others
 
 
 def generator_from(rng: RandomState) -> torch.Generator:
@@ -55,10 +48,9 @@ def generator_from(rng: RandomState) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 
-def stores(init: Init) -> Init:
-    """Mark a constructor that stores whatever it is given: ``fit`` checks it, the tests' type checker must not."""
-    init.__no_type_check__ = True  # type: ignore[attr-defined]
-    return init
+def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
+    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
 def collapse_message(sizes: NDArray[np.integer]) -> str | None:
@@ -73,54 +65,50 @@ def collapse_message(sizes: NDArray[np.integer]) -> str | None:
     )
 
 
-class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC):
+class DeepClusterer(
+    FittedClusterer, Settings, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC
+):
     """Abstract clusterer; see the module's text for what a method defines.
 
-    Attributes
+    Parameters
     ----------
-    labels_ : ndarray of shape (N,)
-        Cluster of each training row, equal to ``predict(X)``. Cluster 0 is the largest.
-    module_ : torch.nn.Module
-        The trained networks, usable alone.
-    history_ : list of dict
-        One record an epoch, of every stage (pretraining, distillation, training): the mean terms, and where q(y|x) of
-        the rows is trained the clusters in use, the entropy of the mean assignment and the share of rows whose cluster
-        is not that of the epoch before.
-    n_iter_ : int
-        Epochs trained, in all stages.
-    n_features_in_ : int
+    n_clusters
+        Number of clusters, K.
+    network, training
+        Sizes, and schedule of the optimization; None: the method's own defaults.
+    random_state
+        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
+    verbose
+        1 shows progress.
     """
 
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
 
-    n_clusters: int
-    network: Network | None
-    training: Training | None
-    random_state: Any
-    module_: Any
-    history_: list[dict[str, Any]]
-    labels_: NDArray[np.integer]
+    n_clusters: Annotated[int, AtLeast(2)] = 10
+    network: Annotated[Network | None, InstanceOf(Network, None)] = None
+    training: Annotated[Training | None, InstanceOf(Training, None)] = None
+    random_state: Any = None
+    verbose: int = 0
+
+    # ---- what a method defines
 
     @abstractmethod
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        """Train on checked data; set ``module_`` and ``history_``."""
-
-    @abstractmethod
-    def _networks(self, rescale: Rescale) -> Any:
+    def _networks(self, rescale: Rescale) -> LatentNetwork:
         """The networks that the settings describe, untrained; :func:`nvisa.load` fills them from the file."""
+
+    @abstractmethod
+    def _fit_once(self, run: Run) -> FitResult:
+        """Train on checked rows."""
+
+    def _check_data(self, X: Array) -> None:
+        """Raise an error for settings that these rows, or other settings, do not allow: here none."""
 
     def _recall(self, fitted: Mapping[str, Any]) -> None:
         """Take from a saved model what the shapes of its networks depend on besides the settings: here nothing."""
 
-    @abstractmethod
-    def _log_q_y(self, x: Data) -> LogClusters:
-        """``log q(y|x)``, without sampling."""
-
-    @abstractmethod
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        """The latent vector of each row, without sampling."""
+    # ---- fit
 
     def fit(self: Fitted, X: Rows, y: object = None, *, checkpoint: str | Path | None = None) -> Fitted:
         """Cluster the rows of X.
@@ -138,9 +126,10 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
         Raises
         ------
-        ValueError, TypeError
-            On NaN or infinity, fewer rows than clusters, fewer than two clusters, or a setting that is unknown or of
-            another type than expected.
+        nvisa.settings.SettingError
+            A ValueError and a TypeError: on a setting that is unknown or of another kind than expected.
+        ValueError
+            On NaN or infinity, or fewer rows than clusters.
         DivergedError
             When training leaves the finite numbers; it names the term.
 
@@ -149,20 +138,142 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         ConvergenceWarning
             If fewer than half of the clusters are in use at the end, or only one.
         """
-        with self._restored_on_failure():
-            checked = self._validated(X, reset=True)
-            self._check(checked)
-            run = {} if checkpoint is None else self._run(checked)
-            with self._showing(), checkpointing(checkpoint, run, check_random_state(self.random_state)) as rng:
-                self._fit(checked, rng)
-                self.n_iter_ = len(self.history_)
-                self.labels_ = self._labels(checked)
+        with self._unchanged_on_failure(), self._progress_shown() as report:
+            X = self._validated(X, reset=True)
+            self._check(X)
+            rng, rescale = check_random_state(self.random_state), self._rescale(X)
+            with self._checkpointing(checkpoint, X, rng) as writer:
+                rng = rng if writer is None else writer.rng
+                if self._n_restarts is None:
+                    result = self._fit_once(self._run(X, rescale, rng, 0, report, writer))
+                else:
+                    result = self._fit_restarts(X, rescale, rng, report, writer)
+                self._keep(result)
+                self._number_by_size(X)
+                self.labels_ = label(self.module_, X)
         if message := collapse_message(np.bincount(self.labels_, minlength=self._n_found)):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         return self
 
+    def _check(self, X: Array) -> None:
+        """Settings, and sizes, that no method can train with."""
+        check_settings(self)
+        if not self.READS_PRIOR:
+            _check_plain_prior(type(self).__name__, self._network)
+        if self._network.batch_norm and self._training.batch_size < 3:  # of two, the last of an odd number has one
+            raise SettingError(
+                "training.batch_size",
+                "at least 3 with network.batch_norm",
+                self._training.batch_size,
+                "Try a larger one, or Network(batch_norm=False).",
+            )
+        if len(X) < self.n_clusters:
+            raise ValueError(
+                f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
+                "give more rows or ask for fewer clusters."
+            )
+        if getattr(self, "likelihood", None) == "bernoulli":
+            check_unit_interval(X)
+        self._check_data(X)
+
+    def _rescale(self, X: Array) -> Rescale:
+        """The networks' units of the data: those of ``Network.scaling``, or as they are for a Bernoulli likelihood."""
+        bernoulli = getattr(self, "likelihood", None) == "bernoulli"
+        return make_rescale(X, "none" if bernoulli else self._network.scaling)
+
+    def _run(
+        self,
+        X: Array,
+        rescale: Rescale,
+        rng: RandomState,
+        number: int,
+        report: Callable[[Any, Record], None] | None,
+        checkpoint: CheckpointWriter | None,
+    ) -> Run:
+        source = Source(X, self._training.torch_device())
+        return Run(X, source, rescale, rng, generator_from(rng), number, report, checkpoint)
+
+    def _fit_restarts(
+        self,
+        X: Array,
+        rescale: Rescale,
+        rng: RandomState,
+        report: Callable[[Any, Record], None] | None,
+        checkpoint: CheckpointWriter | None,
+    ) -> FitResult:
+        """Whole fits, each from a seed of its own; the one with the largest neighbor information. No label is used."""
+        assert self._n_restarts is not None  # asked by fit
+        rows = subset(len(X), rng, 10_000)
+        graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
+        seeds = [int(rng.randint(2**31 - 1)) for _ in range(self._n_restarts)]
+        calls = [(X, rescale, seed, i, rows, graph) for i, seed in enumerate(seeds)]
+        n_jobs = 1 if len(calls) == 1 else n_jobs_for(len(calls))
+        if n_jobs == 1:
+            results = [self._restart(*call, report, checkpoint) for call in calls]
+        else:
+            children = repeat(None) if checkpoint is None else map(checkpoint.child, range(len(calls)))
+            alone = [(*call, child) for call, child in zip(calls, children, strict=False)]
+            results = [self._replayed(found, report) for found in in_processes(self._restart_alone, alone, n_jobs)]
+        scores = [result.attributes["neighbor_information_"] for result in results]
+        best = results[int(np.argmax(scores))]
+        listed = [{"seed": s, "neighbor_information": i} for s, i in zip(seeds, scores, strict=True)]
+        return FitResult(best.module, best.history, best.attributes | {"restarts_": listed})
+
+    def _restart(
+        self,
+        X: Array,
+        rescale: Rescale,
+        seed: int,
+        number: int,
+        rows: NDArray[np.integer],
+        graph: NDArray[np.integer],
+        report: Callable[[Any, Record], None] | None,
+        checkpoint: CheckpointWriter | None,
+    ) -> FitResult:
+        """One restart, and how well its clusters keep neighbors together."""
+        result = self._fit_once(self._run(X, rescale, RandomState(seed), number, report, checkpoint))
+        looked_at = Source(take(X, rows), self._training.torch_device())
+        proba = np.exp(map_blocks(result.module.log_q_y, looked_at))
+        result.attributes["neighbor_information_"] = neighbor_information(proba, graph)
+        return result
+
+    def _restart_alone(
+        self,
+        X: Array,
+        rescale: Rescale,
+        seed: int,
+        number: int,
+        rows: NDArray[np.integer],
+        graph: NDArray[np.integer],
+        child: tuple[Path, Record] | None,
+    ) -> FitResult:
+        """A restart in a process of its own, with a checkpoint of its own."""
+        folder, run = child or (None, {})
+        with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
+            return self._restart(X, rescale, seed, number, rows, graph, None, checkpoint)
+
+    def _replayed(self, result: FitResult, report: Callable[[Any, Record], None] | None) -> FitResult:
+        """The result of another process, which had no callback: its epochs are reported now."""
+        if report is not None:
+            for record in result.history:
+                report(result.module, record)
+            result.module.eval()
+        return result
+
+    def _keep(self, result: FitResult) -> None:
+        """Become what the fit has found."""
+        self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
+        for name, value in result.attributes.items():
+            setattr(self, name, value)
+
+    def _number_by_size(self, X: Array) -> None:
+        """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
+        counts = np.bincount(label(self.module_, X), minlength=self._n_found)
+        order = np.argsort(-counts, kind="stable")
+        self.module_.permute(torch.from_numpy(order).to(self.module_.rescale.shift.device))
+
     @contextmanager
-    def _restored_on_failure(self) -> Iterator[None]:
+    def _unchanged_on_failure(self) -> Iterator[None]:
         """After an error or an interruption the clusterer is what it was: never a half of this fit, never of two."""
         before = self.__dict__.copy()
         try:
@@ -171,64 +282,21 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             self.__dict__ = before
             raise
 
-    def _run(self, X: Array) -> dict[str, Any]:
-        """What decides the result of a fit, as JSON: a checkpoint belongs to one of it."""
+    @contextmanager
+    def _checkpointing(self, path: str | Path | None, X: Array, rng: RandomState) -> Iterator[CheckpointWriter | None]:
+        """A checkpoint that belongs to fits of these settings to these rows; None without a path."""
+        if path is None:
+            yield None
+            return
         params = {name: fingerprint(value, X) for name, value in self.get_params(deep=False).items()}
         params.pop("verbose", None)
-        return {"class": type(self).__name__, "params": params, "data": data_digest(X)}
+        run = {"class": type(self).__name__, "params": params, "data": data_digest(X)}
+        with open_checkpoint(path, run, rng) as writer:
+            yield writer
 
-    def _check(self, X: Array) -> None:
-        """Settings and sizes that no method can train with."""
-        at_least("n_clusters", self.n_clusters, 2)
-        check_network(self.network or self.DEFAULT_NETWORK)
-        if not self.READS_PRIOR:
-            check_plain_prior(type(self).__name__, self._network)
-        check_scalar(self.training or self.DEFAULT_TRAINING, "training", Training)
-        for name, value in self.get_params(deep=False).items():
-            if isinstance(value, Training):
-                check_training(name, value)
-        check_batches(self._training, self._network)
-        if len(X) < self.n_clusters:
-            raise ValueError(
-                f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
-                "give more rows or ask for fewer clusters."
-            )
+    # ---- who looks on
 
-    @property
-    def _n_found(self) -> int:
-        """Number of clusters: those asked for, unless the method finds it."""
-        return self.n_clusters
-
-    @property
-    def _n_restarts(self) -> int:
-        """Whole fits, of which the best is kept. The setting ``n_init`` of most methods counts k-means starts."""
-        return 1
-
-    @property
-    def _network(self) -> Network:
-        return self.network or self.DEFAULT_NETWORK
-
-    @property
-    def _training(self) -> Training:
-        return self.training or self.DEFAULT_TRAINING
-
-    def _rescale(self, X: Array) -> Rescale:
-        """The networks' units of the data: those of ``Network.scaling``, or as they are for a Bernoulli likelihood."""
-        bernoulli = getattr(self, "likelihood", None) == "bernoulli"
-        return make_rescale(X, "none" if bernoulli else self._network.scaling)
-
-    def _built(self, rescale: Rescale, generator: torch.Generator) -> Any:
-        """The networks with fresh weights, on the device of the training."""
-        return build(lambda: self._networks(rescale), generator).to(self._training.torch_device())
-
-    def _number_by_size(self, X: Array) -> None:
-        """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
-        labels = self._labels(X)
-        counts = np.bincount(labels, minlength=self.n_clusters)
-        order = np.argsort(-counts, kind="stable")
-        self.module_.permute(torch.from_numpy(order).to(next(self.module_.parameters()).device))
-
-    def on_epoch(self: Fitted, callback: Callable[[Any, dict[str, Any]], None] | None) -> Fitted:
+    def on_epoch(self: Fitted, callback: Callable[[Any, Record], None] | None) -> Fitted:
         """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
 
         The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
@@ -236,63 +304,25 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         self._callback = callback
         return self
 
-    def _report(self, record: dict[str, Any]) -> None:
-        """Hand an epoch's record to the callback, with the networks in evaluation mode while it looks."""
-        progress, callback = getattr(self, "_progress", None), getattr(self, "_callback", None)
-        if progress is not None:
-            progress(self, record)
-        if callback is not None:
-            self.module_.eval()
-            callback(self, record)
-            self.module_.train()
-
-    def _told(self, found: dict[str, Any], *, elsewhere: bool) -> dict[str, Any]:
-        """What a restart found, its epochs reported if another process made them, which had no callback."""
-        if elsewhere:
-            self.module_ = found["module_"]
-            for record in found["history_"]:
-                self._report(record)
-            self.module_.eval()
-        return found
-
     @contextmanager
-    def _showing(self) -> Iterator[None]:
-        """Show progress inside, if the method has a setting ``verbose`` and it is not 0."""
-        if not getattr(self, "verbose", 0):
-            yield
+    def _progress_shown(self) -> Iterator[Callable[[Any, Record], None] | None]:
+        """What is called with the networks and an epoch's record: progress bar and callback; None for neither."""
+        callback = getattr(self, "_callback", None)
+        if not self.verbose:
+            yield None if callback is None else self._reporting(callback)
             return
-        with EpochProgress() as self._progress:
-            try:
-                yield
-            finally:
-                del self._progress
+        with EpochProgress() as progress:
+            yield self._reporting(*(f for f in (progress, callback) if f is not None))
 
-    def predict(self, X: Rows) -> NDArray[np.int64]:
-        """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
-        return self._labels(self._checked(X))
+    def _reporting(self, *callbacks: Callable[[Any, Record], None]) -> Callable[[Any, Record], None]:
+        def report(module: Any, record: Record) -> None:
+            """Let them look, the networks in evaluation mode while they do."""
+            self.module_ = module.eval()
+            for callback in callbacks:
+                callback(self, record)
+            module.train()
 
-    def predict_proba(self, X: Rows) -> Array:
-        """``q(y|x)`` [N K], rows summing to one, in the floating type of X."""
-        checked = self._checked(X)
-        proba = np.exp(self._blocks(self._log_q_y, checked).astype(np.float64))
-        return (proba / proba.sum(1, keepdims=True)).astype(checked.dtype)
-
-    def transform(self, X: Rows) -> Array:
-        """Latent vector of each row [N Z], in the floating type of X."""
-        return self._stream(self._encode, X)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.module_.latent_dim
-
-    def _checked(self, X: Rows) -> Array:
-        check_is_fitted(self)
-        checked = self._validated(X, reset=False)
-        warn_of_units(checked, self.module_.rescale)
-        return checked
+        return report
 
     def _validated(self, X: Rows, *, reset: bool) -> Array:
         """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
@@ -304,62 +334,40 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             assert_all_finite(rows32, estimator_name=type(self).__name__, input_name="X")
         return checked
 
-    def _labels(self, X: Array) -> NDArray[np.int64]:
-        """``argmax_y q(y|x)`` of checked rows; no array of N x K."""
-        return self._blocks(lambda x: self._log_q_y(x).argmax(-1), X)
+    @property
+    def _n_found(self) -> int:
+        """Number of clusters: those asked for, unless the method finds it."""
+        return self.n_clusters
 
-    def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
-        """``function`` of checked rows, block by block, in the floating type of X."""
-        return self._blocks(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
+    @property
+    def _n_restarts(self) -> int | None:
+        """Whole fits, of which the best is kept; None for a method that has no such setting."""
+        return getattr(self, "n_restarts", None)
 
-    @torch.inference_mode()
-    def _blocks(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
-        """Every block has the same shape (the last one padded), so no row depends on its neighbors' number."""
-        source = Source(X, next(self.module_.parameters()).device)
-        parts = []
-        for start in range(0, len(X), BLOCK):
-            x = source[slice(start, start + BLOCK)]
-            padded = torch.cat([x, x[:1].expand(BLOCK - len(x), -1)]) if len(x) < BLOCK else x
-            parts.append(function(padded)[: len(x)].cpu().numpy())
-        return np.concatenate(parts)
+    @property
+    def _network(self) -> Network:
+        return self.network or self.DEFAULT_NETWORK
 
-    def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
-        """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.
+    @property
+    def _training(self) -> Training:
+        return self.training or self.DEFAULT_TRAINING
 
-        Parameters
-        ----------
-        path
-            A new path, an empty folder, or a model directory, which is replaced once the new one is complete.
-        extra
-            What the manifest shall say besides, such as the source of the data.
 
-        Raises
-        ------
-        nvisa.ModelError
-            If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
-        """
-        check_is_fitted(self)
-        try:
-            with torch.device("meta"):
-                described = self._networks(Rescale(torch.zeros(self.n_features_in_), torch.ones(self.n_features_in_)))
-            check_state(described.state_dict(), self.module_.state_dict())
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a setting that is none, or another's
-            raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
-        save(self, path, extra=extra)
+def _check_plain_prior(method: str, network: Network) -> None:
+    """Raise a SettingError if the network asks for another p(z|y) than the method has."""
+    for name in ("prior_components", "prior_covariance"):
+        value, plain = getattr(network, name), getattr(Network(), name)
+        if value != plain:
+            raise SettingError(f"network.{name}", f"{plain!r} with {method}: it is NVISA's", value, "Leave it out.")
 
-    def report(self, X: Rows = None, y: Any = None, *, out: str | Path = "report.html", **options: Any) -> Path:
-        """Write one HTML page about the fit, and about the rows X if given, that opens offline.
 
-        Map of the latent space, gallery of every cluster, anomalies, neighbors, curves, and the agreement with
-        labels y if given. ``options`` are those of :func:`nvisa.report.write_report`, among them
-        ``feature_shape`` for rows that are images. Needs the extra "report". Returns the path.
-        """
-        # By name: a page knows clusterers, and no clusterer imports a page.
-        return import_module("nvisa.report").write_report(self, X, y, out=out, **options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere, and without callbacks."""
-        state = {name: v for name, v in super().__getstate__().items() if name not in ("_callback", "_progress")}
-        if "module_" in state:
-            state["module_"] = deepcopy(state["module_"]).cpu()
-        return state
+def check_unit_interval(X: Array) -> None:
+    """Raise a SettingError unless all numbers lie in [0, 1]."""
+    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+    if low < 0 or high > 1:
+        raise SettingError(
+            "likelihood",
+            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
+            "bernoulli",
+            "Rescale them, or use likelihood='gaussian_shared'.",
+        )

@@ -12,7 +12,7 @@ Source: Xie, Girshick, Farhadi, "Unsupervised Deep Embedding for Clustering Anal
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -20,16 +20,18 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.fitting.checks import at_least, not_negative, one_of
 from nvisa.fitting.initialization import centroids, codes_of, pretrain
-from nvisa.fitting.training import Source, StepOutput, Training, maximize
+from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical
-from nvisa.maths.mixtures import mixture
+from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.schedules import Constant
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
-from nvisa.methods.base import Array, DeepClusterer, generator_from, stores
+from nvisa.methods.base import DeepClusterer
+from nvisa.methods.fitted import Array
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network, Rescale, build
+from nvisa.nets.layers import Network
+from nvisa.nets.rows import Rescale, map_blocks
+from nvisa.settings import AtLeast, NotNegative, OneOf
 
 __all__ = ["DEC", "Networks", "Refinement", "log_assignments", "target_distribution"]
 
@@ -125,7 +127,7 @@ class DEC(DeepClusterer):
     Parameters
     ----------
     n_clusters
-        K.
+        Number of clusters, K.
     update_interval
         Steps between refreshes of the target distribution.
     tol
@@ -153,67 +155,34 @@ class DEC(DeepClusterer):
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
     DEFAULT_TRAINING = Training(learning_rate=Constant(1e-3))
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        update_interval: int = 140,
-        tol: float = 1e-3,
-        init: str = "kmeans",
-        n_init: int = 20,
-        pretraining: Any = None,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.update_interval = update_interval
-        self.tol = tol
-        self.init = init
-        self.n_init = n_init
-        self.pretraining = pretraining
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        at_least("update_interval", self.update_interval, 1)
-        not_negative("tol", self.tol)
-        at_least("n_init", self.n_init, 1)
-        one_of("init", self.init, ("kmeans", "mixture"))
+    update_interval: Annotated[int, AtLeast(1)] = 140
+    tol: Annotated[float, NotNegative] = 1e-3
+    init: Annotated[str, OneOf("kmeans", "mixture")] = "kmeans"
+    n_init: Annotated[int, AtLeast(1)] = 20
+    pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network)
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        self.module_ = net = self._built(self._rescale(X), generator)
+    def _fit_once(self, run: Run) -> FitResult:
+        net = run.build(lambda: self._networks(run.rescale))
         pretraining = self.pretraining or Training()
         learner: nn.Module = net  # all that is taken from a fitted clusterer
         if isinstance(pretraining, Training):
-            learner = build(lambda: Autoencoder(net, self._network), generator).to(source.device)
-        self.history_ = pretrain(learner, source, pretraining, generator, self._report)
+            learner = run.build(lambda: Autoencoder(net, self._network))
+        history = pretrain(learner, run.source, pretraining, run.generator, run.listeners(net))
         with torch.no_grad():
-            net.centroids.copy_(torch.from_numpy(self._first_centroids(codes_of(net, source, rng), rng)))
-        refinement = Refinement(net, lambda: self._blocks(self._log_q_y, X), self.update_interval, self.tol)
-        self.history_ += maximize(
-            refinement, net, source, self._training, generator, stage="refinement", on_epoch=self._report
+            codes = codes_of(net, run.source, run.rng)
+            net.centroids.copy_(torch.from_numpy(self._first_centroids(codes, run.rng)))
+        all_log_q = lambda: map_blocks(net.log_q_y, run.source)  # noqa: E731
+        refinement = Refinement(net, all_log_q, self.update_interval, self.tol)
+        history += maximize(
+            refinement, net, run.source, self._training, run.generator, run.listeners(net), stage="refinement"
         )
-        self.converged_ = refinement.converged
-        self._number_by_size(X)
+        return FitResult(net, history, {"converged_": refinement.converged})
 
     def _first_centroids(self, codes: Array, rng: RandomState) -> Array:
         """What ``init`` says [K Z]."""
         if self.init == "kmeans":
             return centroids(codes, self.n_clusters, rng, n_init=self.n_init)
-        return mixture(codes, self.n_clusters, rng, n_init=self.n_init).means_
-
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
+        return fit_mixture(codes, self.n_clusters, rng, n_init=self.n_init).means_

@@ -1,6 +1,7 @@
 """What methods that make rows or have a density add: sample, score_samples, reconstruct, prototypes."""
 
 from abc import abstractmethod
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -9,10 +10,12 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.fitting.checks import check_likelihood, not_negative
 from nvisa.maths.bounds import importance_sampled
-from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
-from nvisa.methods.base import Array, DeepClusterer, Rows, generator_from
+from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
+from nvisa.methods.base import DeepClusterer, generator_from
+from nvisa.methods.fitted import Array, Rows
+from nvisa.nets.layers import LIKELIHOODS
+from nvisa.settings import NotNegative, OneOf
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
 
@@ -69,11 +72,7 @@ class SamplingClusterer(DeepClusterer):
 class GenerativeClusterer(SamplingClusterer):
     """score_samples, score and reconstruct, for methods with a density p(x)."""
 
-    likelihood: str
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        check_likelihood(self.likelihood, X)
+    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
 
     @abstractmethod
     def _log_p_x(self, x: Data) -> PerExample:
@@ -114,21 +113,11 @@ class GenerativeClusterer(SamplingClusterer):
 class CodingClusterer(GenerativeClusterer):
     """Methods with one q(z|x), whatever the cluster: an ``Autoencoder`` as ``module_``, and p(z) in closed form."""
 
-    std_floor: float
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        not_negative("std_floor", self.std_floor)
+    std_floor: Annotated[float, NotNegative] = 0.1
 
     @abstractmethod
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         """``log p(z)``, the clusters summed exactly."""
-
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
 
     def _reconstruct(self, x: Data) -> Data:
         return self.module_.draw(self.module_.code(x), None, self.std_floor)

@@ -15,30 +15,27 @@ the Unsupervised Clustering of Images", 2018 (arXiv:1808.10356). Only its abstra
 were at hand: what that leaves open, and every deviation, is listed in docs/methods/gm_gan.md.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from numpy.random import RandomState
-from sklearn.utils import check_scalar
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.fitting.checks import not_negative, one_of, positive
-from nvisa.fitting.training import Source, StepOutput, Training, maximize, optimizer_step
+from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize, optimizer_step
 from nvisa.maths.bounds import scaled_gradient
-from nvisa.maths.distributions import draw_normal_tril
-from nvisa.maths.products import Linear
 from nvisa.maths.schedules import Constant
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
-from nvisa.methods.base import Array, generator_from, stores
+from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
-from nvisa.nets.layers import Network, Rescale, build
+from nvisa.nets.layers import Network
+from nvisa.nets.priors import FactorPrior
+from nvisa.nets.rows import Rescale
+from nvisa.settings import InstanceOf, NotNegative, OneOf, Positive
 
-__all__ = ["GMGAN", "Game", "LatentMixture", "Networks", "discriminate", "gradient_penalty", "classifier_terms"]
+__all__ = ["GMGAN", "Game", "FactorPrior", "Networks", "discriminate", "gradient_penalty", "classifier_terms"]
 
 BETAS = (0.5, 0.999)  # of Adam in the game: DCGAN's
 
@@ -75,51 +72,13 @@ def classifier_terms(
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-class LatentMixture(nn.Module):
-    """``p(y) = 1/K``, ``p(z|y) = N(mu_y, A_y A_y^T)``; static tables are buffers, dynamic ones parameters."""
-
-    loc: Tensor
-    factor: Tensor
-
-    def __init__(self, n_clusters: int, latent_dim: int, *, dynamic: bool) -> None:
-        super().__init__()
-        tables = {"loc": torch.zeros(n_clusters, latent_dim), "factor": torch.eye(latent_dim).repeat(n_clusters, 1, 1)}
-        for name, table in tables.items():
-            if dynamic:
-                self.register_parameter(name, nn.Parameter(table))
-            else:
-                self.register_buffer(name, table)
-
-    @torch.no_grad()
-    def start(self, separation: float, scale: float, generator: torch.Generator) -> None:
-        """``mu_y ~ Uniform[-c, c]^Z``, ``A_y = sigma I``.
-
-        c is such that two means stand ``separation`` sigma apart, in the root mean square: their squared distance has
-        the mean ``2 Z c^2 / 3``.
-        """
-        latent_dim = self.loc.shape[1]
-        spread = separation * scale * math.sqrt(3 / (2 * latent_dim))
-        self.loc.copy_(spread * (2 * torch.rand(self.loc.shape, generator=generator) - 1))
-        self.factor.copy_(scale * torch.eye(latent_dim))
-
-    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
-        """One ``z = A_y e + mu_y`` for each y."""
-        return draw_normal_tril(self.loc[y], self.factor[y], generator)
-
-    @torch.no_grad()
-    def permute(self, order: Int[Tensor, " K"]) -> None:
-        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        for table in (self.loc, self.factor):
-            table.copy_(table[order])
-
-
 class Discriminator(nn.Module):
     """``D(x)``, the logit that a row (networks' units) is real; it serves the game and is thrown away."""
 
     def __init__(self, n_features: int, network: Network, image_shape: ImageShape) -> None:
         super().__init__()
         self.trunk, n_hidden = body(n_features, network, image_shape)
-        self.logit = Linear(n_hidden, 1)
+        self.logit = nn.Linear(n_hidden, 1)
 
     def forward(self, x: Data) -> PerExample:
         """Return the logits."""
@@ -133,7 +92,7 @@ class Generator(nn.Module):
         self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape, *, dynamic: bool
     ) -> None:
         super().__init__()
-        self.latent = LatentMixture(n_clusters, network.latent_dim, dynamic=dynamic)
+        self.latent = FactorPrior(n_clusters, network.latent_dim, dynamic=dynamic)
         self.decoder = mirror(n_features, network, image_shape)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Int[Tensor, " B"], Float[Tensor, "B Z"], Data]:
@@ -149,8 +108,8 @@ class Classifier(nn.Module):
     def __init__(self, n_features: int, n_clusters: int, network: Network, image_shape: ImageShape) -> None:
         super().__init__()
         self.trunk, n_hidden = body(n_features, network, image_shape)
-        self.y_logits = Linear(n_hidden, n_clusters)
-        self.z_loc = Linear(n_hidden, network.latent_dim)
+        self.y_logits = nn.Linear(n_hidden, n_clusters)
+        self.z_loc = nn.Linear(n_hidden, network.latent_dim)
 
     def forward(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
         """Return ``log q(y|x)`` and ``m(x)``."""
@@ -159,7 +118,7 @@ class Classifier(nn.Module):
 
 
 class Networks(nn.Module):
-    """What a fit keeps: the maker and the classifier."""
+    """What a fit keeps: the generator and the classifier."""
 
     def __init__(
         self, rescale: Rescale, n_clusters: int, network: Network, image_shape: ImageShape, *, dynamic: bool
@@ -170,9 +129,13 @@ class Networks(nn.Module):
         self.generator = Generator(n_features, n_clusters, network, image_shape, dynamic=dynamic)
         self.classifier = Classifier(n_features, n_clusters, network, image_shape)
 
-    def classified(self, x: Data) -> tuple[LogClusters, Float[Tensor, "B Z"]]:
-        """``log q(y|x)`` and ``m(x)`` of rows in the user's units."""
-        return self.classifier(self.rescale(x))
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)`` of rows in the user's units."""
+        return self.classifier(self.rescale(x))[0]
+
+    def encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        """``m(x)`` of rows in the user's units."""
+        return self.classifier(self.rescale(x))[1]
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
@@ -204,10 +167,10 @@ class Game:
         """``log s(D(G(z)))`` of as many drawn z as ``x`` (user's units) has rows."""
         y, _, made = self.networks.generator.draw(len(x), self.generator)
         self.optimizer.param_groups[0]["lr"] = self.training.rate(fraction)
-        lesson = self.lesson(self.networks.rescale(x), made.detach())
-        optimizer_step(lesson, self.optimizer, list(self.discriminator.parameters()), self.training.clip_norm)
+        loss = self.discriminator_objective(self.networks.rescale(x), made.detach())
+        optimizer_step(loss, self.optimizer, list(self.discriminator.parameters()), self.training.clip_norm)
         fooled = F.logsigmoid(self.discriminator(made))
-        terms = {"log_fooled": fooled, **lesson.terms}
+        terms = {"log_fooled": fooled, **loss.terms}
         if self.information == 0:
             return StepOutput(fooled, terms)
         log_q_y, _ = self.networks.classifier(scaled_gradient(made, self.information))
@@ -234,7 +197,7 @@ class Game:
         self.discriminator.load_state_dict(weights)
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": memory})
 
-    def lesson(self, real: Data, made: Data) -> StepOutput:
+    def discriminator_objective(self, real: Data, made: Data) -> StepOutput:
         """The discriminator's objective, both kinds of row in the networks' units."""
         real.requires_grad_(self.penalty > 0)
         real_logit = self.discriminator(real)
@@ -252,7 +215,7 @@ class GMGAN(SamplingClusterer):
     Parameters
     ----------
     n_clusters
-        K.
+        Number of clusters, K.
     latent
         "static": mu_y and A_y stay as they were drawn; "dynamic": they are trained.
     separation, scale
@@ -266,7 +229,7 @@ class GMGAN(SamplingClusterer):
     penalty
         Weight of the discriminator's squared slope at real rows (R1), about 10 for images; 0: the plain game of the
         paper.
-    recognition
+    classifier_training
         Schedule of the classifier; None: a quarter of ``training``.
     network, training
         Sizes (with ``image_shape``, ``hidden`` are the channels of convolutions; the generator mirrors them, and
@@ -278,46 +241,19 @@ class GMGAN(SamplingClusterer):
         1 shows progress.
     """
 
+    RENAMED: ClassVar = {"recognition": "classifier_training"}
     DEFAULT_NETWORK = Network(hidden=(256, 256), latent_dim=20, batch_norm=False)
     DEFAULT_TRAINING = Training(steps=10_000, max_epochs=400, batch_size=64, learning_rate=Constant(2e-4))
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        latent: str = "static",
-        separation: float = 5.4,
-        scale: float = 0.15,
-        image_shape: ImageShape = None,
-        information: float = 0.0,
-        penalty: float = 0.1,
-        recognition: Training | None = None,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.latent = latent
-        self.separation = separation
-        self.scale = scale
-        self.image_shape = image_shape
-        self.information = information
-        self.penalty = penalty
-        self.recognition = recognition
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
+    latent: Annotated[str, OneOf("static", "dynamic")] = "static"
+    separation: Annotated[float, NotNegative] = 5.4
+    scale: Annotated[float, Positive] = 0.15
+    image_shape: ImageShape = None
+    information: Annotated[float, NotNegative] = 0.0
+    penalty: Annotated[float, NotNegative] = 0.1
+    classifier_training: Annotated[Training | None, InstanceOf(Training, None)] = None
 
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        one_of("latent", self.latent, ("static", "dynamic"))
-        positive("scale", self.scale)
-        for name in ("separation", "information", "penalty"):
-            not_negative(name, getattr(self, name))
-        check_scalar(self.recognition, "recognition", (Training, type(None)))
+    def _check_data(self, X: Array) -> None:
         if self.image_shape is not None:
             check_image_shape(self.image_shape, X.shape[1], len(self._network.hidden))
 
@@ -333,42 +269,33 @@ class GMGAN(SamplingClusterer):
         ones = torch.ones(X.shape[1])
         return Rescale((low + high) / 2 * ones, max((high - low) / 2, 1e-6) * ones)
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        self.module_ = net = self._built(self._rescale(X), generator)
-        net.generator.latent.start(self.separation, self.scale, generator)
-        discriminator = build(lambda: Discriminator(X.shape[1], self._network, self.image_shape), generator)
-        game = Game(net, discriminator.to(source.device), self._training, self.penalty, self.information, generator)
-        self.history_ = maximize(
-            game, net, source, self._training, generator, stage="game", on_epoch=self._report, betas=BETAS
-        )
-        self.history_ += self._train_classifier(source, generator)
-        net.eval()
-        self._number_by_size(X)
+    def _fit_once(self, run: Run) -> FitResult:
+        net = run.build(lambda: self._networks(run.rescale))
+        net.generator.latent.start(self.separation, self.scale, run.generator)
+        discriminator = run.build(lambda: Discriminator(run.X.shape[1], self._network, self.image_shape))
+        game = Game(net, discriminator, self._training, self.penalty, self.information, run.generator)
+        listeners = run.listeners(net)
+        history = maximize(game, net, run.source, self._training, run.generator, listeners, stage="game", betas=BETAS)
+        history += self._train_classifier(net, run)
+        return FitResult(net.eval(), history)
 
-    def _train_classifier(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+    def _train_classifier(self, net: Networks, run: Run) -> list[Record]:
         """Teach the classifier which Gaussian and which z made a row, on rows drawn anew at every step."""
-        net, training = self.module_, self.recognition or self._training.shortened(0.25)
+        training = self.classifier_training or self._training.shortened(0.25)
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             """``log q(y|x)`` and the error of z on rows made now; the batch itself is not looked at."""
             net.generator.eval()  # a callback may have set it to train
             with torch.no_grad():
-                y, z, made = net.generator.draw(len(x), generator)
+                y, z, made = net.generator.draw(len(x), run.generator)
             log_q_y, m = net.classifier(made)
             terms = classifier_terms(log_q_y, m, y, z, self.scale)
             return StepOutput(torch.stack(list(terms.values())).sum(0), terms, log_q_y, made=True)
 
         return maximize(
-            objective, net.classifier, source, training, generator, stage="recognition", on_epoch=self._report
+            objective, net.classifier, run.source, training, run.generator, run.listeners(net), stage="recognition"
         )
 
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.classified(x)[0]
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.classified(x)[1]
-
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
-        maker = self.module_.generator
-        return self.module_.rescale.inverse(maker.decoder(maker.latent.draw(y, generator)))
+        made = self.module_.generator
+        return self.module_.rescale.inverse(made.decoder(made.latent.draw(y, generator)))

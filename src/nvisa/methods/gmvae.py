@@ -17,17 +17,15 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from numpy.random import RandomState
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.fitting.checks import at_least, check_start, not_negative
-from nvisa.fitting.initialization import distill, find_start, pretrain
-from nvisa.fitting.training import Source, StepOutput, Training, maximize
+from nvisa.fitting.initialization import InitialClusters, distill, find_start, pretrain
+from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import (
     draw_normal,
@@ -38,14 +36,15 @@ from nvisa.maths.distributions import (
     noise_like,
     responsibilities,
 )
-from nvisa.maths.products import Linear
 from nvisa.maths.schedules import Cosine
 from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
-from nvisa.methods.base import Array, generator_from, stores
+from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
-from nvisa.nets.layers import GaussianHead, Network, Rescale, inverse_softplus
-from nvisa.nets.mixtures import moments
+from nvisa.nets.layers import GaussianHead, Network, inverse_softplus
+from nvisa.nets.priors import moments
+from nvisa.nets.rows import Rescale
+from nvisa.settings import AtLeast, NotNegative
 
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "free_bits_penalty"]
 
@@ -58,7 +57,7 @@ class ConditionalPrior(nn.Module):
     def __init__(self, n_clusters: int, latent_dim: int, noise_dim: int, n_hidden: int) -> None:
         super().__init__()
         self.shape = (n_clusters, latent_dim)
-        self.trunk = nn.Sequential(Linear(noise_dim, n_hidden), nn.Tanh())
+        self.trunk = nn.Sequential(nn.Linear(noise_dim, n_hidden), nn.Tanh())
         self.head = GaussianHead(n_hidden, n_clusters * latent_dim)
 
     def forward(self, w: Float[Tensor, "*B W"]) -> tuple[Float[Tensor, "*B K Z"], Float[Tensor, "*B K Z"]]:
@@ -136,7 +135,7 @@ class Networks(Autoencoder):
 
         The axes are those in which the clusters come nearest to what p(z|w, y) can be, diagonal ones.
         """
-        self.prior.load(*moments(self.begin(codes, proba), proba), START_GAIN)
+        self.prior.load(*moments(self.whiten(codes, proba), proba), START_GAIN)
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -154,7 +153,7 @@ class GMVAE(GenerativeClusterer):
     Parameters
     ----------
     n_clusters
-        K.
+        Number of clusters, K.
     n_samples
         M, draws of (z, w) in a step.
     noise_dim
@@ -190,88 +189,46 @@ class GMVAE(GenerativeClusterer):
     DEFAULT_NETWORK = Network(hidden=(500, 500), batch_norm=False)
     DEFAULT_TRAINING = Training(steps=1200, learning_rate=Cosine(1e-3))  # 2e-3 loses more of the start
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_samples: int = 1,
-        noise_dim: int = 10,
-        free_bits: float = 0.5,
-        likelihood: str = "gaussian_shared",
-        std_floor: float = 0.1,
-        init: Any = "umap",
-        pretraining: Any = None,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_samples = n_samples
-        self.noise_dim = noise_dim
-        self.free_bits = free_bits
-        self.likelihood = likelihood
-        self.std_floor = std_floor
-        self.init = init
-        self.pretraining = pretraining
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        check_start(self.init, ("umap", "gmm", "random"))
-        at_least("n_samples", self.n_samples, 1)
-        at_least("noise_dim", self.noise_dim, 1)
-        not_negative("free_bits", self.free_bits)
-        not_negative("std_floor", self.std_floor)
+    n_samples: Annotated[int, AtLeast(1)] = 1
+    noise_dim: Annotated[int, AtLeast(1)] = 10
+    free_bits: Annotated[float, NotNegative] = 0.5
+    std_floor: Annotated[float, NotNegative] = 0.1
+    init: Annotated[Any, InitialClusters(("umap", "gmm", "random"))] = "umap"
+    pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, noise_dim=self.noise_dim)
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = self._rescale(X)
-        self.module_ = self._built(rescale, generator)
-        self.history_, self.start_score_ = [], float("nan")
-        if not (isinstance(self.init, str) and self.init == "random"):
-            self._start(source, rng, generator)
-        self.history_ += self._train(source, generator)
-        self._number_by_size(X)
+    def _fit_once(self, run: Run) -> FitResult:
+        net = run.build(lambda: self._networks(run.rescale))
+        history, score = self._start(net, run) if self.init != "random" else ([], float("nan"))
+        history += self._train(net, run)
+        return FitResult(net, history, {"start_score_": score})
 
-    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
+    def _start(self, net: Networks, run: Run) -> tuple[list[Record], float]:
         """Pretrain, find a first assignment, load it into p(z|w,y), and teach it to p(y|z,w)."""
-        net, training = self.module_, self.pretraining or Training(steps=700)
-        self.history_ += pretrain(net, source, training, generator, self._report)
-        start = find_start(net, source, self.init, self.n_clusters, rng)
+        source, generator, listeners = run.source, run.generator, run.listeners(net)
+        history = pretrain(net, source, self.pretraining or Training(steps=700), generator, listeners)
+        start = find_start(net, source, self.init, self.n_clusters, run.rng)
         net.start(start.codes, start.proba)
         taught = self._training.shortened(0.08)
-        self.history_ += distill(net.log_q_y, net, source, start, taught, generator, self._report)
-        self.start_score_ = start.score
+        history += distill(net.log_q_y, net, source, start, taught, generator, listeners)
+        return history, start.score
 
-    def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+    def _train(self, net: Networks, run: Run) -> list[Record]:
         """Maximize L(x) per feature, with its free bits."""
-        net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             """L(x) of a batch, by M draws of z and w."""
             shape = (self.n_samples, len(x))
-            noise_z = noise_like(x.new_empty(*shape, net.latent_dim), generator)
-            noise_w = noise_like(x.new_empty(*shape, self.noise_dim), generator)
+            noise_z = noise_like(x.new_empty(*shape, net.latent_dim), run.generator)
+            noise_w = noise_like(x.new_empty(*shape, self.noise_dim), run.generator)
             terms, log_q_y = net.elbo(x, noise_z, noise_w, self.std_floor)
             step = StepOutput.of_bound(terms, x.shape[1], log_q_y)
             step.value = step.value - free_bits_penalty(-terms["minus_kl_y"], self.free_bits) / x.shape[1]
             return step
 
-        return maximize(objective, net, source, self._training, generator, on_epoch=self._report)
-
-    def _log_q_y(self, x: Data) -> LogClusters:
-        return self.module_.log_q_y(x)
-
-    def _encode(self, x: Data) -> Float[Tensor, "B Z"]:
-        return self.module_.code(x)
+        return maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
 
     def _log_p_x(self, x: Data) -> PerExample:
         """``log 1/S sum_s p(x|z_s) p(z_s|w_s) p(w_s) / q(z_s|x) q(w_s|x)``: y is summed exactly, (z, w) drawn."""

@@ -13,24 +13,25 @@ Source: Jiang, Zheng, Tan, Tang, Zhou, "Variational Deep Embedding: An Unsupervi
 to Clustering", IJCAI 2017 (arXiv:1611.05148). Every deviation from it is listed in docs/methods/vade.md.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.checks import at_least, check_start
-from nvisa.fitting.initialization import codes_of, distill, find_start, pretrain
-from nvisa.fitting.training import Source, StepOutput, Training, maximize
+from nvisa.fitting.initialization import InitialClusters, codes_of, distill, find_start, pretrain
+from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical, kl_normal, noise_like
-from nvisa.maths.mixtures import mixture
+from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
-from nvisa.methods.base import Array, generator_from, stores
+from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network, Rescale
-from nvisa.nets.mixtures import Mixture, moments
+from nvisa.nets.layers import Network
+from nvisa.nets.priors import Mixture, moments
+from nvisa.nets.rows import Rescale
+from nvisa.settings import AtLeast
 
 __all__ = ["Networks", "VaDE"]
 
@@ -61,7 +62,7 @@ class Networks(Autoencoder):
 
     def start(self, codes: Array, n_init: int, rng: RandomState) -> None:
         """:meth:`start_from` the clusters of the codes that EM with full covariances finds."""
-        found = mixture(codes, len(self.prior.logits), rng, n_init=n_init)
+        found = fit_mixture(codes, len(self.prior.logits), rng, n_init=n_init)
         self.start_from(codes, found.predict_proba(codes))
 
     def start_from(self, codes: Array, proba: Array) -> None:
@@ -69,7 +70,7 @@ class Networks(Autoencoder):
 
         The axes are those in which the clusters come nearest to what p(z|y) can be, diagonal ones.
         """
-        self.prior.load(proba.mean(0), *moments(self.begin(codes, proba), proba))
+        self.prior.load(proba.mean(0), *moments(self.whiten(codes, proba), proba))
 
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
@@ -82,7 +83,7 @@ class VaDE(CodingClusterer):
     Parameters
     ----------
     n_clusters
-        K.
+        Number of clusters, K.
     likelihood
         "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error), as in
         the paper; "gaussian": sigma_x(z); "bernoulli": for x in [0, 1], as in the paper.
@@ -111,79 +112,41 @@ class VaDE(CodingClusterer):
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        likelihood: str = "gaussian_shared",
-        std_floor: float = 0.1,
-        n_init: int = 10,
-        init: Any = "gmm",
-        pretraining: Any = None,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.likelihood = likelihood
-        self.std_floor = std_floor
-        self.n_init = n_init
-        self.init = init
-        self.pretraining = pretraining
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        at_least("n_init", self.n_init, 1)
-        check_start(self.init, ("gmm", "umap"))
+    n_init: Annotated[int, AtLeast(1)] = 10
+    init: Annotated[Any, InitialClusters(("gmm", "umap"))] = "gmm"
+    pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = self._rescale(X)
-        self.module_ = self._built(rescale, generator)
-        self.history_: list[dict[str, Any]] = []
-        self._start(source, rng, generator)
-        self.history_ += self._train(source, generator)
-        self._number_by_size(X)
-
-    def _start(self, source: Source, rng: RandomState, generator: torch.Generator) -> None:
-        """Pretrain, and give the prior its first clusters."""
-        net = self.module_
-        self.history_ += pretrain(net, source, self.pretraining or Training(), generator, self._report)
-        if isinstance(self.init, str) and self.init == "gmm":
-            self.start_score_ = float("nan")
-            net.start(codes_of(net, source, rng), self.n_init, rng)
-            return
-        start = find_start(net, source, self.init, self.n_clusters, rng)
-        self.start_score_ = start.score
-        net.start_from(start.codes, start.proba)
-        taught = self._training.shortened(0.25)
-        # Beside the bound: alone it moves the codes away from their decoder.
-        self.history_ += distill(
-            net.log_q_y, net, source, start, taught, generator, self._report,
-            also=lambda x: self._bound(x, generator).value,
-        )  # fmt: skip
-
-    def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
-        """Maximize L(x) per feature, in the networks and in pi, mu, sigma alike."""
+    def _fit_once(self, run: Run) -> FitResult:
+        net = run.build(lambda: self._networks(run.rescale))
+        history, score = self._start(net, run)
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-            return self._bound(x, generator)
+            return self._bound(net, x, run.generator)
 
-        return maximize(objective, self.module_, source, self._training, generator, on_epoch=self._report)
+        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        return FitResult(net, history, {"start_score_": score})
 
-    def _bound(self, x: Data, generator: torch.Generator) -> StepOutput:
-        """L(x) per feature, by one draw of z."""
-        noise = noise_like(x.new_empty(len(x), self.module_.latent_dim), generator)
-        terms, log_gamma = self.module_.elbo(x, noise, self.std_floor)
+    def _start(self, net: Networks, run: Run) -> tuple[list[Record], float]:
+        """Pretrain, and give the prior its first clusters; what was trained, and the score of the assignment."""
+        source, generator, listeners = run.source, run.generator, run.listeners(net)
+        history = pretrain(net, source, self.pretraining or Training(), generator, listeners)
+        if isinstance(self.init, str) and self.init == "gmm":
+            net.start(codes_of(net, source, run.rng), self.n_init, run.rng)
+            return history, float("nan")
+        start = find_start(net, source, self.init, self.n_clusters, run.rng)
+        net.start_from(start.codes, start.proba)
+        taught = self._training.shortened(0.25)
+        beside = lambda x: self._bound(net, x, generator).value  # noqa: E731  alone it moves the codes from their decoder
+        history += distill(net.log_q_y, net, source, start, taught, generator, listeners, beside)
+        return history, start.score
+
+    def _bound(self, net: Networks, x: Data, generator: torch.Generator) -> StepOutput:
+        """L(x) per feature, by one draw of z, in the networks and in pi, mu, sigma alike."""
+        noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
+        terms, log_gamma = net.elbo(x, noise, self.std_floor)
         return StepOutput.of_bound(terms, x.shape[1], log_gamma)
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:

@@ -10,22 +10,23 @@ The VAE: Kingma & Welling, ICLR 2014 (arXiv:1312.6114). The baseline of the tabl
 2019) and NVISA (Li et al., IJCNN 2020). Every deviation from them is listed in docs/methods/vae_gmm.md.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.checks import at_least, one_of
 from nvisa.fitting.initialization import codes_of, pretrain
-from nvisa.fitting.training import Source, StepOutput, Training, maximize
+from nvisa.fitting.training import FitResult, Run, StepOutput, maximize
 from nvisa.maths.distributions import kl_normal, log_normal, noise_like
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
-from nvisa.methods.base import Array, generator_from, stores
+from nvisa.methods.fitted import Record
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
-from nvisa.nets.layers import Network, Rescale
+from nvisa.nets.layers import Network
+from nvisa.nets.rows import Rescale
+from nvisa.settings import AtLeast, OneOf
 
 __all__ = ["VAEGMM", "Networks"]
 
@@ -52,7 +53,7 @@ class VAEGMM(CodingClusterer):
     Parameters
     ----------
     n_clusters
-        K.
+        Number of clusters, K.
     likelihood
         "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
         "gaussian": sigma_x(z); "bernoulli": for x in [0, 1].
@@ -81,36 +82,9 @@ class VAEGMM(CodingClusterer):
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        likelihood: str = "gaussian_shared",
-        std_floor: float = 0.1,
-        covariance: str = "full",
-        n_init: int = 10,
-        pretraining: Any = None,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.likelihood = likelihood
-        self.std_floor = std_floor
-        self.covariance = covariance
-        self.n_init = n_init
-        self.pretraining = pretraining
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        at_least("n_init", self.n_init, 1)
-        one_of("covariance", self.covariance, ("full", "diag"))
+    covariance: Annotated[str, OneOf("full", "diag")] = "full"
+    n_init: Annotated[int, AtLeast(1)] = 10
+    pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(
@@ -118,27 +92,24 @@ class VAEGMM(CodingClusterer):
             likelihood=self.likelihood, covariance=self.covariance, variational=True,
         )  # fmt: skip
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = self._rescale(X)
-        self.module_ = self._built(rescale, generator)
-        self.history_ = []
+    def _fit_once(self, run: Run) -> FitResult:
+        net = run.build(lambda: self._networks(run.rescale))
+        history: list[Record] = []
         if self.pretraining is not None:
-            self.history_ = pretrain(self.module_, source, self.pretraining, generator, self._report)
-            self.module_.begin(codes_of(self.module_, source, rng))
-        self.history_ += self._train(source, generator)
-        self.log_likelihood_ = self.module_.fit_mixture(codes_of(self.module_, source, rng), self.n_init, rng)
-        self._number_by_size(X)
+            history = pretrain(net, run.source, self.pretraining, run.generator, run.listeners(net))
+            net.whiten(codes_of(net, run.source, run.rng))
+        history += self._train(net, run)
+        log_likelihood = net.fit_mixture(codes_of(net, run.source, run.rng), self.n_init, run.rng)
+        return FitResult(net, history, {"log_likelihood_": log_likelihood})
 
-    def _train(self, source: Source, generator: torch.Generator) -> list[dict[str, Any]]:
+    def _train(self, net: Networks, run: Run) -> list[Record]:
         """Maximize L(x) per feature."""
-        net = self.module_
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-            noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
+            noise = noise_like(x.new_empty(len(x), net.latent_dim), run.generator)
             return StepOutput.of_bound(net.elbo(x, noise, self.std_floor), x.shape[1])
 
-        return maximize(objective, net, source, self._training, generator, on_epoch=self._report)
+        return maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return log_normal(z, torch.zeros_like(z), torch.ones_like(z))

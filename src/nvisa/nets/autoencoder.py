@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.maths.mixtures import mixture
-from nvisa.maths.products import Linear
+from nvisa.maths.mixtures import common_axes, fit_mixture
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerSample, Tensor
 from nvisa.nets.layers import (
     LIKELIHOODS,
     BernoulliHead,
     Decoder,
     Network,
-    Rescale,
     change_axes,
     inverse_softplus,
     mlp,
     standardize,
 )
-from nvisa.nets.mixtures import common_axes, covariances, mixture_of_codes
+from nvisa.nets.priors import covariances, mixture_of_codes
+from nvisa.nets.rows import Rescale
+from nvisa.settings import SettingError
 
-__all__ = ["LEAST_SCALE", "Autoencoder", "Encoder", "MixtureAutoencoder", "adopt"]
+__all__ = ["LEAST_SCALE", "Autoencoder", "Encoder", "MixtureAutoencoder", "load_autoencoder"]
 
 Array = NDArray[np.floating]
 LEAST_SCALE = 1e-4  # of a deviation that has no std floor, added to its softplus
@@ -43,12 +43,14 @@ class Encoder(nn.Module):
         self.latent_dim = network.latent_dim
         self.rescale = rescale
         self.trunk = mlp([len(rescale.shift), *network.hidden], batch_norm=network.batch_norm)
-        self.z_loc = Linear(network.hidden[-1], network.latent_dim)
-        self.z_raw_scale = Linear(network.hidden[-1], network.latent_dim) if variational else None
+        self.z_loc = nn.Linear(network.hidden[-1], network.latent_dim)
+        self.z_raw_scale = nn.Linear(network.hidden[-1], network.latent_dim) if variational else None
 
     def code(self, x: Data) -> Float[Tensor, "B Z"]:
         """The latent vector, ``x`` in the user's units."""
         return self.z_loc(self.trunk(self.rescale(x)))
+
+    encode = code  # what every method's networks have
 
     def q_z(self, x: Data) -> tuple[Float[Tensor, "B Z"], Float[Tensor, "B Z"]]:
         """Loc and scale of ``q(z|x)``, ``x`` in the user's units; loc is the code."""
@@ -60,7 +62,7 @@ class Encoder(nn.Module):
         return self.z_loc(h), F.softplus(self.z_raw_scale(h)) + LEAST_SCALE
 
     @torch.no_grad()
-    def fix_scale(self, scale: float) -> None:
+    def init_scale(self, scale: float) -> None:
         """Let ``q(z|x)`` start at this deviation everywhere."""
         assert self.z_raw_scale is not None  # built with variational=True
         self.z_raw_scale.weight.zero_()
@@ -86,6 +88,8 @@ class Autoencoder(nn.Module):
         """The latent vector, ``x`` in the user's units."""
         return self.encoder.code(x)
 
+    encode = code
+
     def reconstruct(self, z: Float[Tensor, "B Z"]) -> Data:
         """``E[x|z]`` in the networks' units."""
         return self.x_head.mean(self.decoder(z))
@@ -94,14 +98,14 @@ class Autoencoder(nn.Module):
         """``log p(x|z)`` in the networks' units, ``x`` in the user's."""
         return self.x_head.log_prob(self.rescale(x), self.decoder(z), std_floor)
 
-    def begin(self, codes: Array, proba: Array | None = None) -> Array:
+    def whiten(self, codes: Array, proba: Array | None = None) -> Array:
         """Standardize the codes, let q(z|x) start narrow, and return the new codes; no reconstruction changes.
 
         With responsibilities [n K] their axes are also turned to where these clusters are nearest to diagonal ones.
         """
         last, first = self.encoder.z_loc, cast(nn.Linear, self.decoder[0])
         codes = standardize(last, first, codes)
-        self.encoder.fix_scale(START_SCALE)
+        self.encoder.init_scale(START_SCALE)
         if proba is None:
             return codes
         axes = common_axes(proba.mean(0), covariances(codes, proba))
@@ -136,7 +140,7 @@ class MixtureAutoencoder(Autoencoder):
 
     def fit_mixture(self, codes: Array, n_init: int, rng: RandomState) -> float:
         """EM on the codes [n Z], the most likely of ``n_init`` k-means starts; their mean ``log p(z)`` under it."""
-        found = mixture(codes, len(self.mixture.loc), rng, n_init=n_init, covariance=self.covariance)
+        found = fit_mixture(codes, len(self.mixture.loc), rng, n_init=n_init, covariance=self.covariance)
         self.mixture.load(found.weights_, found.means_, found.covariances_)
         return float(found.lower_bound_)
 
@@ -149,31 +153,34 @@ class MixtureAutoencoder(Autoencoder):
         self.mixture.permute(order)
 
 
-def adopt(module: Encoder | Autoencoder, fitted: Any) -> None:
+def load_autoencoder(module: Encoder | Autoencoder, fitted: Any) -> None:
     """Give ``module`` the units, the encoder and (if it has one) the decoder of a fitted clusterer's autoencoder.
 
     What the fitted one lacks (a scale of q(z|x), a deviation of p(x|z)) stays as it is.
 
     Raises
     ------
-    ValueError
+    SettingError
         If ``fitted`` has no autoencoder, or one of another network or likelihood.
     """
     given = getattr(fitted, "module_", None)
     if not isinstance(given, Autoencoder):
-        raise ValueError(
-            "pretraining must be a Training or a fitted clusterer with an autoencoder, such as AEGMM; got "
-            f"{type(fitted).__name__} without one. Fit it first; a clone is not fitted, unless what it copies stands "
-            "in sklearn.frozen.FrozenEstimator."
+        raise SettingError(
+            "pretraining",
+            "a Training or a fitted clusterer with an autoencoder, such as AEGMM",
+            type(fitted).__name__,
+            "Fit it first; a clone is not fitted, unless what it copies stands in sklearn.frozen.FrozenEstimator.",
         )
     own = _layers(module)
     theirs = {name: layer for name, layer in _layers(given).items() if name in own}
     for name in own:
         expected, got = (_shapes(layers.get(name)) for layers in (own, theirs))
         if expected != got:
-            raise ValueError(
-                f"pretraining: expected an autoencoder of the same network and likelihood, with {name} {expected}, got "
-                f"one with {got}. Give both the same network= and likelihood=."
+            raise SettingError(
+                "pretraining",
+                f"an autoencoder of the same network and likelihood, with {name} {expected}",
+                got,
+                "Give both the same network= and likelihood=.",
             )
     for name, layer in own.items():
         layer.load_state_dict(theirs[name].state_dict())

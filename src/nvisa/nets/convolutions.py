@@ -4,9 +4,9 @@ import math
 
 from torch import nn
 
-from nvisa.maths.products import Linear
 from nvisa.maths.shapes import Float, Tensor
 from nvisa.nets.layers import LEAK, Network, mlp
+from nvisa.settings import SettingError
 
 __all__ = ["ImageShape", "Layout", "body", "check_image_shape", "mirror"]
 
@@ -14,12 +14,14 @@ ImageShape = tuple[int, ...] | None
 
 
 def check_image_shape(shape: tuple[int, ...], n_features: int, n_halvings: int) -> None:
-    """Raise a ValueError unless the rows are such images and their sides can be halved that often."""
+    """Raise a SettingError unless the rows are such images and their sides can be halved that often."""
     whole = len(shape) in (2, 3) and math.prod(shape) == n_features
     if not whole or any(side % 2**n_halvings for side in shape[:2]):
-        raise ValueError(
-            f"image_shape must be (H, W) or (H, W, C) of {n_features} numbers with sides divisible by "
-            f"{2**n_halvings}, got {shape}. Try fewer layers in network.hidden, or image_shape=None."
+        raise SettingError(
+            "image_shape",
+            f"(H, W) or (H, W, C) of {n_features} numbers with sides divisible by {2**n_halvings}",
+            shape,
+            "Try fewer layers in network.hidden, or image_shape=None.",
         )
 
 
@@ -57,11 +59,11 @@ def mirror(n_features: int, network: Network, image_shape: ImageShape) -> nn.Seq
     hidden = network.hidden[::-1]
     if image_shape is None:
         return nn.Sequential(
-            mlp([network.latent_dim, *hidden], batch_norm=network.batch_norm), Linear(hidden[-1], n_features)
+            mlp([network.latent_dim, *hidden], batch_norm=network.batch_norm), nn.Linear(hidden[-1], n_features)
         )
     height, width, channels = (*image_shape, 1)[:3]
     corner = (hidden[0], height // 2 ** len(hidden), width // 2 ** len(hidden))
-    layers: list[nn.Module] = [Linear(network.latent_dim, math.prod(corner)), nn.Unflatten(1, corner)]
+    layers: list[nn.Module] = [nn.Linear(network.latent_dim, math.prod(corner)), nn.Unflatten(1, corner)]
     for n_in, n_out in zip(hidden, (*hidden[1:], channels), strict=True):
         layers += [nn.BatchNorm2d(n_in)] if network.batch_norm else []
         layers += [nn.ReLU(inplace=True), nn.ConvTranspose2d(n_in, n_out, 4, 2, 1)]

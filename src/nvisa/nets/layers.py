@@ -1,4 +1,4 @@
-"""Networks: multilayer perceptrons, heads with a std floor, and the affine input scale.
+"""Networks: sizes, multilayer perceptrons, and likelihood heads with a std floor.
 
 Each likelihood is a head on the decoder's last hidden layer with the same three methods: ``log_prob``,
 ``mean`` and ``draw``. The std floor epsilon enters here and nowhere else.
@@ -8,18 +8,28 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nvisa.maths.distributions import draw_normal, log_normal, noise_like
-from nvisa.maths.fused import log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
-from nvisa.maths.products import Linear
-from nvisa.maths.shapes import Float, Tensor
+from nvisa.maths.distributions import (
+    contributing_rows,
+    draw_normal,
+    log_bernoulli_head,
+    log_normal,
+    log_normal_head,
+    log_normal_linear,
+    noise_like,
+    scatter_rows,
+)
+from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
+from nvisa.nets.rows import Rescale
+from nvisa.settings import AtLeast, Each, InstanceOf, OneOf
 
 __all__ = [
     "LEAK",
@@ -27,8 +37,8 @@ __all__ = [
     "BernoulliHead",
     "Decoder",
     "GaussianHead",
+    "LatentNetwork",
     "Network",
-    "Rescale",
     "SharedGaussianHead",
     "UnitGaussianHead",
     "build",
@@ -37,6 +47,7 @@ __all__ = [
     "initialize",
     "inverse_softplus",
     "mlp",
+    "perceptron",
     "standardize",
 ]
 
@@ -69,12 +80,34 @@ class Network:
         Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
     """
 
-    hidden: tuple[int, ...] = (500, 500)
-    latent_dim: int = 10
-    batch_norm: bool = True
-    scaling: str = "auto"
-    prior_components: int = 1
-    prior_covariance: str = "diag"
+    hidden: Annotated[tuple[int, ...], Each(AtLeast(1))] = (500, 500)
+    latent_dim: Annotated[int, AtLeast(1)] = 10
+    batch_norm: Annotated[bool, InstanceOf(bool)] = True
+    scaling: Annotated[str, OneOf("auto", "global", "columns", "none")] = "auto"
+    prior_components: Annotated[int, AtLeast(1)] = 1
+    prior_covariance: Annotated[str, OneOf("diag", "full")] = "diag"
+
+
+class LatentNetwork(Protocol):
+    """What the networks of every method have: the fitted ``module_`` of a clusterer, usable alone.
+
+    Rows ``x`` are in the user's units. Nothing is drawn: the same x has the same y and z.
+    """
+
+    latent_dim: int
+
+    @property
+    def rescale(self) -> Rescale:
+        """The networks' units of the data."""
+
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)``: its largest entry labels the row."""
+
+    def encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The latent vector of each row."""
+
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
 
 
 class Decoder(nn.Sequential):
@@ -88,11 +121,46 @@ class Decoder(nn.Sequential):
         return perceptron(x, [layer for layer in self if isinstance(layer, nn.Linear)], LEAK)
 
 
+def perceptron(x: Float[Tensor, "*B Z"], layers: list[nn.Linear], leak: float) -> Float[Tensor, "*B H"]:
+    """``a_l = leaky_relu(W_l a_{l-1} + b_l)`` from ``a_0 = x``; rows that receive no gradient are not sent back."""
+    parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+    return _Perceptron.apply(x.flatten(0, -2), leak, *parameters).unflatten(0, x.shape[:-1])
+
+
+class _Perceptron(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, leak: float, *parameters: Tensor) -> Tensor:
+        """``h_l = leaky_relu(W_l h_{l-1} + b_l)``, every ``h_l`` kept."""
+        weights, biases = parameters[::2], parameters[1::2]
+        outputs = [x]
+        for weight, bias in zip(weights, biases, strict=True):
+            outputs.append(F.leaky_relu_(F.linear(outputs[-1], weight, bias), leak))
+        ctx.leak = leak
+        ctx.save_for_backward(*outputs, *weights)
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Layer by layer, for the rows that receive a gradient."""
+        n_layers = len(ctx.saved_tensors) // 2
+        activations, weights = ctx.saved_tensors[: n_layers + 1], ctx.saved_tensors[n_layers + 1 :]
+        n, rows = len(gradient), contributing_rows(gradient.abs().amax(1).sign_())
+        gradient = gradient[rows]
+        found: list[Tensor | None] = []
+        for layer in reversed(range(n_layers)):
+            above, below = activations[layer + 1][rows], activations[layer][rows]
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, above, ctx.leak, True)  # noqa: FBT003
+            found[:0] = [gradient.T @ below, gradient.sum(0)]
+            gradient = gradient @ weights[layer] if layer or ctx.needs_input_grad[0] else gradient
+        return scatter_rows(gradient, rows, n) if ctx.needs_input_grad[0] else None, None, *found
+
+
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:
     """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU; ``leak=0.0`` is the ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers.append(Linear(n_in, n_out))
+        layers.append(nn.Linear(n_in, n_out))
         if batch_norm:
             layers.append(nn.BatchNorm1d(n_out))
         layers.append(nn.LeakyReLU(leak, inplace=True))
@@ -161,30 +229,6 @@ def change_axes(last: nn.Linear, first: nn.Linear, axes: Array) -> None:
     last.weight.copy_(new @ last.weight)
 
 
-class Rescale(nn.Module):
-    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"]) -> None:
-        super().__init__()
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", scale)
-
-    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Return x in the networks' units."""
-        return (x - self.shift) / self.scale
-
-    def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Return x in the user's units."""
-        return x * self.scale + self.shift
-
-    def log_det(self) -> Float[Tensor, ""]:
-        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
-        return -self.scale.log().sum()
-
-
 def inverse_softplus(scale: Tensor) -> Tensor:
     """The argument of which ``scale`` is the softplus, ``log(exp(scale) - 1)``."""
     return scale + torch.log(-torch.expm1(-scale))
@@ -200,8 +244,8 @@ class GaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.loc = Linear(n_in, n_out)
-        self.raw_scale = Linear(n_in, n_out)
+        self.loc = nn.Linear(n_in, n_out)
+        self.raw_scale = nn.Linear(n_in, n_out)
 
     def forward(
         self, h: Float[Tensor, "*B H"], std_floor: float
@@ -210,7 +254,7 @@ class GaussianHead(nn.Module):
         return self.loc(h), F.softplus(self.raw_scale(h)) + std_floor
 
     @torch.no_grad()
-    def begin(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
+    def init_scale(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
         """Give every z this deviation, or the least that the floor leaves."""
         self.raw_scale.weight.zero_()
         self.raw_scale.bias.copy_(_raw(scale, std_floor))
@@ -234,7 +278,7 @@ class SharedGaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.loc = Linear(n_in, n_out)
+        self.loc = nn.Linear(n_in, n_out)
         self.raw_scale = nn.Parameter(torch.zeros(n_out))
 
     def scale(self, std_floor: float) -> Float[Tensor, " D"]:
@@ -242,7 +286,7 @@ class SharedGaussianHead(nn.Module):
         return F.softplus(self.raw_scale) + std_floor
 
     @torch.no_grad()
-    def begin(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
+    def init_scale(self, scale: Float[Tensor, " D"], std_floor: float) -> None:
         """Start at this deviation, or at the least that the floor leaves."""
         self.raw_scale.copy_(_raw(scale, std_floor))
 
@@ -264,7 +308,7 @@ class UnitGaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.loc = Linear(n_in, n_out)
+        self.loc = nn.Linear(n_in, n_out)
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""
@@ -285,7 +329,7 @@ class BernoulliHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.logits = Linear(n_in, n_out)
+        self.logits = nn.Linear(n_in, n_out)
 
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""

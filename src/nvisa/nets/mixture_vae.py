@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal
-from nvisa.maths.products import Linear
 from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.nets.layers import (
     LEAK,
@@ -26,14 +25,14 @@ from nvisa.nets.layers import (
     Decoder,
     GaussianHead,
     Network,
-    Rescale,
     SharedGaussianHead,
     mlp,
     standardize,
 )
 from nvisa.nets.priors import make_prior
+from nvisa.nets.rows import Rescale
 
-__all__ = ["Densities", "Drawn", "draw", "log_p_x", "log_weights"]
+__all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
 Array = NDArray[np.floating]
 
@@ -47,7 +46,7 @@ class Drawn(NamedTuple):
     log_q_z: PerSample
 
 
-class Densities(nn.Module):
+class MixtureVAE(nn.Module):
     """The five densities, one method each, named as on the page. h = trunk(x), once per x.
 
     y enters q(z|y,x) as an embedding added before the last hidden layer, which is what concatenating a
@@ -69,23 +68,23 @@ class Densities(nn.Module):
         self.rescale = rescale
         # Plain ReLU: with a leak, consistency lets whole clusters merge.
         self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
-        self.y_logits = Linear(hidden[-1], n_clusters)
-        self.z_base = Linear(hidden[-1], hidden[-1])
+        self.y_logits = nn.Linear(hidden[-1], n_clusters)
+        self.z_base = nn.Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
         self.prior = make_prior(n_clusters, network)
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
-        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), Linear(hidden[-1], 1)) if baseline else None
+        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None
 
-    def log_q_y(self, h: Float[Tensor, "B H"]) -> LogClusters:
-        """``log q(y|x)``."""
+    def log_q_y_from(self, h: Float[Tensor, "B H"]) -> LogClusters:
+        """``log q(y|x)`` from ``h = trunk(x)``."""
         return self.y_logits(h).log_softmax(-1)
 
-    def log_posterior(self, x: Float[Tensor, "B D"]) -> LogClusters:
-        """``log q(y|x)`` from x in the networks' units."""
-        return self.log_q_y(self.trunk(x))
+    def log_q_y(self, x: Data) -> LogClusters:
+        """``log q(y|x)``, ``x`` in the user's units: what labels a row."""
+        return self.log_q_y_from(self.trunk(self.rescale(x)))
 
     def q_z(self, h: Float[Tensor, "B H"], y: Int[Tensor, "M B"], std_floor: float) -> tuple[Latent, Latent]:
         """Loc and scale of ``q(z|y,x)``; of ``q(z|x)`` when mean-field."""
@@ -105,6 +104,11 @@ class Densities(nn.Module):
         """``log p(x|z)``."""
         return self.x_head.log_prob(x, self.decoder(z), std_floor)
 
+    def encode(self, x: Data) -> Float[Tensor, "B Z"]:
+        """The mean of ``q(z|y,x)`` at the most probable y, ``x`` in the user's units."""
+        h = self.trunk(self.rescale(x))
+        return self.q_z(h, self.log_q_y_from(h).argmax(-1)[None], 0.0)[0][0]
+
     def code(self, x: Data) -> Float[Tensor, "B Z"]:
         """The latent mean without a cluster: what pretraining uses. ``x`` in the user's units."""
         return self.z_head.loc(F.leaky_relu(self.z_base(self.trunk(self.rescale(x))), LEAK))
@@ -113,17 +117,12 @@ class Densities(nn.Module):
         """``E[x|z]`` in the networks' units."""
         return self.x_head.mean(self.decoder(z))
 
-    @torch.no_grad()
-    def set_prior(self, codes: Array, proba: Array) -> None:
-        """Load ``p(z|y)`` with the moments of the codes under the given responsibilities."""
-        self.prior.set_from(codes, proba)
-
     def load_codes(self, codes: Array, proba: Array) -> None:
         """Give the codes mean zero and deviation one, which changes no reconstruction, and ``p(z|y)`` their moments."""
-        self.set_prior(standardize(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
+        self.prior.set_from(standardize(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
 
     @torch.no_grad()
-    def settle(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
+    def init_scales(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
         """Let the deviations begin where the bound has its maximum in them, seen from the autoencoder of a start.
 
         With ``s_d^2 = E (x_d - x^_d)^2``, z around the code of x and the decoder linear there, one round of ascent::
@@ -142,22 +141,23 @@ class Densities(nn.Module):
         precision = torch.stack([(slope / variance).sum() for slope in slopes])
         precision += self.prior.precision.flatten(0, -2).mean(0)
         variance += torch.stack(slopes).T @ precision.reciprocal()
-        self.z_head.begin(precision.rsqrt(), std_floor_z)
+        self.z_head.init_scale(precision.rsqrt(), std_floor_z)
         if isinstance(self.x_head, (GaussianHead, SharedGaussianHead)):  # the others have no deviation
-            self.x_head.begin(variance.sqrt(), std_floor_x)
+            self.x_head.init_scale(variance.sqrt(), std_floor_x)
         if self.y_embedding is not None:
             self.y_embedding.weight.zero_()  # the codes know no cluster yet
 
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        tables = [self.y_logits.weight, self.y_logits.bias, *self.prior.parameters()]
+        self.prior.permute(order)
+        tables = [self.y_logits.weight, self.y_logits.bias]
         for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
             table.copy_(table[order])
 
 
 def draw(
-    densities: Densities,
+    network: MixtureVAE,
     h: Float[Tensor, "B H"],
     log_q_y: LogClusters,
     std_floor_z: float,
@@ -174,34 +174,32 @@ def draw(
         u = torch.rand(n_rows, n_samples, generator=generator, dtype=h.dtype, device=generator.device).to(h.device)
         cdf = log_q_y.detach().exp().cumsum(1)
         y = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).clamp_(max=n_clusters - 1).T.contiguous()
-    loc, scale = densities.q_z(h, y, std_floor_z)
+    loc, scale = network.q_z(h, y, std_floor_z)
     z = draw_normal(loc, scale, generator)
     z = z if reparameterize else z.detach()
     return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
 
 
-def log_weights(
-    densities: Densities, x: Float[Tensor, "B D"], drawn: Drawn, std_floor_x: float
-) -> dict[str, PerSample]:
+def log_weights(network: MixtureVAE, x: Float[Tensor, "B D"], drawn: Drawn, std_floor_x: float) -> dict[str, PerSample]:
     """The terms of ``log w = log p(x|z) + log p(z|y) + log p(y) - log q(y|x) - log q(z|y,x)``; they add up."""
     return {
-        "log_p_x_given_z": densities.log_p_x(x, drawn.z, std_floor_x),
-        "log_p_z_given_y": densities.prior.log_p_z(drawn.z, drawn.y),
-        "log_p_y": torch.full_like(drawn.log_q_y, densities.prior.log_p_y()),
+        "log_p_x_given_z": network.log_p_x(x, drawn.z, std_floor_x),
+        "log_p_z_given_y": network.prior.log_p_z(drawn.z, drawn.y),
+        "log_p_y": torch.full_like(drawn.log_q_y, network.prior.log_p_y()),
         "minus_log_q_y": -drawn.log_q_y,
         "minus_log_q_z": -drawn.log_q_z,
     }
 
 
-def log_p_x(densities: Densities, x: Float[Tensor, "B D"], std_floor_x: float, std_floor_z: float) -> PerExample:
+def log_p_x(network: MixtureVAE, x: Float[Tensor, "B D"], std_floor_x: float, std_floor_z: float) -> PerExample:
     """``log sum_y p(y) 1/S sum_s p(x|z_s) p(z_s|y) / q(z_s|y,x)``, ``z_s ~ q(z|y,x)``.
 
     y is enumerated; see :func:`nvisa.maths.bounds.importance_sampled` for the S = 32 draws.
     """
-    y = torch.arange(densities.y_logits.out_features, device=x.device)[:, None].expand(-1, len(x))
-    loc, scale = densities.q_z(densities.trunk(x), y, std_floor_z)
+    y = torch.arange(network.y_logits.out_features, device=x.device)[:, None].expand(-1, len(x))
+    loc, scale = network.q_z(network.trunk(x), y, std_floor_z)
 
     def log_joint(z: Latent) -> PerSample:
-        return densities.log_p_x(x, z, std_floor_x) + densities.prior.log_p_z(z, y)
+        return network.log_p_x(x, z, std_floor_x) + network.prior.log_p_z(z, y)
 
-    return torch.logsumexp(importance_sampled(log_joint, loc, scale) + densities.prior.log_p_y(), 0)
+    return torch.logsumexp(importance_sampled(log_joint, loc, scale) + network.prior.log_p_y(), 0)

@@ -1,36 +1,175 @@
-"""Priors p(y) p(z|y) of NVISA: the paper's, and the more powerful ones that its conclusion proposes.
+"""p(y) p(z|y): every Gaussian mixture of latent vectors that a method trains, or loads from what EM has found.
 
-Tables that are trained with the networks, and may be loaded with the moments of the codes of a start.
+Mixture              p(y) = pi,   N(mu_y, diag sigma_y^2)               AE+GMM ("diag"), VAE+GMM ("diag"), VaDE
+FullMixture          p(y) = pi,   N(mu_y, L_y L_y^T)                    AE+GMM, VAE+GMM
+MixturePrior         p(y) = 1/K,  N(mu_y, diag sigma_y^2)               NVISA, as in the slides
+NestedMixturePrior   p(y) = 1/K,  sum_c w_yc N(mu_yc, diag sigma_yc^2)  NVISA, the conclusion's "more powerful prior"
+FullPrior            p(y) = 1/K,  N(mu_y, L_y L_y^T)                    NVISA, the same
+FactorPrior          p(y) = 1/K,  N(mu_y, A_y A_y^T)                    GM-GAN
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.maths.distributions import draw_normal, draw_normal_tril, log_normal, log_normal_tril
-from nvisa.maths.shapes import Float, Int, Tensor
+from nvisa.maths.distributions import (
+    draw_categorical,
+    draw_normal,
+    draw_normal_tril,
+    log_normal,
+    log_normal_tril,
+    responsibilities,
+)
+from nvisa.maths.shapes import Float, Int, LogClusters, Tensor
 from nvisa.nets.layers import Network
-from nvisa.nets.mixtures import covariances, moments
+from nvisa.settings import SettingError
 
-__all__ = ["FullPrior", "MixturePrior", "NestedMixturePrior", "make_prior"]
+__all__ = [
+    "FactorPrior",
+    "FullMixture",
+    "FullPrior",
+    "Mixture",
+    "MixturePrior",
+    "NestedMixturePrior",
+    "covariances",
+    "make_prior",
+    "mixture_of_codes",
+    "moments",
+]
 
 Array = NDArray[np.floating]
 
 
-class MixturePrior(nn.Module):
+class _Tables(nn.Module):
+    """Tables with a row for each cluster: parameters if they are trained, else buffers."""
+
+    def __init__(self, tables: Mapping[str, Tensor], *, trained: bool) -> None:
+        super().__init__()
+        for name, table in tables.items():
+            if trained:
+                self.register_parameter(name, nn.Parameter(table))
+            else:
+                self.register_buffer(name, table)
+
+    @torch.no_grad()
+    def permute(self, order: Int[Tensor, " K"]) -> None:
+        """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
+        for table in (*self.parameters(), *self.buffers()):
+            table.copy_(table[order])
+
+    @torch.no_grad()
+    def _copy(self, **values: Array) -> None:
+        for name, value in values.items():
+            getattr(self, name).copy_(torch.from_numpy(value))
+
+
+# ---- p(y) = pi -------------------------------------------------------------------------------------------------------
+
+
+class Mixture(_Tables):
+    """``p(y) = pi = softmax(logits)`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``.
+
+    ``trained``: parameters of the networks; otherwise what a mixture's own EM has found, kept as buffers.
+    """
+
+    logits: Tensor
+    loc: Tensor
+    log_scale: Tensor
+
+    def __init__(self, n_clusters: int, latent_dim: int, *, trained: bool) -> None:
+        tables = {name: torch.zeros(n_clusters, latent_dim) for name in ("loc", "log_scale")}
+        super().__init__({"logits": torch.zeros(n_clusters), **tables}, trained=trained)
+
+    @property
+    def log_weights(self) -> Float[Tensor, " K"]:
+        """``log pi``."""
+        return self.logits.log_softmax(-1)
+
+    @property
+    def scale(self) -> Float[Tensor, "K Z"]:
+        """``sigma_y``."""
+        return self.log_scale.exp()
+
+    def log_q_y(self, z: Float[Tensor, "B Z"]) -> LogClusters:
+        """``log p(y|z)``, Bayes' rule."""
+        return responsibilities(z, self.log_weights, self.loc, self.scale)
+
+    def log_p_z(self, z: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B"]:
+        """``log sum_y pi_y N(z; mu_y, diag sigma_y^2)``."""
+        return (self.log_weights + log_normal(z[..., None, :], self.loc, self.scale)).logsumexp(-1)
+
+    def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        """n clusters ``y ~ pi``."""
+        return draw_categorical(self.log_weights, n, rng)
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z ~ p(z|y)`` for each y."""
+        return draw_normal(self.loc[y], self.scale[y], generator)
+
+    def load(self, weights: Array, loc: Array, variance: Array) -> None:
+        """Take over a mixture: weights [K], means and variances [K Z]."""
+        self._copy(logits=np.log(np.maximum(weights, 1e-12)), loc=loc, log_scale=0.5 * np.log(variance))
+
+
+class FullMixture(_Tables):
+    """``p(y) = pi`` and ``p(z|y) = N(mu_y, L_y L_y^T)``: what EM with full covariances has found, as buffers.
+
+    The codes of an autoencoder are correlated within a cluster, which a diagonal covariance takes for several clusters.
+    """
+
+    log_weights: Tensor
+    loc: Tensor
+    tril: Tensor
+
+    def __init__(self, n_clusters: int, latent_dim: int) -> None:
+        weights = torch.full((n_clusters,), -math.log(n_clusters))
+        tables = {"loc": torch.zeros(n_clusters, latent_dim), "tril": torch.eye(latent_dim).repeat(n_clusters, 1, 1)}
+        super().__init__({"log_weights": weights, **tables}, trained=False)
+
+    def log_q_y(self, z: Float[Tensor, "B Z"]) -> LogClusters:
+        """``log p(y|z)``, Bayes' rule."""
+        return (self.log_weights + log_normal_tril(z, self.loc, self.tril)).log_softmax(-1)
+
+    def draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
+        """n clusters ``y ~ pi``."""
+        return draw_categorical(self.log_weights, n, rng)
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z ~ p(z|y)`` for each y."""
+        return draw_normal_tril(self.loc[y], self.tril[y], generator)
+
+    def load(self, weights: Array, loc: Array, covariance: Array) -> None:
+        """Take over a mixture: weights [K], means [K Z], covariances [K Z Z]."""
+        self._copy(log_weights=np.log(np.maximum(weights, 1e-12)), loc=loc, tril=np.linalg.cholesky(covariance))
+
+
+def mixture_of_codes(n_clusters: int, latent_dim: int, covariance: str) -> Mixture | FullMixture:
+    """An empty mixture, to be loaded: ``covariance`` "diag" or "full"."""
+    if covariance == "full":
+        return FullMixture(n_clusters, latent_dim)
+    return Mixture(n_clusters, latent_dim, trained=False)
+
+
+# ---- p(y) = 1/K: NVISA's ---------------------------------------------------------------------------------------------
+
+
+class MixturePrior(_Tables):
     """``p(y) = 1/K`` and ``p(z|y) = N(mu_y, diag sigma_y^2)``: a free table of K means and log deviations.
 
     The slides put no floor on ``sigma_y``. Means start at N(0, 1) draws, deviations at 1.
     """
 
-    def __init__(self, n_clusters: int, latent_dim: int) -> None:
-        super().__init__()
-        self.loc = nn.Parameter(torch.zeros(n_clusters, latent_dim))
-        self.log_scale = nn.Parameter(torch.zeros(n_clusters, latent_dim))
+    loc: nn.Parameter
+    log_scale: nn.Parameter
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__({name: torch.zeros(shape) for name in ("loc", "log_scale")}, trained=True)
 
     def initialize(self, generator: torch.Generator) -> None:
         """Means from N(0, 1); the other tables stay as they are."""
@@ -58,11 +197,9 @@ class MixturePrior(nn.Module):
         """One ``z ~ p(z|y)`` for each y."""
         return draw_normal(self.loc[y], self.scale[y], generator)
 
-    @torch.no_grad()
     def set_moments(self, loc: Array, variance: Array) -> None:
         """Give every ``p(z|y)`` this mean and this variance [K Z]."""
-        self.loc.copy_(torch.from_numpy(loc))
-        self.log_scale.copy_(torch.from_numpy(0.5 * np.log(variance)))
+        self._copy(loc=loc, log_scale=0.5 * np.log(variance))
 
     def set_from(self, codes: Array, proba: Array) -> None:
         """Give every ``p(z|y)`` the moments of the codes [n Z] under the given responsibilities [n K]."""
@@ -78,9 +215,7 @@ class NestedMixturePrior(MixturePrior):
     """
 
     def __init__(self, n_clusters: int, latent_dim: int, n_components: int) -> None:
-        super().__init__(n_clusters, latent_dim)
-        self.loc = nn.Parameter(torch.zeros(n_clusters, n_components, latent_dim))
-        self.log_scale = nn.Parameter(torch.zeros(n_clusters, n_components, latent_dim))
+        super().__init__(n_clusters, n_components, latent_dim)
         self.logits = nn.Parameter(torch.zeros(n_clusters, n_components))
 
     @property
@@ -167,12 +302,56 @@ class FullPrior(MixturePrior):
 
 def make_prior(n_clusters: int, network: Network) -> MixturePrior:
     """The p(z|y) that the network's settings ask for."""
-    table, n_parts, covariance = (n_clusters, network.latent_dim), network.prior_components, network.prior_covariance
-    if covariance not in ("diag", "full") or (covariance == "full" and n_parts > 1):
-        raise ValueError(
-            "Network.prior_covariance must be 'diag', or 'full' with prior_components=1, "
-            f"got {covariance!r} with prior_components={n_parts}."
-        )
-    if covariance == "full":
-        return FullPrior(*table)
-    return MixturePrior(*table) if n_parts == 1 else NestedMixturePrior(*table, n_parts)
+    table, n_parts = (n_clusters, network.latent_dim), network.prior_components
+    if network.prior_covariance != "full":
+        return MixturePrior(*table) if n_parts == 1 else NestedMixturePrior(*table, n_parts)
+    if n_parts > 1:
+        raise SettingError("network.prior_covariance", f"'diag' with prior_components={n_parts}", "full")
+    return FullPrior(*table)
+
+
+# ---- p(y) = 1/K: GM-GAN's --------------------------------------------------------------------------------------------
+
+
+class FactorPrior(_Tables):
+    """``p(y) = 1/K``, ``p(z|y) = N(mu_y, A_y A_y^T)``; static tables are buffers, dynamic ones parameters."""
+
+    loc: Tensor
+    factor: Tensor
+
+    def __init__(self, n_clusters: int, latent_dim: int, *, dynamic: bool) -> None:
+        tables = {"loc": torch.zeros(n_clusters, latent_dim), "factor": torch.eye(latent_dim).repeat(n_clusters, 1, 1)}
+        super().__init__(tables, trained=dynamic)
+
+    @torch.no_grad()
+    def start(self, separation: float, scale: float, generator: torch.Generator) -> None:
+        """``mu_y ~ Uniform[-c, c]^Z``, ``A_y = sigma I``.
+
+        c is such that two means stand ``separation`` sigma apart, in the root mean square: their squared distance has
+        the mean ``2 Z c^2 / 3``.
+        """
+        latent_dim = self.loc.shape[1]
+        spread = separation * scale * math.sqrt(3 / (2 * latent_dim))
+        self.loc.copy_(spread * (2 * torch.rand(self.loc.shape, generator=generator) - 1))
+        self.factor.copy_(scale * torch.eye(latent_dim))
+
+    def draw(self, y: Int[Tensor, " B"], generator: torch.Generator) -> Float[Tensor, "B Z"]:
+        """One ``z = A_y e + mu_y`` for each y."""
+        return draw_normal_tril(self.loc[y], self.factor[y], generator)
+
+
+# ---- moments of codes ------------------------------------------------------------------------------------------------
+
+
+def moments(codes: Array, proba: Array) -> tuple[Array, Array]:
+    """Means and variances [K Z] of the codes [n Z] under responsibilities [n K]; no variance is below 1e-3."""
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    loc = weights.T @ codes
+    return loc, np.maximum(weights.T @ codes**2 - loc**2, 1e-3)
+
+
+def covariances(codes: Array, proba: Array) -> Array:
+    """Covariances [K Z Z] of the codes [n Z] under responsibilities [n K]; each variance is 1e-3 above the codes'."""
+    weights = proba / np.maximum(proba.sum(0), 1e-6)
+    loc, second = weights.T @ codes, np.stack([(w[:, None] * codes).T @ codes for w in weights.T])
+    return second - loc[:, :, None] * loc[:, None] + 1e-3 * np.eye(codes.shape[1])

@@ -1,19 +1,40 @@
-"""Reading a memory map of any size in bounded memory.
+"""The rows of a data set: read in bounded memory, block by block, and in the units in which the networks see them.
 
 The pages of a file that a process has read stay resident until something hands them back, so a walk through a map of
 3 GB makes a process of 3 GB although nothing was copied. Everything here reads a piece, and hands it back.
-A leaf on numpy.
 """
 
 import mmap
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.random import RandomState
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
+from torch import Tensor, nn
 
-__all__ = ["blocks", "is_mapped", "take"]
+from nvisa.maths.shapes import Data, Float
+from nvisa.settings import SettingError
 
+__all__ = [
+    "Rescale",
+    "Rescaled",
+    "Source",
+    "blocks",
+    "is_mapped",
+    "make_rescale",
+    "map_blocks",
+    "take",
+    "top_deviation",
+    "warn_of_units",
+]
+
+Array = NDArray[np.floating]
+BLOCK = 512  # rows of every inference product
+FAST_BLOCK = 4096
 PIECE = 128  # scattered rows: the system maps up to some hundred KB around each; of consecutive ones 32 times as many
 
 
@@ -59,3 +80,164 @@ def blocks(X: NDArray[Any], size: int = 8192) -> Iterator[NDArray[Any]]:
     for start in range(0, len(X), size):
         yield X[start : start + size]
         _release(X)
+
+
+class Source:
+    """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
+
+    def __init__(self, X: Array, device: torch.device | None = None) -> None:
+        self.X, self.device = X, device or torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Data:
+        return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
+
+
+@torch.inference_mode()
+def map_blocks(
+    function: Callable[[Data], Tensor], source: Source, *, rows: NDArray[np.integer] | None = None, fixed: bool = True
+) -> NDArray[Any]:
+    """``function`` of the rows [N D], block by block, as an array: bounded memory whatever N is.
+
+    Parameters
+    ----------
+    rows
+        Numbers of the rows to take; None: all.
+    fixed
+        Every block has 512 rows, the last one padded, so that no row's result depends on how many others there are.
+        False: blocks of up to 4,096 rows as they come, which is faster.
+    """
+    size = BLOCK if fixed else FAST_BLOCK
+    parts = []
+    for start in range(0, len(source) if rows is None else len(rows), size):
+        x = source[slice(start, start + size) if rows is None else rows[start : start + size]]
+        padded = torch.cat([x, x[:1].expand(size - len(x), -1)]) if fixed and len(x) < size else x
+        parts.append(function(padded)[: len(x)].cpu().numpy())
+    return np.concatenate(parts)
+
+
+# ---- units -----------------------------------------------------------------------------------------------------------
+
+
+class Rescale(nn.Module):
+    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"]) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the networks' units."""
+        return (x - self.shift) / self.scale
+
+    def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the user's units."""
+        return x * self.scale + self.shift
+
+    def log_det(self) -> Float[Tensor, ""]:
+        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
+        return -self.scale.log().sum()
+
+
+def make_rescale(X: Array, scaling: str) -> Rescale:
+    """The affine map into the networks' units; see :class:`nvisa.nets.layers.Network` for the kinds.
+
+    Moments are summed block by block in float64: a memory map is read once and never copied whole.
+    """
+    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
+    for rows in blocks(X):
+        block = rows.astype(np.float64) - shift
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+    mean += shift
+    least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
+    _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
+    deviation[deviation < least] = 0.0
+    _warn_constant(deviation)
+    scale = np.ones_like(deviation)
+    common = np.sqrt((deviation**2).mean()) or 1.0
+    varying = deviation[deviation > 0]
+    if scaling == "auto":
+        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
+    if scaling == "none":
+        mean = np.zeros_like(mean)
+    elif scaling == "global":
+        scale[:] = common
+    elif scaling == "columns":
+        scale[deviation > 0] = varying
+    else:
+        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
+    return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
+
+
+def _warn_lost(columns: NDArray[np.integer]) -> None:
+    if columns.size:
+        warnings.warn(
+            f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
+            "constant. Subtract the mean from them, as from times in seconds.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _listed(columns: NDArray[np.integer]) -> str:
+    return ", ".join(map(str, columns[:5])) + (", ..." if columns.size > 5 else "")
+
+
+def _warn_constant(deviation: Array) -> None:
+    constant = np.flatnonzero(deviation == 0)
+    if constant.size:
+        shown = _listed(constant)
+        message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+class Rescaled:
+    """Rows of X in the networks' units, made as they are asked for."""
+
+    def __init__(self, X: Array, rescale: Rescale) -> None:
+        self.X, self.rescale = X, rescale
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @torch.inference_mode()
+    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
+        rescale = self.rescale
+        x = torch.from_numpy(take(self.X, rows, np.float32)).to(rescale.shift.device)
+        return rescale(x).cpu().numpy()
+
+
+def warn_of_units(X: Array, rescale: Rescale) -> None:
+    """Warn when rows spread thirty times as far as those that ``rescale`` was made from, or a thirtieth as far.
+
+    Pixels from 0 to 255 given to a model of pixels from 0 to 1 are finite numbers like any others, and all in one
+    cluster. Data that were fitted as they are (``shift`` 0) have no spread to compare with.
+    """
+    if len(X) < 20 or not rescale.shift.any():
+        return
+    x = Rescaled(X, rescale)[:1000].astype(np.float64)
+    spread = np.sqrt(np.square(x - x.mean(0)).mean())
+    if not 1 / 30 < spread < 30 and spread > 1e-6:  # equal rows say nothing
+        warnings.warn(
+            f"The rows spread {spread:.3g} times as far as those of the fit. Are they in its units? Pixels from 0 to 1 "
+            "are not in those of pixels from 0 to 255. If so, look for outliers, here or in the rows of the fit.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def top_deviation(X: Rescaled, rng: RandomState) -> float:
+    """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
+    x = X[np.sort(rng.permutation(len(X))[:10_000])]
+    x -= x.mean(0)
+    return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))

@@ -13,30 +13,29 @@ Source: Li, Chen, Poon, Zhang, "Learning latent superstructures in variational a
 multidimensional clustering", ICLR 2019 (arXiv:1803.05206). Every deviation from it is listed in docs/methods/ltvae.md.
 """
 
-from collections.abc import Mapping
-from numbers import Real
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_scalar
 
-from nvisa.fitting.checks import at_least, one_of
 from nvisa.fitting.consistency import information
-from nvisa.fitting.initialization import centroids, codes_of, encode, pretrain, subset
-from nvisa.fitting.training import Source, StepOutput, Training, maximize
+from nvisa.fitting.initialization import centroids, codes_of, pretrain, subset
+from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.distributions import HALF_LOG_2PI, noise_like
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
-from nvisa.methods.base import Array, Rows, generator_from, stores
+from nvisa.methods.fitted import Record, Rows
 from nvisa.methods.generative import CodingClusterer
 from nvisa.methods.ltvae.latent_tree import LatentTree
-from nvisa.methods.ltvae.moves import OPERATORS, STATE_OPERATORS, Model, settle
+from nvisa.methods.ltvae.moves import OPERATORS, STATE_OPERATORS, Model, fit_from_posteriors
 from nvisa.methods.ltvae.search import Search
 from nvisa.methods.ltvae.structure import Structure
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network, Rescale
+from nvisa.nets.layers import Network
+from nvisa.nets.rows import Rescale, Source, map_blocks
+from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["LTVAE", "Networks"]
 
@@ -160,47 +159,13 @@ class LTVAE(CodingClusterer):
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
 
-    @stores
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        structure: str = "gmm",
-        states: str = "fixed",
-        n_searches: int = 2,
-        search_rows: int = 4000,
-        em_rate: float = 0.01,
-        likelihood: str = "gaussian_shared",
-        std_floor: float = 0.1,
-        n_init: int = 5,
-        pretraining: Any = None,
-        network: Network | None = None,
-        training: Training | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.structure = structure
-        self.states = states
-        self.n_searches = n_searches
-        self.search_rows = search_rows
-        self.em_rate = em_rate
-        self.likelihood = likelihood
-        self.std_floor = std_floor
-        self.n_init = n_init
-        self.pretraining = pretraining
-        self.network = network
-        self.training = training
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _check(self, X: Array) -> None:
-        super()._check(X)
-        one_of("structure", self.structure, ("gmm", "search"))
-        one_of("states", self.states, ("fixed", "search"))
-        for name in ("n_init", "n_searches", "search_rows"):
-            at_least(name, getattr(self, name), 1)
-        check_scalar(self.em_rate, "em_rate", Real, min_val=0, max_val=1, include_boundaries="right")
+    structure: Annotated[str, OneOf("gmm", "search")] = "gmm"
+    states: Annotated[str, OneOf("fixed", "search")] = "fixed"
+    n_searches: Annotated[int, AtLeast(1)] = 2
+    search_rows: Annotated[int, AtLeast(1)] = 4000
+    em_rate: Annotated[float, InRange(0, 1, open_low=True)] = 0.01
+    n_init: Annotated[int, AtLeast(1)] = 5
+    pretraining: Any = None
 
     def _networks(self, rescale: Rescale) -> Networks:
         return Networks(rescale, Structure.read(self.structure_), self._network, likelihood=self.likelihood)
@@ -212,21 +177,16 @@ class LTVAE(CodingClusterer):
     def _n_found(self) -> int:
         return self.n_clusters_
 
-    def _fit(self, X: Array, rng: RandomState) -> None:
-        generator, source = generator_from(rng), Source(X, self._training.torch_device())
-        rescale = self._rescale(X)
-        self.structure_ = Structure.mixture(self.n_clusters, self._network.latent_dim, full=True).plain()
-        self.moves_: list[dict[str, Any]] = []
-        self.module_ = self._built(rescale, generator)
-        self.history_ = pretrain(self.module_, source, self.pretraining or Training(), generator, self._report)
-        self._start(source, rng)
-        self._train(source, generator, rng)
-        self._name_facets(X, source, rng)
-
-    def _start(self, source: Source, rng: RandomState) -> None:
-        """Whiten the codes, load the best mixture that EM finds there, and let q(z|x) start narrow."""
-        white = self.module_.begin(codes_of(self.module_, source, rng, START_ROWS))
-        self._set_tree(self._first_tree(torch.from_numpy(white).double(), rng).to(source.device, torch.float32))
+    def _fit_once(self, run: Run) -> FitResult:
+        first = Structure.mixture(self.n_clusters, self._network.latent_dim, full=True)
+        net = run.build(lambda: Networks(run.rescale, first, self._network, likelihood=self.likelihood))
+        training = self.pretraining or Training()
+        history = pretrain(net, run.source, training, run.generator, run.listeners(net))
+        white = net.whiten(codes_of(net, run.source, run.rng, START_ROWS))
+        tree = self._first_tree(torch.from_numpy(white).double(), run.rng)
+        net.tree = tree.to(run.source.device, torch.float32)
+        stages, moves = self._train(net, run)
+        return FitResult(net, history + stages, {"moves_": moves} | name_facets(net, run))
 
     def _first_tree(self, z: Float[Tensor, "N Z"], rng: RandomState) -> LatentTree:
         """The mixture with the highest BIC of several k-means starts; before a search, of both kinds."""
@@ -236,68 +196,47 @@ class LTVAE(CodingClusterer):
             nearest = torch.eye(self.n_clusters).to(z)[torch.cdist(z, centers).argmin(1)]
             for full in (True, False) if self.structure == "search" else (True,):
                 mixture = Structure.mixture(self.n_clusters, z.shape[1], full=full)
-                found = settle(mixture, z, [nearest], START_STEPS, LEAST_VARIANCE)
+                found = fit_from_posteriors(mixture, z, [nearest], START_STEPS, LEAST_VARIANCE)
                 best = found if best is None or found.score > best.score else best
         assert best is not None  # n_init is at least 1
         return best.tree
 
-    def _set_tree(self, tree: LatentTree) -> None:
-        """Put a tree into the networks."""
-        self.module_.tree, self.structure_ = tree, tree.structure.plain()
-
-    def _train(self, source: Source, generator: torch.Generator, rng: RandomState) -> None:
-        """Search and train in turn: each stage has its share of the schedule, from its first rate to its last."""
-        rows, searched = subset(len(source), rng, self.search_rows), self.structure == "search"
+    def _train(self, net: Networks, run: Run) -> tuple[list[Record], list[Record]]:
+        """Search and train in turn: each stage has its share of the schedule. What was trained, and the moves."""
+        history: list[Record] = []
+        moves: list[Record] = []
+        rows, searched = subset(len(run.source), run.rng, self.search_rows), self.structure == "search"
         n_stages = self.n_searches if searched else 1
         for _ in range(n_stages):
-            codes = self._codes(source, rows)
+            codes = codes_at(net, run.source, rows)
             if searched:
-                self._search(codes)
-            objective = Objective(self.module_, codes, self.em_rate, self.std_floor, generator)
+                found = self._search(net, codes, self._move_reporter(net, run, history))
+                moves += found
+            objective = Objective(net, codes, self.em_rate, self.std_floor, run.generator)
             schedule = self._training.shortened(1 / n_stages)
-            self.history_ += maximize(objective, self.module_, source, schedule, generator, on_epoch=self._report)
+            history += maximize(objective, net, run.source, schedule, run.generator, run.listeners(net))
+        return history, moves
 
-    def _codes(self, source: Source, rows: NDArray[np.integer]) -> Float[Tensor, "B Z"]:
-        """``m(x)`` of these rows."""
-        return torch.from_numpy(encode(self.module_.code, source, rows)).to(source.device)
-
-    def _search(self, codes: Float[Tensor, "B Z"]) -> None:
-        """Put the tree that the search finds into the networks."""
+    def _search(self, net: Networks, codes: Float[Tensor, "B Z"], on_move: Callable[[Record], None]) -> list[Record]:
+        """Put the tree that the search finds into the networks; its moves."""
         operators = OPERATORS if self.states == "search" else tuple(o for o in OPERATORS if o not in STATE_OPERATORS)
-        search = Search(codes.cpu().double(), operators, LEAST_VARIANCE, on_move=self._report_move)
-        tree = search.run(self.module_.tree).tree
-        self.moves_ += search.path
-        self._set_tree(tree.to(codes))
+        search = Search(codes.cpu().double(), operators, LEAST_VARIANCE, on_move=on_move)
+        net.tree = search.run(net.tree).tree.to(codes)
+        return search.path
 
-    def _report_move(self, record: dict[str, Any]) -> None:
+    def _move_reporter(self, net: Networks, run: Run, history: list[Record]) -> Callable[[Record], None]:
         """A move of the search is reported as an epoch is."""
-        self.history_.append({"stage": "structure search", **record})
-        self._report(self.history_[-1])
 
-    def _name_facets(self, X: Array, source: Source, rng: RandomState) -> None:
-        """Make the facet with the largest I(Y; Z) the root, and number the states of every facet by size."""
-        z = self._codes(source, subset(len(source), rng))
-        told = [float(information(posterior.log())) for posterior in self.module_.tree.marginals(z).posteriors]
-        best = int(np.argmax(told))
-        self._set_tree(self.module_.tree.rerooted(best))
-        self.information_ = [told[best], *(value for j, value in enumerate(told) if j != best)]
-        self.n_clusters_ = self.module_.tree.structure.states[0]
-        labels = self._facets(X)
-        for j, n in enumerate(self.module_.tree.structure.states):
-            order = np.argsort(-np.bincount(labels[:, j], minlength=n), kind="stable")
-            self.module_.tree.permute(j, torch.from_numpy(order).to(source.device))
-        self.facets_ = self._facets(X)
+        def report(record: Record) -> None:
+            history.append({"stage": "structure search", **record})
+            if run.report is not None:
+                run.report(net, history[-1])
 
-    def _facets(self, X: Array) -> NDArray[np.int64]:
-        def most_likely(x: Data) -> Tensor:
-            posteriors = self.module_.tree.marginals(self.module_.code(x)).posteriors
-            return torch.stack([posterior.argmax(1) for posterior in posteriors], 1).to(x)
-
-        return self._blocks(most_likely, X).astype(np.int64)
+        return report
 
     def predict_facets(self, X: Rows) -> NDArray[np.int64]:
         """``argmax p(y_j|z)`` of each row in every facet [N F]; column 0 is :meth:`predict`."""
-        return self._facets(self._checked(X))
+        return facets(self.module_, Source(self._checked(X), self.module_.rescale.shift.device))
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return self.module_.tree.log_p_z(z)
@@ -308,3 +247,43 @@ class LTVAE(CodingClusterer):
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         z = self.module_.tree.draw(y, generator)
         return self.module_.draw(z, generator if noise else None, self.std_floor)
+
+
+# ---- facets ----------------------------------------------------------------------------------------------------------
+
+
+def codes_at(net: Networks, source: Source, rows: NDArray[np.integer]) -> Float[Tensor, "B Z"]:
+    """``m(x)`` of these rows."""
+    return torch.from_numpy(map_blocks(net.code, source, rows=rows, fixed=False)).to(source.device)
+
+
+def facets(net: Networks, source: Source) -> NDArray[np.int64]:
+    """``argmax p(y_j|z)`` of each row in every facet [N F]."""
+
+    def most_likely(x: Data) -> Tensor:
+        posteriors = net.tree.marginals(net.code(x)).posteriors
+        return torch.stack([posterior.argmax(1) for posterior in posteriors], 1).to(x)
+
+    return map_blocks(most_likely, source).astype(np.int64)
+
+
+def name_facets(net: Networks, run: Run) -> dict[str, Any]:
+    """Make the facet with the largest I(Y; Z) the root, and number the states of every facet by size.
+
+    Returns the attributes that say so.
+    """
+    z = codes_at(net, run.source, subset(len(run.source), run.rng))
+    told = [float(information(posterior.log())) for posterior in net.tree.marginals(z).posteriors]
+    best = int(np.argmax(told))
+    net.tree = net.tree.rerooted(best)
+    states = net.tree.structure.states
+    labels = facets(net, run.source)
+    for j, n in enumerate(states):
+        order = np.argsort(-np.bincount(labels[:, j], minlength=n), kind="stable")
+        net.tree.permute(j, torch.from_numpy(order).to(run.source.device))
+    return {
+        "structure_": net.tree.structure.plain(),
+        "information_": [told[best], *(value for j, value in enumerate(told) if j != best)],
+        "n_clusters_": states[0],
+        "facets_": facets(net, run.source),
+    }

@@ -32,7 +32,7 @@ __all__ = [
     "moves",
     "regular",
     "same_shape",
-    "settle",
+    "fit_from_posteriors",
     "trained",
 ]
 
@@ -92,7 +92,7 @@ def regular(structure: Structure) -> bool:
     return True
 
 
-def settle(
+def fit_from_posteriors(
     structure: Structure, z: Float[Tensor, "B Z"], posteriors: Posteriors, n_steps: int, least_variance: float
 ) -> Model:
     """The model that EM reaches from these posteriors; pairs of latents start as independent given z."""

@@ -17,7 +17,7 @@ from typing import Any
 from nvisa.fitting.consistency import information
 from nvisa.maths.shapes import Float, Tensor
 from nvisa.methods.ltvae.latent_tree import LatentTree
-from nvisa.methods.ltvae.moves import OPERATORS, Model, Move, moves, same_shape, settle, trained
+from nvisa.methods.ltvae.moves import OPERATORS, Model, Move, fit_from_posteriors, moves, same_shape, trained
 
 __all__ = ["Search"]
 
@@ -128,7 +128,9 @@ class Search:
 
     def _model(self, move: Move, model: Model) -> Model:
         """A candidate after the few EM steps of the screening."""
-        return settle(move.structure, self.z, move.start(model, self.z), self.screening, self.least_variance)
+        return fit_from_posteriors(
+            move.structure, self.z, move.start(model, self.z), self.screening, self.least_variance
+        )
 
     def _trained(self, model: Model, n_steps: int) -> Model:
         return trained(model.tree, self.z, n_steps, self.least_variance)

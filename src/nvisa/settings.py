@@ -11,14 +11,17 @@ dataclasses (``Network``, ``Training``, ...) whose fields are annotated in the s
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin
 
 __all__ = [
+    "AnyOf",
     "AtLeast",
     "Constraint",
+    "Each",
     "InstanceOf",
     "InRange",
     "NotNegative",
@@ -27,6 +30,8 @@ __all__ = [
     "SettingError",
     "Settings",
     "check_settings",
+    "refuse_renamed",
+    "refuses",
 ]
 
 
@@ -159,6 +164,41 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+@dataclass(frozen=True)
+class Each:
+    """A tuple or list of at least one value, each of which is so."""
+
+    constraint: Any
+
+    @property
+    def expected(self) -> str:
+        """Of each value."""
+        return f"a tuple, each of it {self.constraint.expected}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether all are."""
+        return isinstance(value, (tuple, list)) and len(value) > 0 and all(map(self.constraint.allows, value))
+
+
+@dataclass(frozen=True, init=False)
+class AnyOf:
+    """What one of these constraints allows."""
+
+    constraints: tuple[Any, ...]
+
+    def __init__(self, *constraints: Any) -> None:
+        object.__setattr__(self, "constraints", constraints)
+
+    @property
+    def expected(self) -> str:
+        """All of them."""
+        return " or ".join(constraint.expected for constraint in self.constraints)
+
+    def allows(self, value: Any) -> bool:
+        """Whether one does."""
+        return any(constraint.allows(value) for constraint in self.constraints)
+
+
 # ---- checking --------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +229,40 @@ def _constrained(kind: type) -> Iterator[tuple[str, list[Any]]]:
         yield name, list(get_args(annotation)[1:]) if get_origin(annotation) is Annotated else []
 
 
+def refuses(**renamed: str) -> Callable[[type], type]:
+    """Class decorator: a keyword that has a new name is refused with that name in the message.
+
+    Examples
+    --------
+    >>> @refuses(pull="bound_gradient")
+    ... @dataclass
+    ... class VAT:
+    ...     bound_gradient: float = 0.0
+    >>> VAT(pull=1.0)
+    Traceback (most recent call last):
+    TypeError: VAT: pull is now bound_gradient.
+    """
+
+    def decorate(cls: type) -> type:
+        init: Any = cls.__init__  # type: ignore[misc]
+
+        @wraps(init)
+        def refusing(self: Any, *args: Any, **given: Any) -> None:
+            refuse_renamed(cls, renamed, given)
+            init(self, *args, **given)
+
+        cls.__init__ = refusing  # type: ignore[misc]
+        return cls
+
+    return decorate
+
+
+def refuse_renamed(cls: type, renamed: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Raise a TypeError if a keyword has another name now."""
+    for old in given.keys() & renamed.keys():
+        raise TypeError(f"{cls.__name__}: {old} is now {renamed[old]}.")
+
+
 # ---- the constructor -------------------------------------------------------------------------------------------------
 
 
@@ -200,53 +274,39 @@ class Settings:
     """
 
     SETTINGS: ClassVar[dict[str, Any]] = {}  # name -> annotation, in the order of the constructor
+    RENAMED: ClassVar[dict[str, str]] = {}  # old name -> today's, to be named when the old one is given
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the constructor from the annotations of the class and of those it inherits from."""
         super().__init_subclass__(**kwargs)
-        own = {
-            name: annotation
-            for name, annotation in inspect.get_annotations(cls).items()
-            if name in vars(cls) and get_origin(annotation) is not ClassVar
-        }
-        inherited = {name: a for base in reversed(cls.__mro__[1:]) for name, a in getattr(base, "SETTINGS", {}).items()}
-        last = [name for name in inherited if name not in own and name in COMMON]
-        cls.SETTINGS = {name: (inherited | own)[name] for name in _ordered({**inherited, **own}, last)}
-        cls.__init__ = _constructor(cls)  # type: ignore[method-assign, misc]
+        found = {name: a for base in reversed(cls.__mro__[1:]) for name, a in getattr(base, "SETTINGS", {}).items()}
+        found |= {name: a for name, a in inspect.get_annotations(cls).items() if name in vars(cls) and not _is_class(a)}
+        cls.SETTINGS = {name: found[name] for name in sorted(found, key=LAST.__contains__)}
+        cls.__init__ = _constructor(cls)  # type: ignore[method-assign]
 
 
-COMMON = ("network", "training", "random_state", "verbose")  # of every method: they stand last
+LAST = ("network", "training", "random_state", "verbose")  # what every method has stands at the end
 
 
-def _ordered(settings: dict[str, Any], last: list[str]) -> list[str]:
-    return [name for name in settings if name not in last] + last
+def _is_class(annotation: Any) -> bool:
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
-def _constructor(cls: type) -> Callable[..., None]:
+def _constructor(cls: Any) -> Callable[..., None]:
     """``__init__(self, n_clusters=..., *, ...)`` that stores its arguments."""
-    defaults = {name: getattr(cls, name) for name in cls.SETTINGS}  # type: ignore[attr-defined]
-    kinds = inspect.Parameter
+    defaults = {name: getattr(cls, name) for name in cls.SETTINGS}
 
-    def __init__(self: Any, *args: Any, **given: Any) -> None:  # noqa: N807
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
+        refuse_renamed(cls, cls.RENAMED, given)
         values = signature.bind(self, *args, **given).arguments
         for name, default in defaults.items():
             setattr(self, name, values.get(name, default))
 
-    signature = inspect.Signature(
-        [
-            kinds("self", kinds.POSITIONAL_OR_KEYWORD),
-            *(
-                kinds(
-                    name,
-                    kinds.POSITIONAL_OR_KEYWORD if name == "n_clusters" else kinds.KEYWORD_ONLY,
-                    default=default,
-                    annotation=_plain(cls.SETTINGS[name]),  # type: ignore[attr-defined]
-                )
-                for name, default in defaults.items()
-            ),
-        ],
-        return_annotation=None,
-    )
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    for name, default in defaults.items():
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if name == "n_clusters" else inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=default, annotation=_plain(cls.SETTINGS[name])))
+    signature = inspect.Signature(parameters, return_annotation=None)
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__qualname__ = f"{cls.__qualname__}.__init__"
     return __init__

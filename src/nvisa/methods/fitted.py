@@ -1,0 +1,132 @@
+"""What a fitted clusterer does: predict, transform, save. It knows nothing of how it was fitted."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from nvisa.maths.shapes import Data, Tensor
+from nvisa.nets.layers import LatentNetwork
+from nvisa.nets.rows import Rescale, Source, map_blocks, warn_of_units
+from nvisa.persistence import ModelError, check_state, save
+
+__all__ = ["Array", "FittedClusterer", "Record", "Rows"]
+
+Array = NDArray[np.floating]
+Record = dict[str, Any]
+Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
+
+
+class FittedClusterer(ABC):
+    """What a clusterer can do once it is fitted, by its networks alone.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (N,)
+        Cluster of each training row, equal to ``predict(X)``. Cluster 0 is the largest.
+    module_ : torch.nn.Module
+        The trained networks, usable alone.
+    history_ : list of dict
+        One record an epoch, of every stage (pretraining, distillation, training): the mean terms, and where q(y|x) of
+        the rows is trained the clusters in use, the entropy of the mean assignment and the share of rows whose cluster
+        is not that of the epoch before.
+    n_iter_ : int
+        Epochs trained, in all stages.
+    n_features_in_ : int
+    restarts_ : list of dict
+        Of methods with ``n_restarts``: seed and neighbor information of each.
+    neighbor_information_ : float
+        Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
+    """
+
+    labels_: NDArray[np.integer]
+    module_: Any
+    history_: list[Record]
+    n_iter_: int
+    n_features_in_: int
+
+    @abstractmethod
+    def _validated(self, X: Rows, *, reset: bool) -> Array:
+        """Scikit-learn's checks of rows."""
+
+    @abstractmethod
+    def _networks(self, rescale: Rescale) -> LatentNetwork:
+        """The networks that the settings describe, untrained."""
+
+    def predict(self, X: Rows) -> NDArray[np.int64]:
+        """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
+        return self._mapped(lambda x: self.module_.log_q_y(x).argmax(-1), self._checked(X))
+
+    def predict_proba(self, X: Rows) -> Array:
+        """``q(y|x)`` [N K], rows summing to one, in the floating type of X."""
+        checked = self._checked(X)
+        proba = np.exp(self._mapped(self.module_.log_q_y, checked).astype(np.float64))
+        return (proba / proba.sum(1, keepdims=True)).astype(checked.dtype)
+
+    def transform(self, X: Rows) -> Array:
+        """Latent vector of each row [N Z], in the floating type of X."""
+        return self._stream(self.module_.encode, X)
+
+    def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
+        """``function`` of checked rows, block by block, in the floating type of X."""
+        return self._mapped(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
+
+    def _mapped(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
+        return map_blocks(function, Source(X, self.module_.rescale.shift.device))
+
+    def _checked(self, X: Rows) -> Array:
+        check_is_fitted(self)
+        checked = self._validated(X, reset=False)
+        warn_of_units(checked, self.module_.rescale)
+        return checked
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.module_.latent_dim
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.
+
+        Parameters
+        ----------
+        path
+            A new path, an empty folder, or a model directory, which is replaced once the new one is complete.
+        extra
+            What the manifest shall say besides, such as the source of the data.
+
+        Raises
+        ------
+        nvisa.ModelError
+            If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
+        """
+        check_is_fitted(self)
+        n_features = self.n_features_in_
+        try:
+            with torch.device("meta"):
+                described: Any = self._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
+            check_state(described.state_dict(), self.module_.state_dict())
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a setting that is none, or another's
+            raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
+        save(self, path, extra=extra)
+
+    @property
+    def report(self) -> Any:
+        """Not here any more: :func:`nvisa.write_report`."""
+        raise AttributeError("clusterer.report(X) is now nvisa.write_report(clusterer, X).")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere, and without a callback."""
+        own: Any = super().__getstate__()
+        state = {name: value for name, value in own.items() if name != "_callback"}
+        if "module_" in state:
+            state["module_"] = deepcopy(state["module_"]).cpu()
+        return state
