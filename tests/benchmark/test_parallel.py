@@ -142,7 +142,7 @@ def test_bench_and_table_from_the_shell(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_a_bench_that_cannot_be_is_refused(tmp_path, monkeypatch, capsys, words, message):
-    monkeypatch.setattr("nvisa.commands.experiments.run_all", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("nvisa.benchmark.parallel.run_all", lambda *_, **__: pytest.fail("ran"))
     argv = ["bench", "digits", "--records", str(tmp_path / "none"), "--data-home", str(tmp_path), *words]
     assert main([*argv, "--plan"]) == main(argv) == 2
     assert message in capsys.readouterr().err

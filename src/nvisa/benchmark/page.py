@@ -14,9 +14,10 @@ from nvisa.benchmark.tables import ablation_cell, accuracy_cell, cell, slides_ce
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
 from nvisa.report.curves import chart, charts_of_history
-from nvisa.report.pack import Sheets, sheet, tidy
+from nvisa.report.encoding import one_line
 from nvisa.report.pictures import brightness
 from nvisa.report.render import render
+from nvisa.report.thumbnails import Thumbnails, gallery_sprite
 
 __all__ = ["read_records", "write_records_report"]
 
@@ -57,7 +58,7 @@ def write_records_report(paths: Sequence[str | Path], *, out: str | Path = "repo
     datasets = [_data_set(name, list(mine)) for name, mine in groupby(records, lambda record: record["dataset"])]
     charts = [made for data in datasets for made in data.pop("charts")]
     payload = {"charts": charts, "n_clusters": 0}
-    context = {"datasets": datasets, "records": records, "tidy": tidy, "grids": _grids(paths)}
+    context = {"datasets": datasets, "records": records, "one_line": one_line, "grids": _grids(paths)}
     path = Path(out).expanduser()
     path.write_text(render("records.html", payload, package="nvisa.benchmark", **context), encoding="utf-8")
     return path
@@ -80,8 +81,11 @@ def _grid(folder: Path) -> dict[str, Any] | None:
     low, high = brightness(X)
     edges = ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (len(shape) - 2))  # a dark line around each image
     framed = np.pad(X.reshape(-1, *shape), edges, constant_values=low)
-    draw = Sheets(framed.shape[1:], (low, high))
-    return {"name": tidy(folder.name), "sheet": sheet(framed.reshape(len(X), -1), draw, columns=PER_CLUSTER)}
+    draw = Thumbnails(framed.shape[1:], (low, high))
+    return {
+        "name": one_line(folder.name),
+        "sprite": gallery_sprite(framed.reshape(len(X), -1), draw, columns=PER_CLUSTER),
+    }
 
 
 def _data_set(name: str, records: list[Record]) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def _data_set(name: str, records: list[Record]) -> dict[str, Any]:
     cells = [(recipe, list(mine)) for recipe, mine in groupby(records, lambda record: record["recipe"])]
     rows = [_row(name, recipe, mine) for recipe, mine in cells]
     return {
-        "name": tidy(name),
+        "name": one_line(name),
         "rows": [row for row in rows if not row["recipe"].startswith(ABLATION)],
         "ablation": [row for row in rows if row["recipe"].startswith(ABLATION)],
         "charts": _charts(name, cells),
@@ -101,8 +105,8 @@ def _row(dataset: str, recipe: str, records: list[Record]) -> dict[str, Any]:
     accuracy = values(records)
     seconds = [record["seconds"] for record in records if "seconds" in record]
     return {
-        "recipe": tidy(recipe),
-        "method": LABELS.get(recipe) or tidy(records[0].get("method", "")),
+        "recipe": one_line(recipe),
+        "method": LABELS.get(recipe) or one_line(records[0].get("method", "")),
         "accuracy": accuracy_cell(records),
         "best": f"{max(accuracy):.2f}" if accuracy else "-",
         "nmi": cell(values(records, "nmi")),
@@ -110,7 +114,7 @@ def _row(dataset: str, recipe: str, records: list[Record]) -> dict[str, Any]:
         "seeds": ", ".join(str(record["seed"]) for record in records),
         "seconds": f"{mean(seconds):.0f}" if seconds else "-",
         "slides": _slides(dataset, recipe),
-        "commits": ", ".join(sorted({tidy(record.get("commit", "")) for record in records})),
+        "commits": ", ".join(sorted({one_line(record.get("commit", "")) for record in records})),
     }
 
 

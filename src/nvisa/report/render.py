@@ -3,8 +3,8 @@
 from importlib.resources import files
 from typing import Any
 
-from nvisa.report.library import plotly_js
-from nvisa.report.pack import compressed, script_hash
+from nvisa.report.encoding import compressed, script_hash
+from nvisa.report.plotly_bundle import plotly_js
 
 __all__ = ["MISSING", "render"]
 

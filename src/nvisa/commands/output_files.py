@@ -1,10 +1,6 @@
-"""Where a command's results go: one file, complete or not there, in the form that its suffix names."""
+"""The file that a command writes: complete or not there, in the form that its suffix names."""
 
 import os
-import re
-import shlex
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +11,10 @@ from numpy.typing import NDArray
 
 from nvisa.data import DataError
 
-__all__ = ["check_output", "command", "in_options", "replacing", "write_arrays", "write_table"]
+__all__ = ["ARRAYS", "TABLES", "check_output", "replacing", "write_arrays", "write_table"]
 
 Columns = Mapping[str, NDArray | list[str]]
+ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
 
 
 def check_output(out: str | Path, suffixes: tuple[str, ...], *, source: str | None = None) -> Path:
@@ -71,29 +68,3 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
             np.savez(file, **arrays)  # type: ignore[arg-type]  # keywords are names of arrays
         else:
             np.save(file, next(iter(arrays.values())), allow_pickle=False)
-
-
-def command(*words: object) -> str:
-    """A command as it can be typed here: ``nvisa`` where the shell finds it, else by its path."""
-    return shlex.join([*_program(), *map(str, words)])
-
-
-def _program() -> list[str]:
-    script, found = Path(sys.argv[0]), shutil.which("nvisa")
-    if script.name == "nvisa" and script.exists() and not (found and script.samefile(found)):
-        near = os.path.relpath(script)
-        return [str(script.absolute()) if near.startswith("..") else near]
-    return ["python", "-m", "nvisa"] if script.name == "__main__.py" else ["nvisa"]
-
-
-def in_options(message: str) -> str:
-    """An error's advice in the words of the command line: ``drop_text=True`` is ``--drop-text`` there."""
-    message = re.sub(r"^n_samples=(\d+) should", r"\1 rows should", message)  # scikit-learn's word, not --n-samples
-    named = r"^(?:training: Training\.)?(epochs|n_samples|n_init|cluster)(?= must)"
-    message = re.sub(named, lambda m: "--" + m[1].replace("_", "-"), message)
-    message = re.sub(r"\blikelihood='(\w+)'", r"--likelihood \1", message)
-    message = re.sub(r"\bimage_size=\(?(\d+), (\d+)\)?", r"--image-size \1x\2", message)
-    settings = r"\b(drop_text|labels_from_folders|label_column|id_column|image_size|n_clusters)\b(=(True|False))?"
-    negated = {"False": "without "}
-    message = re.sub(settings, lambda m: negated.get(m[3], "") + "--" + m[1].replace("_", "-"), message)
-    return re.sub(r"(--(?:label|id)-column)=(?=[, ])", r"\1", message)

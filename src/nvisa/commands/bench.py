@@ -1,20 +1,57 @@
-"""``nvisa bench`` and ``nvisa table``: from recipes to records, and from records to tables."""
+"""``nvisa bench``: from recipes to records."""
+# ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nvisa.benchmark.experiments import EXPERIMENTS, Job
-from nvisa.benchmark.formats import FORMATS
-from nvisa.benchmark.parallel import Estimate, estimate, missing, run_all
-from nvisa.benchmark.records import load_records
-from nvisa.benchmark.tables import NO_RECORD, TABLES, rendered
-from nvisa.data import available
-from nvisa.fitting.progress import clock
+from nvisa.commands import exit_codes
+from nvisa.commands.options import add_command, add_data_home, add_records
+from nvisa.commands.printing import Result, print_result
 
-__all__ = ["bench", "jobs_of", "plan", "plan_text", "table"]
+__all__ = ["add", "bench", "jobs_of", "plan"]
+
+NAMES = (
+    "table1", "beyond", "features", "features_beyond", "resnet50", "ablation", "ablation_short", "long", "digits",
+    "selection",
+)  # fmt: skip
+CODES = {  # of a bench in which a run ended so
+    "crashed": exit_codes.FAULT,
+    "no data": exit_codes.WRONG_INPUT,
+    "interrupted": exit_codes.INTERRUPTED,
+}
+
+
+def add(commands: Any) -> None:
+    """Options of the command."""
+    parser = add_command(
+        commands, "bench", run, "run what an experiment lacks and what has crashed, one JSON record a run"
+    )
+    parser.add_argument("table", metavar="TABLE", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="rows: methods, recipes or labels")
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="in place of the experiment's own")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="S", help="in place of the experiment's own")
+    parser.add_argument("--plan", action="store_true", help="run nothing; say what is missing and how long it may take")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs side by side, one thread each (default: cores)")
+    parser.add_argument("--models", metavar="DIR", help="keep the fitted models here")
+    add_records(parser)
+    add_data_home(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing, or print the plan."""
+    wanted = {"methods": args.methods, "datasets": args.datasets, "seeds": args.seeds}
+    jobs = jobs_of(args.table, args.records, args.data_home, **wanted)
+    if args.plan:
+        print_result(args, plan(jobs, args.records, args.workers), plan_text)
+        return exit_codes.DONE
+    how = {"workers": args.workers, "models": args.models, "quiet": args.quiet}
+    result = bench(jobs, args.records, args.data_home, **how)
+    print_result(args, result, lambda r: f"{r['runs']} runs" + "".join(f", {n} {end}" for end, n in r["ends"].items()))
+    return max((CODES.get(end, exit_codes.DONE) for end in result["ends"]), default=exit_codes.DONE)
 
 
 def jobs_of(
@@ -25,7 +62,7 @@ def jobs_of(
     methods: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
-) -> list[Job]:
+) -> list[Any]:
     """What an experiment still lacks, of the data sets that this machine has or can fetch.
 
     Raises
@@ -33,6 +70,10 @@ def jobs_of(
     ValueError
         If a seed is negative or a data set unknown.
     """
+    from nvisa.benchmark.experiments import EXPERIMENTS
+    from nvisa.benchmark.parallel import missing
+    from nvisa.data import available
+
     entries = available(data_home)
     known = {entry.name for entry in entries} | {name for each in EXPERIMENTS.values() for name in each.datasets}
     if unknown := [name for name in datasets or () if name not in known]:
@@ -57,8 +98,11 @@ def _side_by_side(workers: int | None) -> int:
     return workers
 
 
-def plan(jobs: Sequence[Job], records: str, workers: int | None) -> dict[str, Any]:
+def plan(jobs: Sequence[Any], records: str, workers: int | None) -> Result:
     """The runs that are missing, and the time that records of their like say they will take."""
+    from nvisa.benchmark.parallel import estimate
+    from nvisa.benchmark.records import load_records
+
     n_workers = _side_by_side(workers)
     estimates = estimate(jobs, load_records(Path(records)))
     return {
@@ -68,22 +112,26 @@ def plan(jobs: Sequence[Job], records: str, workers: int | None) -> dict[str, An
     }
 
 
-def _entry(entry: Estimate) -> dict[str, Any]:
+def _entry(entry: Any) -> Result:
     job = {"dataset": entry.job.dataset, "recipe": entry.job.recipe, "seed": entry.job.seed}
     return job | {"seconds": entry.seconds, "basis": entry.basis, "text": str(entry)}
 
 
-def plan_text(result: dict[str, Any]) -> str:
+def plan_text(result: Result) -> str:
     """The plan as lines."""
+    from nvisa.fitting.progress import clock
+
     unknown = f", and {result['unknown']} runs of unknown length" if result["unknown"] else ""
     total = f"{len(result['runs'])} runs are missing: about {clock(result['seconds'])}{unknown}"
     return "\n".join([*(run["text"] for run in result["runs"]), total])
 
 
 def bench(
-    jobs: Sequence[Job], records: str, data_home: str | None, *, workers: int | None, models: str | None, quiet: bool
-) -> dict[str, Any]:
+    jobs: Sequence[Any], records: str, data_home: str | None, *, workers: int | None, models: str | None, quiet: bool
+) -> Result:
     """Run what is missing; how many runs ended how."""
+    from nvisa.benchmark.parallel import run_all
+
     n_workers = _side_by_side(workers)
 
     def say(line: str) -> None:
@@ -94,13 +142,3 @@ def bench(
     ends = run_all(jobs, workers=n_workers, data_home=data_home, records=Path(records), models=folder, say=say)
     counts = {end: list(ends.values()).count(end) for end in sorted(set(ends.values()))}
     return {"records": records, "runs": len(ends), "ends": counts}
-
-
-def table(name: str, records: str, kind: str) -> str:
-    """A table from the records, as Markdown, LaTeX or CSV."""
-    if name not in TABLES:
-        raise ValueError(f"expected a table among {', '.join(TABLES)}, got {name!r}.")
-    if not Path(records).is_dir():
-        raise ValueError(f"{records}: expected a folder of records, got none there. Try --records DIR, or nvisa bench.")
-    text = rendered(name, load_records(Path(records)), FORMATS[kind])
-    return f"No record of {name} in {records} yet; nvisa bench makes them." if text == NO_RECORD else text

@@ -1,24 +1,21 @@
-"""What a file that nobody described holds: its kind, scale and gaps, and the settings that follow from them.
+"""What the rows hold: their kind, range, scale and gaps, and the likelihood and scaling that follow from them.
 
-Everything here is said to the user before training. No label is looked at.
+A fit says it before training. No label is looked at.
 """
 
 import re
 import warnings
-from typing import Any
 
 import numpy as np
 
-from nvisa.commands.rows import Rows, shown
-from nvisa.nets.rows import blocks
-from nvisa.nets.scaling import make_rescale
+from nvisa.commands.printing import Result, listed
+from nvisa.commands.rows import Rows
+from nvisa.nets.rows import blocks, make_rescale
 
-__all__ = ["understand", "understanding_text"]
-
-Result = dict[str, Any]
+__all__ = ["profile", "profile_text"]
 
 
-def understand(rows: Rows, *, likelihood: str | None = None, scaling: str | None = None) -> Result:
+def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = None) -> Result:
     """What the rows are, as plain values, and the likelihood and scaling that follow from it or were asked for."""
     low, high, is_binary = _ranges(rows)
     likelihood = likelihood or ("bernoulli" if is_binary else "gaussian_shared")
@@ -99,19 +96,21 @@ LIKELIHOODS = {
 }
 
 
-def understanding_text(found: Result) -> str:
+def profile_text(found: Result) -> str:
     """The same for people, a few lines."""
     low, high = found["range"]
     shape = "" if found["feature_shape"] is None else " of " + " x ".join(map(str, found["feature_shape"]))
     lines = [f"{found['source']}: {found['kind']}{shape}, {found['n_rows']:,} rows x {found['n_features']:,} columns"]
     if found["columns"] is not None:
-        lines.append(f"  columns    {shown(found['columns'])}")
+        lines.append(f"  columns    {listed(found['columns'])}")
     lines.append(f"  values     {low:g} .. {high:g}, modeled as {LIKELIHOODS[found['likelihood']]}")
     lines.append(f"  scaling    {SCALES[found['scaling']]}: {found['why_scaling']}")
     if found["left_out"]:
-        lines.append(f"  left out   columns {shown(found['left_out'])}")
+        lines.append(f"  left out   columns {listed(found['left_out'])}")
     if found["perhaps_names"]:
-        lines.append(f"  used       {shown(found['perhaps_names'])}: if they name the rows, --id-column or --drop NAME")
+        lines.append(
+            f"  used       {listed(found['perhaps_names'])}: if they name the rows, --id-column or --drop NAME"
+        )
     if found["n_incomplete"]:
         lines.append(f"  left out   {found['n_incomplete']:,} rows with gaps")
     if found["rows_are_named"]:

@@ -1,4 +1,4 @@
-"""What a page is about: a fitted clusterer, rows and labels if there are some, and what follows from them."""
+"""A fitted clusterer evaluated on rows, with their labels if there are some: all that its page shows."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,11 +9,12 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.report import facts
-from nvisa.report.pack import Sheets, tidy
+from nvisa.report import cluster_statistics
+from nvisa.report.encoding import one_line
 from nvisa.report.pictures import brightness
+from nvisa.report.thumbnails import Thumbnails
 
-__all__ = ["Subject"]
+__all__ = ["Evaluation"]
 
 Array = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -21,8 +22,8 @@ MAX_POINTS = 100_000  # of the map
 SCORED = 2_000  # rows whose log p(x) is computed: each decodes K x 32 latent vectors
 
 
-class Subject:
-    """A fitted clusterer seen through rows; each quantity is computed once, when it is asked for.
+class Evaluation:
+    """A fitted clusterer evaluated on rows; each quantity is computed once, when it is asked for.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class Subject:
         self.X: Any = None if X is None else clusterer._checked(X)
         self.y: Any = None if y is None else np.asarray(y)
         self.feature_shape = None if feature_shape is None else tuple(int(n) for n in feature_shape)
-        self.names = None if names is None else [tidy(name) for name in names]
+        self.names = None if names is None else [one_line(name) for name in names]
         self.about = dict(about or {})
         self._check()
 
@@ -74,9 +75,9 @@ class Subject:
                 "Try (height, width) of one image, or None for a table."
             )
 
-    def _of_rows(self, function: str) -> Any:
-        """The clusterer's function of checked rows, block by block."""
-        return lambda X: self.clusterer._blocks(getattr(self.clusterer, function), X)
+    def _of_rows(self, function: Any) -> Any:
+        """A function of tensors as one of checked rows, block by block."""
+        return lambda X: self.clusterer._mapped(function, X)
 
     @property
     def n_clusters(self) -> int:
@@ -86,7 +87,7 @@ class Subject:
     @cached_property
     def q(self) -> Array:
         """q(y|x) [N K]."""
-        return np.exp(self._of_rows("_log_q_y")(self.X))
+        return np.exp(self._of_rows(self.clusterer.module_.log_q_y)(self.X))
 
     @cached_property
     def labels(self) -> Ints:
@@ -101,21 +102,21 @@ class Subject:
     @cached_property
     def z(self) -> Array:
         """Latent vectors [N Z]."""
-        return self._of_rows("_encode")(self.X)
+        return self._of_rows(self.clusterer.module_.encode)(self.X)
 
     @cached_property
     def score(self) -> Array | None:
         """log p(x) [N], NaN where it was not computed; None for a method without a density."""
         if not hasattr(self.clusterer, "_log_p_x"):
             return None
-        log_p_x, reconstruct = self._of_rows("_log_p_x"), self._of_rows("_reconstruct")
-        return facts.scores(log_p_x, reconstruct, self.X, RandomState(0), SCORED)
+        log_p_x, reconstruct = self._of_rows(self.clusterer._log_p_x), self._of_rows(self.clusterer._reconstruct)
+        return cluster_statistics.scores(log_p_x, reconstruct, self.X, RandomState(0), SCORED)
 
     @cached_property
     def columns(self) -> list[str]:
         """Names of the features [D]."""
         known = getattr(self.clusterer, "feature_names_in_", None)
-        return [tidy(name) for name in known] if known is not None else [f"x{d}" for d in range(self.n_features)]
+        return [one_line(name) for name in known] if known is not None else [f"x{d}" for d in range(self.n_features)]
 
     @property
     def n_features(self) -> int:
@@ -126,14 +127,14 @@ class Subject:
     def classes(self) -> tuple[list[str], Ints]:
         """(names [C], class of each row [N])."""
         distinct, index = np.unique(self.y, return_inverse=True)
-        return [tidy(name) for name in distinct.tolist()], index
+        return [one_line(name) for name in distinct.tolist()], index
 
     @cached_property
-    def images(self) -> Sheets | None:
+    def images(self) -> Thumbnails | None:
         """How rows become images, where they are images."""
         if self.feature_shape is None:
             return None
-        return Sheets(self.feature_shape, (0.0, 1.0) if self.X is None else brightness(self.X))
+        return Thumbnails(self.feature_shape, (0.0, 1.0) if self.X is None else brightness(self.X))
 
     @cached_property
     def shown(self) -> Ints:
@@ -144,4 +145,4 @@ class Subject:
     @cached_property
     def contrasts(self) -> tuple[Array, Array, Array]:
         """Means inside and outside of each cluster, and their difference in deviations [K D]."""
-        return facts.contrasts(self.X, self.labels, self.n_clusters)
+        return cluster_statistics.contrasts(self.X, self.labels, self.n_clusters)
