@@ -70,7 +70,7 @@ def load_records(folder: Path = RECORDS) -> list[Record]:
 
 # ---- names of before -------------------------------------------------------------------------------------------------
 
-METHODS_BEFORE = {"vat": "imsat"}
+METHODS_BEFORE = {"vat": "imsat"}  # the same objective and the same q(y|x), from other draws of the weights
 RECIPES_BEFORE = {
     "vat/default": "imsat/default",
     "vat/restarts": "imsat/restarts",
