@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "nvisa"
-ORDER = """settings compatibility deprecation persistence maths nets fitting methods.fitted methods.base methods.generative
-methods.partial_fit methods.* methods.__init__ data report benchmark commands __init__ __main__""".split()
+ORDER = """settings compatibility deprecation persistence maths nets fitting methods.presets methods.fitted methods.base
+methods.generative methods.partial_fit methods.* methods.__init__ data report benchmark commands __init__ __main__""".split()
 LEAVES = {"settings", "compatibility", "deprecation", "data"}  # import nothing of ours
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "AtLeast",
     "Constraint",
     "Each",
+    "Fitted",
     "InstanceOf",
     "InRange",
     "NotNegative",
@@ -166,6 +167,22 @@ def _is(value: Any, kind: type) -> bool:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """A fitted clusterer, or what else has this method."""
+
+    method: str = "predict_proba"
+
+    @property
+    def expected(self) -> str:
+        """The method."""
+        return f"a fitted clusterer with {self.method}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it has the method."""
+        return not isinstance(value, type) and hasattr(value, self.method)
+
+
+@dataclass(frozen=True)
 class Each:
     """A tuple or list of at least one value, each of which is so."""
 
@@ -222,6 +239,10 @@ def check_settings(owner: Any, prefix: str = "") -> None:
             if is_dataclass(part) and not isinstance(part, type):
                 check_settings(part, f"{prefix}{name}{f'[{i}]' if i != '' else ''}.")
 
+    for name, expected, holds in getattr(owner, "TOGETHER", ()):
+        if not holds(owner):
+            raise SettingError(f"{prefix}{name}", expected, getattr(owner, name))
+
 
 def _constrained(kind: type) -> Iterator[tuple[str, list[Any]]]:
     """(name, constraints) of every setting."""
@@ -276,6 +297,7 @@ class Settings:
 
     SETTINGS: ClassVar[dict[str, Any]] = {}  # name -> annotation, in the order of the constructor
     RENAMED: ClassVar[dict[str, str]] = {}  # old name -> today's, to be named when the old one is given
+    TOGETHER: ClassVar[tuple[Any, ...]] = ()  # (setting, what it must be beside the others, self -> whether it is)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the constructor from the annotations of the class and of those it inherits from."""

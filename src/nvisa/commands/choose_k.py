@@ -86,9 +86,8 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
     from sklearn.cluster import KMeans
     from sklearn.utils import check_random_state
 
-    from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors
-    from nvisa.fitting.initialization import principal_components, subset
-    from nvisa.nets.rows import make_rescale
+    from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, principal_components
+    from nvisa.nets.rows import make_rescale, subset
 
     rng = check_random_state(seed)
     rescale = make_rescale(X, scaling)

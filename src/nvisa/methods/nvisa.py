@@ -21,26 +21,28 @@ This file is the slides to their end: the densities and log w are in ``nvisa.net
 and no gradient of VIMCO reaches log q(y|x). Deviations from the paper are listed in docs/methods/nvisa.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 
-from nvisa.fitting.consistency import ConsistencyObjective, ConsistencySetting, as_settings, check_image_shapes
-from nvisa.fitting.initialization import InitialClusters, WarmStart, start_from
-from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
+from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
+from nvisa.fitting.graph import neighbor_radius
+from nvisa.fitting.initialization import WarmStart, start_from
+from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
-from nvisa.maths.schedules import Constant, Geometric, Halving, StdAnnealing
+from nvisa.maths.schedules import Constant, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
-from nvisa.methods.fitted import Array, Record, Rows
+from nvisa.methods.fitted import Record, Rows
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import train_on_more_rows
-from nvisa.nets.layers import Network
+from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.mixture_vae import MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.rows import Rescale, Rescaled, top_deviation
-from nvisa.settings import AnyOf, AtLeast, Each, InstanceOf, OneOf, SettingError
+from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
 
@@ -93,11 +95,6 @@ class Bound:
         floors = {"std_floor_x": torch.tensor(floor_x), "std_floor_z": torch.tensor(floor_z)}
         return bound, {"bound": bound, **terms, **floors}
 
-    def bound_with_fixed_q_y(self, x: Data) -> PerExample:
-        """The bound per feature at the first floors, whose gradient does not reach q(y|x): p and q(z|y,x) learn it."""
-        h = self.network.trunk(x := self.network.rescale(x))
-        return self.bound(x, h, self.network.log_q_y_from(h).detach(), 0.0)[0] / x.shape[1]
-
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: NVIL's running moments."""
         return {"moments": torch.tensor([self.moments.mean, self.moments.variance], dtype=torch.float64)}
@@ -107,23 +104,7 @@ class Bound:
         self.moments.mean, self.moments.variance = state["moments"].tolist()
 
 
-HOT = StdAnnealing(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
-WARM = StdAnnealing(x=Geometric(0.43, 0.022, until=0.7), z=Geometric(0.5, 0.05, until=0.7))
-PRESETS: dict[str, dict[str, Any]] = {
-    # The slides and what is reported of the paper; epochs and batch are guesses.
-    "paper": {
-        "inference": "vimco",
-        "n_samples": 15,
-        "likelihood": "gaussian",
-        "posterior": "joint",
-        "std_annealing": StdAnnealing(x=Halving(1.0, 1 / 30, 1e-4), z=Halving(1.0, 1 / 30, 1e-4), relative=False),
-        "init": "random",
-        "consistency": None,
-        "network": Network(hidden=(500, 500), latent_dim=10, batch_norm=False, scaling="none"),
-        "training": Training(epochs=3000, batch_size=128, learning_rate=Halving(1e-3, 1 / 10, 0.0)),
-    }
-}
-START = AnyOf(InitialClusters(("umap", "gmm", "random")), InstanceOf(WarmStart))
+START = AnyOf(OneOf("umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
 class NVISA(GenerativeClusterer):
@@ -165,14 +146,12 @@ class NVISA(GenerativeClusterer):
 
     Attributes
     ----------
-    neighbor_information_ : float
-        Label-free score of the fit, in nats; at most log K.
-    neighbor_distance_ : float
-        With VAT: median distance of a row to its 10th neighbor, in the networks' units.
+    neighbor_information_, restarts_
+        Label-free score of the fit, in nats, at most log K; and that of every restart with its seed.
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
-    restarts_ : list of dict
-        Seed and score of every restart.
+    neighbor_distance_ : float
+        With VAT: median distance of a row to its 10th neighbor, in the networks' units.
 
     Examples
     --------
@@ -183,12 +162,14 @@ class NVISA(GenerativeClusterer):
     """
 
     READS_PRIOR = True
-    DEFAULT_TRAINING = Training(steps=4000)  # At 2,500 the bound and the information still rose (docs/methods/nvisa.md)
-    RENAMED: ClassVar = {
-        "reparameterise": "reparameterize",
-        "std_floor": "std_annealing=StdAnnealing(...)",
-        "n_init": "n_restarts",
-    }
+    DEFAULT_TRAINING = Training(
+        steps=4000
+    )  # At 2,500 the bound and the information still rose (benchmarks/lab-notes.md)
+    RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
+    TOGETHER: ClassVar = (
+        ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
+        ("n_restarts", "one for each init", lambda s: not isinstance(s.init, tuple) or s.n_restarts >= len(s.init)),
+    )
 
     inference: Annotated[str, OneOf("vimco", "nvil", "enum_y")] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
@@ -197,7 +178,7 @@ class NVISA(GenerativeClusterer):
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
     init: Annotated[Any, AnyOf(START, Each(START))] = "umap"
-    consistency: Annotated[Any, ConsistencySetting()] = "vat"
+    consistency: Annotated[Any, AnyOf(OneOf(None), Consistency)] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
     @classmethod
@@ -207,18 +188,7 @@ class NVISA(GenerativeClusterer):
             raise SettingError("preset", OneOf(*PRESETS).expected, name)
         return cls(n_clusters, **(PRESETS[name] | settings))
 
-    def _check_data(self, X: Array) -> None:
-        if self.inference == "vimco" and self.n_samples < 2:
-            raise SettingError("n_samples", "at least 2 with inference='vimco'", self.n_samples)
-        if self.n_restarts < len(self._starts):
-            raise SettingError("n_restarts", f"at least {len(self._starts)}, one for each init", self.n_restarts)
-        check_image_shapes(self.consistency, X.shape[1])
-
-    @property
-    def _starts(self) -> tuple[Any, ...]:
-        return self.init if isinstance(self.init, tuple) else (self.init,)
-
-    def _networks(self, rescale: Rescale) -> MixtureVAE:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
         return MixtureVAE(
             rescale, self.n_clusters, self._network,
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
@@ -226,43 +196,40 @@ class NVISA(GenerativeClusterer):
 
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
-        net = run.build(lambda: self._networks(run.rescale))
-        init = self._starts[run.number % len(self._starts)]
+        net = run.module
+        starts = self.init if isinstance(self.init, tuple) else (self.init,)
+        init = starts[run.number % len(starts)]
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
-        if not (isinstance(init, str) and init == "random"):
-            history, found["start_score_"] = start_from(
-                init, net, self.n_clusters, self._training, run, lambda: self._annealed_bound(net, init, run)
-            )
-        bound = self._annealed_bound(net, init, run)
-        objective: Any = bound
-        if as_settings(self.consistency):
-            rows = Rescaled(run.X, run.rescale)
-            objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator, bound)
+        if init != "random":
+            bound_of_start = lambda: self._bound(init, run)  # noqa: E731
+            history, found["start_score_"] = start_from(init, self.n_clusters, self._training, run, bound_of_start)
+        objective: Any = (bound := self._bound(init, run))
+        if terms := self._consistency_terms:
+            rows, is_local = Rescaled(run.X, run.rescale), any(isinstance(term, VAT) for term in terms)
+            distance = neighbor_radius(rows, run.rng) if is_local else None
+            objective = ConsistencyObjective(net, terms, distance, run.generator, bound)
             found |= objective.found()
-        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, found | {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)})
 
-    def _annealed_bound(self, net: MixtureVAE, init: Any, run: Run) -> Bound:
-        """The bound with its floors in the networks' units."""
+    def _bound(self, init: Any, run: Run) -> Bound:
+        """The slides' objective, its floors in the networks' units."""
         annealing = self.std_annealing or (HOT if init == "random" else WARM)
         unit = top_deviation(Rescaled(run.X, run.rescale), run.rng) if annealing.relative else 1.0
-        return self._bound(net, lambda fraction: unit * annealing.x(fraction), annealing.z, run.generator)
-
-    def _bound(self, net: MixtureVAE, floor_x: Floor, floor_z: Floor, generator: torch.Generator) -> Bound:
-        return Bound(net, self.inference, self.n_samples, self.reparameterize, floor_x, floor_z, generator)
+        floors = (lambda fraction: unit * annealing.x(fraction), annealing.z)
+        return Bound(run.module, self.inference, self.n_samples, self.reparameterize, *floors, run.generator)
 
     # ---- a density, samples: the slides' "Sample Generation"
 
     def _log_p_x(self, x: Data) -> PerExample:
-        net = self.module_
-        return log_p_x(net, net.rescale(x), self.std_floor_x_, self.std_floor_z_) + self._jacobian()
+        x = self.module_.rescale(x)
+        return log_p_x(self.module_, x, self.std_floor_x_, self.std_floor_z_) + self._jacobian()
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
-        net = self.module_
-        h = net.decoder(net.prior.draw(y, generator))
-        x = net.x_head.draw(h, generator, self.std_floor_x_) if noise else net.x_head.mean(h)
-        return net.rescale.inverse(x)
+        return self.module_.draw_x(
+            self.module_.prior.draw(y, generator), generator if noise else None, self.std_floor_x_
+        )
 
     def _prototypes(self) -> Float[Tensor, "K D"] | None:
         loc = self.module_.prior.loc  # [K C Z] when p(z|y) is a mixture itself, which has no middle
@@ -282,8 +249,7 @@ class NVISA(GenerativeClusterer):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X)
-        floor_x, floor_z = Constant(self.std_floor_x_), Constant(self.std_floor_z_)
-        train_on_more_rows(
-            self, self._checked(X), lambda generator: self._bound(self.module_, floor_x, floor_z, generator)
-        )
+        how = (self.inference, self.n_samples, self.reparameterize)
+        floors = (Constant(self.std_floor_x_), Constant(self.std_floor_z_))
+        train_on_more_rows(self, self._checked(X), lambda generator: Bound(self.module_, *how, *floors, generator))
         return self

@@ -65,6 +65,7 @@ class MixtureVAE(nn.Module):
     ) -> None:
         super().__init__()
         n_features, hidden, self.latent_dim = len(rescale.shift), list(network.hidden), network.latent_dim
+        prior = make_prior(n_clusters, network)
         self.rescale = rescale
         # Plain ReLU: with a leak, consistency lets whole clusters merge.
         self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
@@ -72,7 +73,7 @@ class MixtureVAE(nn.Module):
         self.z_base = nn.Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
-        self.prior = make_prior(n_clusters, network)
+        self.prior = prior
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
@@ -121,6 +122,12 @@ class MixtureVAE(nn.Module):
         """Give the codes mean zero and deviation one, which changes no reconstruction, and ``p(z|y)`` their moments."""
         self.prior.set_from(standardize(self.z_head.loc, cast(nn.Linear, self.decoder[0]), codes), proba)
 
+    def draw_x(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
+        """``x ~ p(x|z)`` in the user's units; without a generator its mean."""
+        h = self.decoder(z)
+        x = self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
+        return self.rescale.inverse(x)
+
     @torch.no_grad()
     def init_scales(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:
         """Let the deviations begin where the bound has its maximum in them, seen from the autoencoder of a start.
@@ -150,8 +157,7 @@ class MixtureVAE(nn.Module):
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        self.prior.permute(order)
-        tables = [self.y_logits.weight, self.y_logits.bias]
+        tables = [self.y_logits.weight, self.y_logits.bias, *self.prior.parameters()]
         for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
             table.copy_(table[order])
 

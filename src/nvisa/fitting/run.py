@@ -1,0 +1,71 @@
+"""What one fit works with, and what it finds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from nvisa.fitting.training import Listener, Listeners, StageState
+from nvisa.nets.rows import Rescale, Source
+
+__all__ = ["FitResult", "Reporter", "Run"]
+
+Record = dict[str, Any]
+
+
+@dataclass
+class FitResult:
+    """What a fit has found: the trained networks, a record an epoch, and the attributes that the clusterer gets."""
+
+    module: Any
+    history: list[Record]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """What one fit, or one of its restarts, works with.
+
+    Parameters
+    ----------
+    X, source
+        The checked rows, and the same as float32 tensors on the device of the training.
+    rescale
+        The networks' units of the data.
+    module
+        The networks with fresh weights.
+    rng, generator
+        All that is random comes from these two.
+    number
+        Of the restart, from 0.
+    report
+        Called with the networks and an epoch's record; None: nobody looks.
+    listeners
+        Who is called back by the training loop: one that reports, and a checkpoint.
+    """
+
+    X: NDArray[np.floating]
+    source: Source
+    rescale: Rescale
+    module: Any
+    rng: RandomState
+    generator: torch.Generator
+    number: int
+    report: Callable[[Any, Record], None] | None
+    listeners: Listeners
+
+
+@dataclass
+class Reporter(Listener):
+    """Hands every epoch's record on, with the networks."""
+
+    module: Any
+    report: Callable[[Any, Record], None]
+
+    def end_epoch(self, state: StageState) -> None:
+        """Hand on the last record."""
+        self.report(self.module, state.history[-1])
