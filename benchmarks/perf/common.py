@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from nvisa import data as datasets
 from nvisa.benchmark import RECORDS
 from nvisa.benchmark.run import processor, source_commit
-from nvisa.fitting.consistency import VAT
-from nvisa.fitting.training import Source, Training, maximize
-from nvisa.maths.bounds import RunningMoments
-from nvisa.methods.nvisa import Objective
+from nvisa.fitting.consistency import VAT, ConsistencyObjective
+from nvisa.fitting.training import Training, maximize
+from nvisa.maths.schedules import Constant
+from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network, build
-from nvisa.nets.mixture_vae import Densities
-from nvisa.nets.scaling import make_rescale
+from nvisa.nets.mixture_vae import MixtureVAE
+from nvisa.nets.rows import Source, make_rescale
 
 # With one thread, seconds of the processor, which a busy machine does not lengthen as it does those of the wall.
 ONE_THREAD = torch.get_num_threads() == 1
@@ -41,37 +41,38 @@ def noise(n: int, n_features: int) -> np.ndarray:
     return (rng.normal(size=(20, n_features))[rng.randint(20, size=n)] + rng.normal(size=(n, n_features))).astype("f4")
 
 
-def ascent(
+def objective_of(
     X: np.ndarray, *, n_clusters: int = 10, n_samples: int = 15, inference: str = "vimco", batch_norm: bool = False,
     consistency: tuple[VAT, ...] = (), likelihood: str = "gaussian_shared", floor_x: float = 0.3, floor_z: float = 0.2,
-) -> Objective:  # fmt: skip
+) -> Bound | ConsistencyObjective:  # fmt: skip
     """The objective of NVISA on X with MLP 784-500-500 and Z = 10, from seeded random weights."""
     generator = torch.Generator().manual_seed(0)
     network = Network(batch_norm=batch_norm)
     rescale = make_rescale(X, "none" if likelihood == "bernoulli" else "global")
     net = build(
-        lambda: Densities(rescale, n_clusters, network, likelihood=likelihood, posterior="joint",
-                          baseline=inference == "nvil"), generator)  # fmt: skip
-    distance = None if not consistency else torch.full((len(X),), 7.0)
-    return Objective(
-        net, inference, n_samples, inference == "enum_y", lambda t: floor_x, lambda t: floor_z, consistency,
-        distance, generator, RunningMoments(),
-    )  # fmt: skip
+        lambda: MixtureVAE(rescale, n_clusters, network, likelihood=likelihood, posterior="joint",
+                           baseline=inference == "nvil"), generator)  # fmt: skip
+    bound = Bound(net, inference, n_samples, inference == "enum_y", Constant(floor_x), Constant(floor_z), generator)
+    if not consistency:
+        return bound
+    return ConsistencyObjective(net, consistency, torch.full((len(X),), 7.0), generator, bound)
 
 
-def steps(objective: Objective, X: np.ndarray, batch_size: int = 256, *, again: bool = False) -> Callable[[], None]:
+def steps(
+    objective: Bound | ConsistencyObjective, X: np.ndarray, batch_size: int = 256, *, again: bool = False
+) -> Callable[[], None]:
     """A function that trains one epoch over X with the library's own loop: divide by its number of steps.
 
     ``again``: from the same weights and the same draws every time, so that it is the same epoch.
     """
-    first = deepcopy(objective.densities.state_dict())
+    first = deepcopy(objective.network.state_dict())
     source, training = Source(X, torch.device("cpu")), Training(epochs=1, batch_size=batch_size, learning_rate=1e-4)
 
     def epoch() -> None:
         if again:
-            objective.densities.load_state_dict(first)
+            objective.network.load_state_dict(first)
             objective.generator.manual_seed(1)
-        maximize(objective, objective.densities, source, training, objective.generator)
+        maximize(objective, objective.network, source, training, objective.generator)
 
     return epoch
 

@@ -2,7 +2,7 @@
 
 x repeated for each of the M samples, y one-hot and concatenated to x, the encoder of q(z|y,x) run again for every
 sample, torch.distributions for every density, autograd for every gradient. Same densities, same parameters: ``load``
-takes the weights of :class:`nvisa.nets.mixture_vae.Densities`, whose embedding of y is the block of a concatenated
+takes the weights of :class:`nvisa.nets.mixture_vae.MixtureVAE`, whose embedding of y is the block of a concatenated
 layer.
 """
 
@@ -34,7 +34,7 @@ class Plain(nn.Module):
         self.x_raw_scale = nn.Parameter(torch.zeros(n_features))
 
     def load(self, net: nn.Module) -> None:
-        """Take over the weights of ``Densities`` (posterior="joint", likelihood="gaussian_shared", no batch norm)."""
+        """Take over the weights of ``MixtureVAE`` (posterior="joint", likelihood="gaussian_shared", no batch norm)."""
         for name in ("trunk", "y_logits", "decoder"):
             getattr(self, name).load_state_dict(getattr(net, name).state_dict())
         self.z_loc.load_state_dict(net.z_head.loc.state_dict())

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import FOLDER, ascent, clock, flops, mnist, noise, paired, peak_memory, ratios, steps, write
+from common import FOLDER, clock, flops, mnist, noise, objective_of, paired, peak_memory, ratios, steps, write
 from page import maps, page
 from plain import Plain
 
@@ -36,7 +36,7 @@ from nvisa.benchmark.run import run
 from nvisa.fitting.consistency import VAT
 from nvisa.fitting.training import flush_denormals
 from nvisa.maths.metrics import accuracy
-from nvisa.maths.mixtures import MAX_STEPS, RIDGE, TOL, mixture
+from nvisa.maths.mixtures import MAX_STEPS, RIDGE, TOL, fit_mixture
 from nvisa.nets.layers import Network
 
 BATCH = 256
@@ -64,7 +64,7 @@ def step() -> None:
     }
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
     for name, options in settings.items():
-        epoch = steps(ascent(X, **options), X, again=True)
+        epoch = steps(objective_of(X, **options), X, again=True)
         work = gigaflops(epoch, n_steps)
         seconds = paired({"epoch": epoch, "product": partial(torch.mm, a, b)}, 12)
         took = ms(seconds["epoch"], n_steps)
@@ -80,10 +80,10 @@ def plain() -> None:
     """(b) Against the common form: shared weights, sizes, batches; both with denormals flushed."""
     X, n_steps, rows = mnist(BATCH * 2), 2, []
     for floor in (1.0, 0.1):  # wide: all samples have weight; narrow, as late in training: few have
-        objective = ascent(X, floor_x=floor)
+        objective = objective_of(X, floor_x=floor)
         theirs = Plain(784, 10, (500, 500), 10)
-        theirs.load(objective.densities)
-        rescaled = objective.densities.rescale(torch.from_numpy(X))
+        theirs.load(objective.network)
+        rescaled = objective.network.rescale(torch.from_numpy(X))
         adam = torch.optim.Adam(theirs.parameters(), 1e-4)
 
         def epoch(*, tiled: bool, theirs=theirs, rescaled=rescaled, adam=adam, floor=floor) -> None:
@@ -111,8 +111,8 @@ def pyro() -> None:
     from bayes import Model, pyro_step
 
     X, n_steps = mnist(BATCH * 2), 2
-    enumerated, sampled = ascent(X, inference="enum_y", floor_x=0.5), ascent(X, floor_x=0.5)
-    rescaled = sampled.densities.rescale(torch.from_numpy(X))
+    enumerated, sampled = objective_of(X, inference="enum_y", floor_x=0.5), objective_of(X, floor_x=0.5)
+    rescaled = sampled.network.rescale(torch.from_numpy(X))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Model(784, 10, (500, 500), 10)
@@ -157,8 +157,8 @@ def clustpy() -> None:
         "ClustPy DEC": partial(theirs, DEC, FeedforwardAutoencoder),
     }  # fmt: skip
     programs: dict[str, Callable[[], Any]] = {
-        "nvisa NVISA, M = 1": steps(ascent(X, n_samples=1, inference="nvil"), X),
-        "nvisa NVISA, default": steps(ascent(X, n_samples=3, batch_norm=True, consistency=(VAT(),)), X),
+        "nvisa NVISA, M = 1": steps(objective_of(X, n_samples=1, inference="nvil"), X),
+        "nvisa NVISA, default": steps(objective_of(X, n_samples=3, batch_norm=True, consistency=(VAT(),)), X),
     }
     by_epoch = tuple(programs)
     programs |= {f"{name} {n}": make(n) for name, make in runs.items() for n in (1, 6)}
@@ -209,7 +209,7 @@ def em() -> None:
         codes = rng.randn(n_clusters, 10)[rng.randint(n_clusters, size=40_000)] + 0.4 * rng.randn(40_000, 10)
         its = GaussianMixture(n_clusters, tol=TOL, max_iter=MAX_STEPS, reg_covar=RIDGE, random_state=0)
         programs = {
-            "nvisa": lambda codes=codes, k=n_clusters: mixture(codes, k, np.random.RandomState(0), n_init=1),
+            "nvisa": lambda codes=codes, k=n_clusters: fit_mixture(codes, k, np.random.RandomState(0), n_init=1),
             "scikit-learn": lambda codes=codes, its=its: its.fit(codes),
         }
         seconds = paired(programs, 3)
@@ -296,7 +296,7 @@ def growth(section: str, name: str, values: tuple[int, ...], make: Callable[[int
     rows = []
     for value in values:
         X, options = make(value)
-        epoch = steps(ascent(X, **options), X)
+        epoch = steps(objective_of(X, **options), X)
         memory, seconds = peak_memory(epoch), paired({"": epoch}, 3)[""]
         rows.append({name: value, "ms a step": ms(seconds, len(X) // BATCH), "peak memory, MB": memory})
     write(section, rows, "VIMCO, MLP D-500-500, Z = 10, batch 256; M = 15, K = 10, D = 784 where not said otherwise.")

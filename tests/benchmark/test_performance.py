@@ -11,10 +11,11 @@ from torch.testing import assert_close
 from nvisa.benchmark import performance
 from nvisa.benchmark.performance import cell, table
 from nvisa.benchmark.tables import SPEED
-from nvisa.maths.bounds import RunningMoments
-from nvisa.methods.nvisa import Objective
-from nvisa.nets.layers import Network, Rescale
-from nvisa.nets.mixture_vae import Densities, draw
+from nvisa.maths.schedules import Constant
+from nvisa.methods.nvisa import Bound
+from nvisa.nets.layers import Network
+from nvisa.nets.mixture_vae import MixtureVAE, draw
+from nvisa.nets.rows import Rescale
 from oracles import build, gradients, normal
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "perf"
@@ -35,7 +36,7 @@ M, B, K, D, Z, HIDDEN = 5, 4, 3, 40, 2, (7, 6)
 def net(rng):
     rescale = Rescale(torch.zeros(D), torch.ones(D))
     network = Network(hidden=HIDDEN, latent_dim=Z, batch_norm=False)
-    return build(lambda: Densities(rescale, K, network, likelihood="gaussian_shared", posterior="joint"), rng)
+    return build(lambda: MixtureVAE(rescale, K, network, likelihood="gaussian_shared", posterior="joint"), rng)
 
 
 def shared(net, plain):
@@ -63,10 +64,10 @@ def test_the_common_form_has_our_bound_and_our_gradients(rng, net, tiled):
     x = normal(rng, B, D)
     h = net.trunk(x)
     state = rng.get_state()
-    drawn = draw(net, h, net.log_q_y(h), 0.2, n_samples=M, reparameterize=False, generator=rng)
+    drawn = draw(net, h, net.log_q_y_from(h), 0.2, n_samples=M, reparameterize=False, generator=rng)
     rng.set_state(state)
-    ours = Objective(net, "vimco", M, False, lambda t: 0.4, lambda t: 0.2, (), None, rng, RunningMoments())
-    bound, _ = ours.bound(x, h, net.log_q_y(h), 0.0)
+    ours = Bound(net, "vimco", M, False, Constant(0.4), Constant(0.2), rng)
+    bound, _ = ours.bound(x, h, net.log_q_y_from(h), 0.0)
     theirs = plain.vimco(x, M, 0.4, 0.2, drawn=(drawn.y, drawn.z), tiled=tiled)
     assert_close(bound, theirs, rtol=1e-8, atol=1e-8)
     upstream = normal(rng, B)

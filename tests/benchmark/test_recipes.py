@@ -5,9 +5,9 @@ from nvisa.methods.imsat import IMSAT
 
 from nvisa.benchmark.recipes import ABLATION, RECIPES
 from nvisa.benchmark.records import record_path
+from nvisa.fitting.initialization import WarmStart
 from nvisa.maths.metrics import accuracy
 from nvisa.methods import METHODS
-from nvisa.methods.nvisa import WarmStart
 
 
 def test_an_ablations_row_differs_in_what_its_name_says():

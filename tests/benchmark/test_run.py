@@ -76,7 +76,7 @@ def test_the_clock_of_a_curve_stands_still_while_people_look(monkeypatch):
     monkeypatch.setattr(run, "accuracy", slow)
     y = np.array([0, 1, 1, 1])
     watch = run._Curve(datasets.Dataset("four", np.eye(4, dtype="f4"), y, None, None, (4,), ("a", "b"), ""))
-    fitted = SimpleNamespace(_labels=lambda X: X.argmax(1))  # row i is of cluster i
+    fitted = SimpleNamespace(predict=lambda X: X.argmax(1))  # row i is of cluster i
     for _ in range(2):
         now[0] += 3.0
         watch(fitted, {"stage": "training", "epoch": 1, "noise": 2.0})
@@ -90,7 +90,7 @@ def test_a_curve_shows_the_accuracy_on_the_test_rows_where_there_are_some():
     train, test = np.zeros((4, 1), "f4"), np.ones((5, 1), "f4")
     y_train, y_test = np.array([0, 1, 0, 1]), np.array([0, 0, 0, 0, 1])
     watch = run._Curve(datasets.Dataset("split", train, y_train, test, y_test, (1,), ("a", "b"), ""))
-    watch(SimpleNamespace(_labels=lambda X: X[:, 0].astype(int)), {})  # all in one cluster
+    watch(SimpleNamespace(predict=lambda X: X[:, 0].astype(int)), {})  # all in one cluster
     assert watch.curve[0]["accuracy"] == 0.8
 
 

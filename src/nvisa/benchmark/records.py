@@ -15,6 +15,7 @@ import numpy as np
 
 from nvisa.benchmark import RECORDS
 from nvisa.benchmark.recipes import RECIPES
+from nvisa.compatibility import IMSAT_SETTINGS, MASKED, NVISA_NAMES, upgrade_names
 
 __all__ = [
     "Record",
@@ -69,42 +70,32 @@ def load_records(folder: Path = RECORDS) -> list[Record]:
 
 # ---- names of before -------------------------------------------------------------------------------------------------
 
-METHODS_BEFORE = {"vat": "imsat"}
+METHODS_BEFORE = {"vat": "imsat"}  # the same objective and the same q(y|x), from other draws of the weights
 RECIPES_BEFORE = {
     "vat/default": "imsat/default",
     "vat/restarts": "imsat/restarts",
     "from_consistency": "from_imsat",
     "pulled": "bound_gradient",
 }
-KEYS_BEFORE = {"neighbour_information": "neighbor_information", "log_q_of_maker": "log_q_of_generated"}
-WORDS_BEFORE = {"centres": "centers"}  # of notes
-PARAMS_BEFORE = {"reparameterise": "reparameterize", "recognition": "classifier_training"}
-OF_IMSAT = ("n_clusters", "consistency", "n_restarts", "network", "training", "random_state", "verbose")
+NOTES_BEFORE = {"centres": "centers"}
 
 
 def upgrade(record: Record) -> Record:
     """The record under today's names; one that has them comes back equal."""
     if "recipe" not in record:  # of speed
-        return record | ({"note": _words(record["note"])} if "note" in record else {})
-    new = _renamed(record, KEYS_BEFORE) | {"recipe": _recipe(record["recipe"])}
+        return record | ({"note": _note(record["note"])} if "note" in record else {})
+    new = upgrade_names(record) | {"recipe": _recipe(record["recipe"])}
     if "method" in record:
         new["method"] = METHODS_BEFORE.get(record["method"], record["method"])
-    if "start" in record and "recipe" in record["start"]:
+    if "recipe" in record.get("start", {}):
         new["start"] = record["start"] | {"recipe": _recipe(record["start"]["recipe"])}
-    for name in ("history", "restarts"):
-        if isinstance(record.get(name), list):
-            new[name] = [_renamed(entry, KEYS_BEFORE) for entry in record[name]]
     if "params" in record:
         new["params"] = _params(record["params"])
     return new
 
 
-def _renamed(mapping: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in mapping.items()}
-
-
-def _words(text: str) -> str:
-    return re.sub("|".join(WORDS_BEFORE), lambda found: WORDS_BEFORE[found[0]], text)
+def _note(text: str) -> str:
+    return re.sub("|".join(NOTES_BEFORE), lambda found: NOTES_BEFORE[found[0]], text)
 
 
 def _recipe(name: str) -> str:
@@ -121,18 +112,22 @@ def _params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
     """Of one clusterer. NVISA's of before are known by ``reparameterise``; without inference it was IMSAT."""
-    new = _renamed(params, PARAMS_BEFORE)
+    new = upgrade_names(params)
     if "reparameterise" not in params:
         return new
-    new["n_restarts"], annealing = new.pop("n_init"), new.pop("std_floor")
+    new = {NVISA_NAMES.get(name, name): value for name, value in new.items()}
     if new["inference"] == "None":
-        return {name: new[name] for name in OF_IMSAT}
-    if "settled=True" in annealing:
-        new["init"] = f"WarmStart({_quoted(new['init'])}, masked=0.3)"
-    new["init"] = re.sub(r"NVISA\(inference=None, init='random', (.*?)n_init=", r"IMSAT(\1n_restarts=", new["init"])
-    new["std_annealing"] = re.sub(", settled=(True|False)", "", annealing).replace("StdFloor(", "StdAnnealing(")
-    new["consistency"] = re.sub(r"\bpull=", "bound_gradient=", new["consistency"])
-    return new
+        return {name: new[name] for name in IMSAT_SETTINGS}
+    if "settled=True" in new["std_annealing"]:
+        new["init"] = f"WarmStart({_quoted(new['init'])}, masked={MASKED})"
+    return new | {name: _value(new[name]) for name in ("init", "std_annealing", "consistency")}
+
+
+def _value(text: str) -> str:
+    """The text of a setting, as ``repr`` writes it today."""
+    text = re.sub(r"NVISA\(inference=None, init='random', (.*?)n_init=", r"IMSAT(\1n_restarts=", text)
+    text = re.sub(", settled=(True|False)", "", text).replace("StdFloor(", "StdAnnealing(")
+    return re.sub(r"\bpull=", "bound_gradient=", text)
 
 
 def _quoted(init: str) -> str:

@@ -156,7 +156,7 @@ class _Curve:
     def __call__(self, fitted: Any, record: dict[str, Any]) -> None:
         """Note an epoch."""
         elapsed = self.elapsed()
-        labels = fitted._labels(self.X)
+        labels = fitted.predict(self.X)
         point = {key: record[key] for key in self.KEYS if key in record}
         self.curve.append(point | {"elapsed": elapsed[0], "accuracy": accuracy(np.asarray(self.y), labels)})
         self.zero += self.elapsed() - elapsed
