@@ -137,8 +137,8 @@ class InRange:
         return above and (value < self.high if self.open_high else value <= self.high)
 
 
-NotNegative = InRange(0)
-Positive = InRange(0, open_low=True)
+NotNegative = InRange(0.0)
+Positive = InRange(0.0, open_low=True)
 
 
 @dataclass(frozen=True, init=False)

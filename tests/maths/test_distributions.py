@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.mixture import GaussianMixture
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.distributions import Categorical, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -17,6 +17,7 @@ from nvisa.maths.distributions import (
     log_bernoulli,
     log_mean_exp,
     log_normal,
+    log_normal_tril,
     responsibilities,
 )
 from oracles import TIGHT, binary_vectors, grid, log_mean_exp_decimal, normal
@@ -46,6 +47,12 @@ def test_the_normal_integrates_to_one(dims):
     loc, scale = torch.tensor([0.4, -1.1]).double()[:dims], torch.tensor([0.5, 1.7]).double()[:dims]
     points, cell = grid(-20, 20, 401, dims)
     assert log_normal(points, loc, scale).exp().sum() * cell == pytest.approx(1, abs=1e-12)
+
+
+def test_correlated_normals_are_torch_s(rng):
+    x, loc, below = normal(rng, 6, 3), normal(rng, 4, 3), normal(rng, 4, 3, 3)
+    tril = below.tril(-1) + torch.diag_embed(normal(rng, 4, 3).exp())
+    assert_close(log_normal_tril(x, loc, tril), MultivariateNormal(loc, scale_tril=tril).log_prob(x[:, None]), **TIGHT)
 
 
 # ---- Bernoulli -------------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class WarmStart:
     """
 
     init: Annotated[Any, InitialClusters(("umap", "gmm"))] = "gmm"
-    masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
+    masked: Annotated[float, InRange(0.0, 1.0, open_high=True)] = 0.0
 
 
 @dataclass

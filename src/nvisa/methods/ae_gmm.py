@@ -56,7 +56,7 @@ class AEGMM(DeepClusterer):
 
     likelihood: Annotated[str, OneOf("gaussian_unit", "bernoulli")] = "gaussian_unit"
     covariance: Annotated[str, OneOf("full", "diag")] = "full"
-    masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
+    masked: Annotated[float, InRange(0.0, 1.0, open_high=True)] = 0.0
     n_init: Annotated[int, AtLeast(1)] = 10
 
     def _networks(self, rescale: Rescale) -> MixtureAutoencoder:

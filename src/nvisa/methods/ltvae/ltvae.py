@@ -163,7 +163,7 @@ class LTVAE(CodingClusterer):
     states: Annotated[str, OneOf("fixed", "search")] = "fixed"
     n_searches: Annotated[int, AtLeast(1)] = 2
     search_rows: Annotated[int, AtLeast(1)] = 4000
-    em_rate: Annotated[float, InRange(0, 1, open_low=True)] = 0.01
+    em_rate: Annotated[float, InRange(0.0, 1.0, open_low=True)] = 0.01
     n_init: Annotated[int, AtLeast(1)] = 5
     pretraining: Any = None
 
