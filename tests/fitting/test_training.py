@@ -265,21 +265,6 @@ def test_the_same_generator_gives_the_same_run_and_no_global_one_is_moved():
     assert run(1) == run(1) != run(2)
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rows", [slice(2, 5), slice(None), np.array([2, 4, 3])])
-def test_a_batch_is_a_copy_in_float32_of_the_rows_that_were_asked_for(dtype, rows):
-    X = np.arange(12, dtype=dtype).reshape(6, 2)
-    before = X.copy()
-    batch = Source(X, CPU)[rows]
-    assert batch.dtype == torch.float32
-    np.testing.assert_array_equal(batch.numpy(), X[rows])
-    batch += 100
-    np.testing.assert_array_equal(X, before)
-
-
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 

@@ -113,26 +113,6 @@ def test_shared_and_per_z_heads_agree_when_the_deviation_does_not_depend_on_z(rn
         assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
 
 
-# ---- scale of the data -----------------------------------------------------------------------------------------------
-
-
-def test_rescale_has_an_inverse_and_the_log_det_of_its_jacobian(rng):
-    rescale, x = Rescale(normal(rng, 3), normal(rng, 3).exp()), normal(rng, 5, 3)
-    assert_close(rescale.inverse(rescale(x)), x, **TIGHT)
-    assert_close(rescale(rescale.inverse(x)), x, **TIGHT)
-    jacobian = torch.autograd.functional.jacobian(rescale, x[0])
-    sign, log_det = torch.linalg.slogdet(jacobian)
-    assert sign == 1
-    assert_close(rescale.log_det(), log_det, **TIGHT)
-    assert_close(rescale(rescale.shift), torch.zeros(3).double(), **TIGHT)
-
-
-def test_rescale_is_saved_with_the_weights_and_not_trained():
-    rescale = Rescale(torch.ones(2), torch.ones(2))
-    assert set(rescale.state_dict()) == {"shift", "scale"}
-    assert list(rescale.parameters()) == []
-
-
 # ---- multilayer perceptron -------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -88,6 +88,7 @@ class Network:
     prior_covariance: Annotated[str, OneOf("diag", "full")] = "diag"
 
 
+@runtime_checkable
 class LatentNetwork(Protocol):
     """What the networks of every method have: the fitted ``module_`` of a clusterer, usable alone.
 
