@@ -20,6 +20,7 @@ from nvisa.fitting.consistency import (
     vat,
     warp,
 )  # fmt: skip
+from nvisa.settings import SettingError
 from oracles import TIGHT, gradients, normal
 from oracles import information as information_oracle
 
@@ -222,7 +223,7 @@ def test_no_movement_has_no_divergence_and_a_movement_has(rng):
 )
 def test_the_shape_of_a_row(shape, n, expected):
     assert Augment(image_shape=shape).shape_of(n) == expected
-    with pytest.raises(ValueError, match=f"got {n + 1} features"):
+    with pytest.raises(SettingError, match=rf"^consistency\.image_shape must be the shape of rows of {n + 1} features"):
         Augment(image_shape=shape).shape_of(n + 1)
 
 
