@@ -1,4 +1,4 @@
-"""The objective of consistency, alone and beside a bound, equals the formula at the head of its module; drift; settings."""
+"""The objective of consistency, alone and beside a bound, equals its module's formula; drift; settings."""
 
 from types import SimpleNamespace
 
