@@ -20,6 +20,7 @@ from nvisa.fitting.initialization import (
     pretrain,
     reconstruction_error,
     subset,
+    umap_points,
     warm_start,
 )
 from nvisa.fitting.training import Listener, Training
@@ -198,9 +199,10 @@ class Halved:
         return x[:, :Z]
 
 
-@pytest.mark.parametrize("init", ["gmm", Model()], ids=["gmm", "model"])
-def test_a_start_finds_the_two_planted_groups(blobs, init):
-    """ "umap" too: every fit with the default settings shows it."""
+@pytest.mark.parametrize("init", ["umap", "gmm", Model()], ids=["umap", "gmm", "model"])
+def test_a_start_finds_the_two_planted_groups(blobs, init, monkeypatch):
+    """Without UMAP itself, which is slow: its points are the principal components."""
+    monkeypatch.setattr(initialization, "umap_points", lambda X, rows, distances, rng: X)
     X, y = blobs
     start = find_start(Halved(), Source(X), init, 2, np.random.RandomState(0))
     assert start.rows.tolist() == list(range(120))
@@ -211,6 +213,11 @@ def test_a_start_finds_the_two_planted_groups(blobs, init):
     np.testing.assert_array_equal(start.codes, X[:, :Z].astype(np.float32))
     if isinstance(init, Model):
         np.testing.assert_array_equal(init.asked[0], X)  # in the user's type and units
+
+
+def test_fewer_rows_than_umap_can_lay_out_are_its_points():
+    X = np.random.RandomState(0).randn(14, 3)
+    assert umap_points(X, np.zeros((14, 5), int), np.zeros((14, 5)), np.random.RandomState(0)) is X
 
 
 def test_a_model_of_another_number_of_clusters_is_no_start(blobs):
