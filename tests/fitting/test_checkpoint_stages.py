@@ -123,9 +123,8 @@ class Looking(Listener):
 
     @staticmethod
     def snapshot(state):
-        moments = [
-            value.clone() for of_one in state.optimizer.state_dict()["state"].values() for value in of_one.values()
-        ]
+        of_parameters = state.optimizer.state_dict()["state"].values()
+        moments = [values[name].clone() for values in of_parameters for name in sorted(values)]
         return {
             "networks": [p.detach().clone() for p in state.module.parameters()],
             "moments": moments,

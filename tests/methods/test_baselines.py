@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from nvisa.nets.mixtures import FullMixture, Mixture, common_axes, covariances, moments
 from scipy.stats import binom
 from sklearn.datasets import make_blobs
 from sklearn.mixture import GaussianMixture
@@ -19,6 +18,7 @@ from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
 from nvisa.nets.autoencoder import START_SCALE, Autoencoder, Encoder, MixtureAutoencoder
 from nvisa.nets.layers import Network, Rescale
+from nvisa.nets.mixtures import FullMixture, Mixture, common_axes, covariances, moments
 from oracles import (
     TIGHT,
     build,
