@@ -94,8 +94,8 @@ class Counting:
 
     def __call__(self, x, rows, fraction):
         self.asked += 1
-        labels = (self.module(x) > 0.5 * self.asked).long().squeeze(1)
-        return StepOutput(self.module(x).squeeze(1), {}, torch.eye(2)[labels].log_softmax(1))
+        labels = (rows + self.asked) % 3
+        return StepOutput(self.module(x).squeeze(1), {}, torch.eye(3)[labels].log_softmax(1))
 
     def state_dict(self):
         return {"asked": torch.tensor(self.asked)}
