@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from numbers import Integral, Real
-from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin, runtime_checkable
 
 __all__ = [
     "AnyOf",
     "AtLeast",
     "Constraint",
     "Each",
+    "Fitted",
     "InstanceOf",
     "InRange",
     "NotNegative",
@@ -66,6 +67,7 @@ class SettingError(ValueError, TypeError):
 # ---- constraints -----------------------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Constraint(Protocol):
     """What a value must be."""
 
@@ -120,8 +122,8 @@ class AtLeast:
 class InRange:
     """A number of at least ``low`` (more, if ``open_low``) and at most ``high`` (less, if ``open_high``)."""
 
-    low: float
-    high: float = float("inf")
+    low: int | float
+    high: int | float = float("inf")
     open_low: bool = False
     open_high: bool = False
 
@@ -140,8 +142,8 @@ class InRange:
         return bool(above and (value < self.high if self.open_high else value <= self.high))
 
 
-NotNegative = InRange(0.0)
-Positive = InRange(0.0, open_low=True)
+NotNegative = InRange(0)
+Positive = InRange(0, open_low=True)
 
 
 @dataclass(frozen=True, init=False)
@@ -165,6 +167,22 @@ class InstanceOf:
 
 def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted clusterer, or what else has this method."""
+
+    method: str = "predict_proba"
+
+    @property
+    def expected(self) -> str:
+        """The method."""
+        return f"a fitted clusterer with {self.method}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it has the method."""
+        return not isinstance(value, type) and hasattr(value, self.method)
 
 
 @dataclass(frozen=True)
@@ -224,6 +242,10 @@ def check_settings(owner: Any, prefix: str = "") -> None:
             if is_dataclass(part) and not isinstance(part, type):
                 check_settings(part, f"{prefix}{name}{f'[{i}]' if i != '' else ''}.")
 
+    for name, expected, holds in getattr(owner, "TOGETHER", ()):
+        if not holds(owner):
+            raise SettingError(f"{prefix}{name}", expected, getattr(owner, name))
+
 
 def _constrained(kind: type) -> Iterator[tuple[str, list[Any]]]:
     """(name, constraints) of every setting."""
@@ -278,6 +300,7 @@ class Settings:
 
     SETTINGS: ClassVar[dict[str, Any]] = {}  # name -> annotation, in the order of the constructor
     RENAMED: ClassVar[dict[str, str]] = {}  # old name -> today's, to be named when the old one is given
+    TOGETHER: ClassVar[tuple[Any, ...]] = ()  # (setting, what it must be beside the others, self -> whether it is)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the constructor from the annotations of the class and of those it inherits from."""

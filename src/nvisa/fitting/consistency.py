@@ -12,37 +12,35 @@ ICML 2017 (arXiv:1702.08720), sec. 3; which also names augmentation by random af
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.random import RandomState
+from torch import nn
 from torch.nn import functional as F
 
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.training import StepOutput
 from nvisa.maths.bounds import scaled_gradient
-from nvisa.maths.distributions import entropy, kl_categorical, noise_like
-from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Scalar, Tensor
-from nvisa.nets.layers import frozen_statistics
+from nvisa.maths.distributions import information, kl_categorical, noise_like
+from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.rows import Rescaled
-from nvisa.settings import NotNegative, SettingError, refuses
+from nvisa.settings import AnyOf, Each, InstanceOf, NotNegative, OneOf, SettingError, refuses
 
 __all__ = [
     "VAT",
     "Augment",
+    "Consistency",
     "ConsistencyObjective",
-    "ConsistencySetting",
     "adversarial_direction",
     "affine",
     "as_settings",
     "augmented",
-    "check_image_shapes",
     "drift_penalty",
-    "information",
-    "marginal_entropy",
     "vat",
     "warp",
 ]
@@ -140,47 +138,15 @@ class Augment:
 NAMED: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
 
 
-@dataclass(frozen=True)
-class ConsistencySetting:
-    """Constraint on the setting ``consistency``; ``optional``: there may be none."""
-
-    optional: bool = True
-
-    @property
-    def expected(self) -> str:
-        """In words that follow "must be"."""
-        return "'vat', 'augment', VAT(...), Augment(...), a tuple of them" + (" or None" if self.optional else "")
-
-    def allows(self, value: Any) -> bool:
-        """Whether it is one."""
-        items = value if isinstance(value, (tuple, list)) else (value,)
-        known = [
-            item for item in items if isinstance(item, (VAT, Augment)) or (isinstance(item, str) and item in NAMED)
-        ]
-        return len(known) + items.count(None) == len(items) and (self.optional or bool(known))
+ONE = AnyOf(OneOf(*NAMED), InstanceOf(VAT, Augment))
+Consistency = AnyOf(ONE, Each(ONE))  # constraint on the setting
 
 
 def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
-    """One of "vat", "augment", None or a settings object, or a sequence of them, as a tuple of settings."""
-    given = consistency if isinstance(consistency, (tuple, list)) else (consistency,)
-    return tuple(NAMED[item] if isinstance(item, str) else item for item in given if item is not None)
-
-
-def check_image_shapes(consistency: Any, n_features: int) -> None:
-    """Raise a SettingError if an :class:`Augment` is given for rows that are no such images."""
-    for settings in as_settings(consistency):
-        if isinstance(settings, Augment):
-            settings.shape_of(n_features)
-
-
-def marginal_entropy(log_q_y: LogClusters) -> Scalar:
-    """``H[ mean_x q(y|x) ]`` over the batch: log K when the clusters are equally large."""
-    return entropy(torch.logsumexp(log_q_y, 0).log_softmax(0))
-
-
-def information(log_q_y: LogClusters, balance: float = 1.0) -> Scalar:
-    """``balance * H[mean q(y|x)] - mean H[q(y|x)]``; at balance 1, the mutual information of x and y."""
-    return balance * marginal_entropy(log_q_y) - entropy(log_q_y).mean()
+    """One of "vat", "augment" or a settings object, or a sequence of them, as a tuple of settings; none for None."""
+    given = consistency if isinstance(consistency, (tuple, list)) else (consistency or ())
+    given = given if isinstance(given, (tuple, list)) else (given,)
+    return tuple(NAMED[item] if isinstance(item, str) else item for item in given)
 
 
 def adversarial_direction(
@@ -247,6 +213,20 @@ def augmented(x: Data, settings: Augment, generator: torch.Generator) -> Data:
     zoom = (math.log1p(settings.scale) * u[:, 2]).exp()
     angle = math.radians(settings.rotation) * u[:, 3]
     return warp(x, affine(2.0 * settings.shift * u[:, :2], zoom, angle, *shape[:2]), shape)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbors."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
@@ -323,7 +303,8 @@ class ConsistencyObjective:
         if self.generative is None:
             return 0.0, {}
         share = min(settings.bound_gradient for settings in self.settings)
-        bound, terms = self.generative.bound(x[::2], h[::2], scaled_gradient(log_q_y, share)[::2], fraction)
+        seen = log_q_y.detach() if share == 0 else scaled_gradient(log_q_y, share)
+        bound, terms = self.generative.bound(x[::2], h[::2], seen[::2], fraction)
         return bound.mean() / x.shape[1], terms
 
     def _from_neighbor(self, settings: VAT, x: Data, rows: np.ndarray, log_q_y: LogClusters) -> PerExample:

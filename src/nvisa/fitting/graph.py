@@ -1,8 +1,9 @@
-"""The neighbor graph of a data set: radii in O(N), and clusterings that keep neighbors together.
+"""The neighbor graph of a data set: radii in O(N), its layout, and clusterings that keep neighbors together.
 
-A leaf on numpy, scipy and scikit-learn. No function here sees a label or a network.
+On numpy, scipy, scikit-learn and umap-learn. No function here sees a label or a network.
 """
 
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import xlogy
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.extmath import randomized_svd
 
@@ -19,14 +22,17 @@ __all__ = [
     "intrinsic_dimension",
     "joint_of_labels",
     "merge_by_information",
+    "merged_microclusters",
     "mutual_information",
     "nearest",
     "neighbor_information",
     "neighbor_joint",
     "neighbor_radius",
     "neighbors",
+    "principal_components",
     "refine_by_information",
     "separation",
+    "umap_points",
 ]
 
 Array = NDArray[np.floating[Any]]
@@ -251,3 +257,68 @@ def refine_by_information(labels: Rows, neighbor_rows: Rows, n_clusters: int, *,
         expected[expected == 0] = 1e-9  # an empty cluster attracts nobody
         labels = (votes @ np.log((joint + 1e-9) / expected).T).argmax(1)
     return best
+
+
+def principal_components(X: Array, rng: np.random.RandomState) -> Array:
+    """The 50 leading principal components: distances among them drop the noise and cost little."""
+    return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
+
+
+def umap_points(X: Array, rows: Rows, distances: Array, rng: np.random.RandomState) -> Array:
+    """UMAP of the rows (McInnes et al. 2018): min_dist 0, up to 10 dimensions, on the graph of :func:`nearest`.
+
+    Half of UMAP's own epochs where there are many rows: micro-clusters are cut from the layout, not read off it.
+    """
+    n = len(X)
+    if n < 15:  # too few for a spectral layout: the rows themselves
+        return X
+    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbor
+    graph = np.hstack([itself, rows[:, :-1]]), np.hstack([np.zeros((n, 1)), distances[:, :-1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's and umap's notes on threads, small data and spectral fallbacks
+        from umap import UMAP  # noqa: PLC0415  a slow import that init="random" does not need
+
+        reducer = UMAP(
+            n_neighbors=rows.shape[1],
+            n_components=min(10, X.shape[1]),
+            n_epochs=None if n <= 10_000 else 100,
+            min_dist=0.0,
+            init="spectral" if n > 50 else "random",
+            precomputed_knn=graph,
+            random_state=rng.randint(2**31 - 1),
+        )
+        return reducer.fit_transform(X)
+
+
+def merged_microclusters(
+    points: Array,
+    graph: Rows,
+    n_clusters: int,
+    rng: np.random.RandomState,
+    *,
+    per_cluster: tuple[int, ...] = (3, 5, 10),
+) -> tuple[Array, float]:
+    """Cut the points finely by k-means, merge by neighbor information, refine, and keep the best of several.
+
+    A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
+    while it splits a third; here k-means only cuts, and the neighbor graph decides what belongs together.
+
+    Returns
+    -------
+    proba : ndarray of shape (n, K)
+        One-hot.
+    score : float
+        Its neighbor information.
+    """
+    best: Array = np.empty(0)
+    best_score = -np.inf
+    for fineness in per_cluster:
+        n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
+        micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
+        group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
+        labels = refine_by_information(group[micro], graph, n_clusters)
+        proba = np.eye(n_clusters, dtype=np.float32)[labels]
+        score = neighbor_information(proba, graph)
+        if score > best_score:
+            best, best_score = proba, score
+    return best, best_score

@@ -17,26 +17,25 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from nvisa.fitting.graph import (
-    joint_of_labels,
-    merge_by_information,
+    merged_microclusters,
     nearest,
     neighbor_information,
-    refine_by_information,
+    principal_components,
+    umap_points,
 )
 from nvisa.fitting.training import Listeners, Run, StepOutput, Training, maximize
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
-from nvisa.nets.rows import Source, map_blocks, take
-from nvisa.settings import InRange, SettingError
+from nvisa.nets.rows import Source, map_blocks, subset, take
+from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 
 __all__ = [
-    "InitialClusters",
+    "MAX_ROWS",
     "Start",
     "WarmStart",
     "centroids",
@@ -44,13 +43,9 @@ __all__ = [
     "distill",
     "find_start",
     "mask_inputs",
-    "merged_microclusters",
     "pretrain",
-    "principal_components",
     "reconstruction_error",
     "start_from",
-    "subset",
-    "umap_points",
     "warm_start",
 ]
 
@@ -58,22 +53,6 @@ Array = NDArray[np.floating]
 Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
 PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
-
-
-@dataclass(frozen=True)
-class InitialClusters:
-    """Constraint on a setting: one of these names, or a fitted clusterer with ``predict_proba``."""
-
-    names: tuple[str, ...]
-
-    @property
-    def expected(self) -> str:
-        """In words that follow "must be"."""
-        return f"{', '.join(map(repr, self.names))} or a fitted clusterer with predict_proba"
-
-    def allows(self, value: Any) -> bool:
-        """Whether it is one."""
-        return value in self.names if isinstance(value, str) else hasattr(value, "predict_proba")
 
 
 @dataclass(frozen=True)
@@ -95,8 +74,8 @@ class WarmStart:
     >>> clusterer = NVISA(10, init=WarmStart("gmm", masked=0.3), consistency=None)
     """
 
-    init: Annotated[Any, InitialClusters(("umap", "gmm"))] = "gmm"
-    masked: Annotated[float, InRange(0.0, 1.0, open_high=True)] = 0.0
+    init: Annotated[Any, AnyOf(OneOf("umap", "gmm"), Fitted())] = "gmm"
+    masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
 
 
 @dataclass
@@ -116,14 +95,16 @@ def pretrain(
     generator: torch.Generator,
     listeners: Listeners = (),
     *,
+    share: float = 1.0,
     masked: float = 0.0,
 ) -> list[Record]:
     """Fit ``module`` as an autoencoder: maximize ``- ||x - x^||^2 / D`` in the networks' units.
 
     ``module`` needs ``rescale``, ``code`` (x -> z) and ``reconstruct`` (z -> x^). ``training`` is a schedule, or a
-    fitted clusterer whose autoencoder is taken as it is: several methods can then start from one. ``masked`` is the
-    share of the numbers that the encoder does not see, drawn anew at every step (a denoising autoencoder: Vincent et
-    al., JMLR 2010): they stand at their column's shift, zero in the networks' units.
+    fitted clusterer whose autoencoder is taken as it is: several methods can then start from one. ``share`` is the part
+    of the schedule that is trained. ``masked`` is the share of the numbers that the encoder does not see, drawn anew at
+    every step (a denoising autoencoder: Vincent et al., JMLR 2010): they stand at their column's shift, zero in the
+    networks' units.
     """
     if not isinstance(training, Training):
         load_autoencoder(module, training)
@@ -134,7 +115,8 @@ def pretrain(
         error = reconstruction_error(module, x, seen)
         return StepOutput(-error, {"reconstruction_error": error})
 
-    return maximize(objective, module, source, training, generator, listeners, stage="pretraining")
+    schedule = training if share == 1.0 else training.shortened(share)
+    return maximize(objective, module, source, schedule, generator, listeners, stage="pretraining")
 
 
 def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
@@ -145,83 +127,14 @@ def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: to
 
 def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
     """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it."""
+    target = module.rescale(x)
     code = module.code(x if seen is None else seen)
-    return (module.rescale(x) - module.reconstruct(code)).square().mean(-1)
-
-
-def subset(n_rows: int, rng: RandomState, limit: int = MAX_ROWS) -> NDArray[np.integer]:
-    """At most ``limit`` random row numbers, sorted."""
-    return np.sort(rng.permutation(n_rows)[:limit])
+    return (target - module.reconstruct(code)).square().mean(-1)
 
 
 def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
     """``module.code`` of at most ``limit`` random rows: what k-means and mixtures of codes are fitted to."""
     return map_blocks(module.code, source, rows=subset(len(source), rng, limit), fixed=False)
-
-
-def principal_components(X: Array, rng: RandomState) -> Array:
-    """The 50 leading principal components: distances among them drop the noise and cost little."""
-    return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
-
-
-def umap_points(X: Array, rows: NDArray[np.integer], distances: Array, rng: RandomState) -> Array:
-    """UMAP of the rows (McInnes et al. 2018): min_dist 0, up to 10 dimensions, on the graph of :func:`nearest`.
-
-    Half of UMAP's own epochs where there are many rows: micro-clusters are cut from the layout, not read off it.
-    """
-    n = len(X)
-    if n < 15:  # too few for a spectral layout: the rows themselves
-        return X
-    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbor
-    graph = np.hstack([itself, rows[:, :-1]]), np.hstack([np.zeros((n, 1)), distances[:, :-1]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's and umap's notes on threads, small data and spectral fallbacks
-        from umap import UMAP  # noqa: PLC0415  a slow import that init="random" does not need
-
-        reducer = UMAP(
-            n_neighbors=rows.shape[1],
-            n_components=min(10, X.shape[1]),
-            n_epochs=None if n <= 10_000 else 100,
-            min_dist=0.0,
-            init="spectral" if n > 50 else "random",
-            precomputed_knn=graph,
-            random_state=rng.randint(2**31 - 1),
-        )
-        return reducer.fit_transform(X)
-
-
-def merged_microclusters(
-    points: Array,
-    graph: NDArray[np.integer],
-    n_clusters: int,
-    rng: RandomState,
-    *,
-    per_cluster: tuple[int, ...] = (3, 5, 10),
-) -> tuple[Array, float]:
-    """Cut the points finely by k-means, merge by neighbor information, refine, and keep the best of several.
-
-    A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
-    while it splits a third; here k-means only cuts, and the neighbor graph decides what belongs together.
-
-    Returns
-    -------
-    proba : ndarray of shape (n, K)
-        One-hot.
-    score : float
-        Its neighbor information.
-    """
-    best: Array = np.empty(0)
-    best_score = -np.inf
-    for fineness in per_cluster:
-        n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
-        micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
-        group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
-        labels = refine_by_information(group[micro], graph, n_clusters)
-        proba = np.eye(n_clusters, dtype=np.float32)[labels]
-        score = neighbor_information(proba, graph)
-        if score > best_score:
-            best, best_score = proba, score
-    return best, best_score
 
 
 def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 20) -> Array:
@@ -237,7 +150,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
-    rows = subset(len(source), rng)
+    rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
     x = map_blocks(module.rescale, source, rows=rows, fixed=False)
     graph_space = principal_components(x, rng)
@@ -284,7 +197,7 @@ def distill(
 
 
 def start_from(
-    init: Any, module: Any, n_clusters: int, training: Training, run: Run, make_bound: Callable[[], Any]
+    init: Any, n_clusters: int, training: Training, run: Run, make_bound: Callable[[], Any]
 ) -> tuple[list[Record], float]:
     """Give a :class:`~nvisa.nets.mixture_vae.MixtureVAE` its first clusters; what was trained, and their score.
 
@@ -293,12 +206,12 @@ def start_from(
     3. Load p(z|y) with the moments of the codes and :func:`distill` the assignment into q(y|x), for 8 % of the run; or,
        for a :class:`WarmStart`, what keeps it (:func:`warm_start`).
     """
-    kept = init if isinstance(init, WarmStart) else None
+    module, kept = run.module, init if isinstance(init, WarmStart) else None
     init = init if kept is None else kept.init
     share = PRETRAINING.get(init, 0.3) if isinstance(init, str) else 0.3
-    rows, generator, listeners = run.source, run.generator, run.listeners(module)
+    rows, generator, listeners = run.source, run.generator, run.listeners
     masked = 0.0 if kept is None else kept.masked
-    history = pretrain(module, rows, training.shortened(share), generator, listeners, masked=masked)
+    history = pretrain(module, rows, training, generator, listeners, share=share, masked=masked)
     start = find_start(module, rows, init, n_clusters, run.rng)
     if kept is not None:
         return history + warm_start(module, rows, start, training, generator, listeners, make_bound), start.score

@@ -20,9 +20,8 @@ from torch import nn
 
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
-from nvisa.nets.layers import build
 from nvisa.nets.rows import Rescale, Source
-from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive, SettingError
+from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive
 
 __all__ = [
     "DivergedError",
@@ -111,19 +110,6 @@ class Training:
         """Learning rate when ``fraction`` of the run is done."""
         rate = self.learning_rate
         return (rate if isinstance(rate, Schedule) else Constant(rate))(fraction)
-
-    def torch_device(self) -> torch.device:
-        """The device that ``device`` stands for on this machine."""
-        if self.device != "auto":
-            try:
-                return torch.empty(0, device=self.device).device
-            except (RuntimeError, AssertionError, TypeError) as error:
-                raise SettingError(
-                    "training.device", f"'auto' or a device of this machine ({error})", self.device
-                ) from error
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @dataclass
@@ -222,33 +208,27 @@ class Run:
         The checked rows, and the same as float32 tensors on the device of the training.
     rescale
         The networks' units of the data.
+    module
+        The networks with fresh weights.
     rng, generator
         All that is random comes from these two.
     number
         Of the restart, from 0.
     report
         Called with the networks and an epoch's record; None: nobody looks.
-    checkpoint
-        Another listener of the loop; None: nothing is kept.
+    listeners
+        Who is called back by the training loop: one that reports, and a checkpoint.
     """
 
     X: NDArray[np.floating]
     source: Source
     rescale: Rescale
+    module: Any
     rng: RandomState
     generator: torch.Generator
-    number: int = 0
-    report: Callable[[Any, Record], None] | None = None
-    checkpoint: Listener | None = None
-
-    def build(self, make: Callable[[], Any]) -> Any:
-        """The module that ``make`` returns, with fresh weights, on the device of the training."""
-        return build(make, self.generator).to(self.source.device)
-
-    def listeners(self, module: Any) -> Listeners:
-        """Who is called back at the end of an epoch; ``module``: the networks that a callback shall see."""
-        reporter = None if self.report is None else Reporter(module, self.report)
-        return [listener for listener in (reporter, self.checkpoint) if listener is not None]
+    number: int
+    report: Callable[[Any, Record], None] | None
+    listeners: Listeners
 
 
 @dataclass
@@ -296,9 +276,10 @@ def maximize(
         When the objective or its gradient is no longer finite.
     """
     trained = list(module.parameters())
-    optimizer = torch.optim.Adam(trained, lr=training.rate(0.0), betas=betas, fused=True)
-    n_epochs, n_batches = training.n_epochs(len(source)), training.n_batches(len(source))
-    state = StageState(stage, module, optimizer, generator, objective, Tally(len(source)))
+    n_rows = len(source.X)
+    n_epochs, n_batches = training.n_epochs(n_rows), training.n_batches(n_rows)
+    optimizer = torch.optim.Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
+    state = StageState(stage, module, optimizer, generator, objective, Tally(n_rows))
     for listener in listeners:
         listener.begin_stage(state)
     history, tally = state.history, state.tally
@@ -307,7 +288,7 @@ def maximize(
     with flush_denormals(), _kept(history):
         for epoch in range(n_epochs if state.finished else len(history), n_epochs):
             tally.start()
-            for b, rows in enumerate(shuffled_batches(len(source), training.batch_size, generator)):
+            for b, rows in enumerate(shuffled_batches(n_rows, training.batch_size, generator)):
                 fraction = (epoch + b / n_batches) / n_epochs
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
                 step = objective(source[rows], rows, fraction)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nvisa.maths.distributions import log_mean_exp, log_normal
+from nvisa.maths.distributions import log_normal
 from nvisa.maths.shapes import Float, Latent, PerExample, PerSample, Tensor
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "add_gradient",
     "enum_y",
     "importance_sampled",
+    "log_mean_exp",
     "log_mean_exp_swap_one_out",
     "nvil",
     "nvil_fitting",
@@ -128,6 +129,11 @@ def vimco(log_w: PerSample, log_q: PerSample) -> PerExample:
     bound = log_mean_exp(log_w)
     signal = bound.detach() - log_mean_exp_swap_one_out(log_w.detach())
     return add_gradient(bound, (signal * log_q).sum(0))
+
+
+def log_mean_exp(a: Float[Tensor, "M ..."]) -> Float[Tensor, "..."]:
+    """``log 1/M sum_m exp(a_m)`` over the first axis, without overflow."""
+    return torch.logsumexp(a, dim=0) - math.log(a.shape[0])
 
 
 def log_mean_exp_swap_one_out(log_w: PerSample) -> PerSample:

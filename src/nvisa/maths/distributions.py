@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nvisa.maths.shapes import Float, Tensor
+from nvisa.maths.shapes import Float, LogClusters, Scalar, Tensor
 
 __all__ = [
     "HALF_LOG_2PI",
@@ -30,15 +30,16 @@ __all__ = [
     "draw_normal",
     "draw_normal_tril",
     "entropy",
+    "information",
     "kl_categorical",
     "kl_normal",
     "log_bernoulli",
     "log_bernoulli_head",
-    "log_mean_exp",
     "log_normal",
     "log_normal_head",
     "log_normal_linear",
     "log_normal_tril",
+    "marginal_entropy",
     "noise_like",
     "responsibilities",
     "scatter_rows",
@@ -50,11 +51,6 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 def noise_like(x: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
     """Standard normal noise in the shape of x, drawn where the generator is: the same numbers on every device."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-
-
-def log_mean_exp(a: Float[Tensor, "M ..."]) -> Float[Tensor, "..."]:
-    """``log 1/M sum_m exp(a_m)`` over the first axis, without overflow."""
-    return torch.logsumexp(a, dim=0) - math.log(a.shape[0])
 
 
 def log_normal(x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -128,6 +124,16 @@ def kl_categorical(log_p: Float[Tensor, "*B K"], log_q: Float[Tensor, "*B K"]) -
 def entropy(log_p: Float[Tensor, "*B K"]) -> Float[Tensor, "*B"]:
     """``H[p] = - sum_k p_k log p_k`` in nats, from log probabilities (a zero probability adds zero)."""
     return -(log_p.exp() * log_p.clamp_min(torch.finfo(log_p.dtype).min)).sum(-1)
+
+
+def marginal_entropy(log_q_y: LogClusters) -> Scalar:
+    """``H[ mean_x q(y|x) ]`` over the batch: log K when the clusters are equally large."""
+    return entropy(torch.logsumexp(log_q_y, 0).log_softmax(0))
+
+
+def information(log_q_y: LogClusters, balance: float = 1.0) -> Scalar:
+    """``balance * H[mean q(y|x)] - mean H[q(y|x)]``; at balance 1, the mutual information of x and y."""
+    return balance * marginal_entropy(log_q_y) - entropy(log_q_y).mean()
 
 
 def responsibilities(

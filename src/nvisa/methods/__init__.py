@@ -20,7 +20,7 @@ from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, torch_device
 from nvisa.nets.rows import Rescale
 from nvisa.persistence import ModelError
 
@@ -68,15 +68,16 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     manifest, arrays = persistence.read(path)
     try:
         clusterer = _unfitted(manifest)
-        clusterer._recall(manifest["fitted"])
         n_features = manifest["fitted"]["n_features_in_"]
         with torch.device("meta"):  # without memory of their own, to be filled from the file
-            networks: Any = clusterer._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
+            networks: Any = clusterer._networks(
+                Rescale(torch.zeros(n_features), torch.ones(n_features)), manifest["fitted"]
+            )
         persistence.restore(clusterer, networks, manifest, arrays)
     except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
-    clusterer.module_.to(Training(device=device).torch_device())
+    clusterer.module_.to(torch_device(device))
     return clusterer
 
 

@@ -9,7 +9,8 @@ The baseline of the tables of VaDE (Jiang et al., IJCAI 2017), LTVAE (Li et al.,
 al., IJCNN 2020). Every deviation from them is listed in docs/methods/ae_gmm.md.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from nvisa.fitting.initialization import codes_of, pretrain
 from nvisa.fitting.training import FitResult, Run
@@ -56,17 +57,17 @@ class AEGMM(DeepClusterer):
 
     likelihood: Annotated[str, OneOf("gaussian_unit", "bernoulli")] = "gaussian_unit"
     covariance: Annotated[str, OneOf("full", "diag")] = "full"
-    masked: Annotated[float, InRange(0.0, 1.0, open_high=True)] = 0.0
+    masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
     n_init: Annotated[int, AtLeast(1)] = 10
 
-    def _networks(self, rescale: Rescale) -> MixtureAutoencoder:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureAutoencoder:
         return MixtureAutoencoder(
             rescale, self.n_clusters, self._network, likelihood=self.likelihood, covariance=self.covariance
         )
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
-        listeners = run.listeners(net)
+        net = run.module
+        listeners = run.listeners
         history = pretrain(net, run.source, self._training, run.generator, listeners, masked=self.masked)
         log_likelihood = net.fit_mixture(codes_of(net, run.source, run.rng), self.n_init, run.rng)
         return FitResult(net, history, {"log_likelihood_": log_likelihood})

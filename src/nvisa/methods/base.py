@@ -14,7 +14,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -29,17 +28,18 @@ from sklearn.utils.validation import validate_data
 
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
+from nvisa.fitting.consistency import Augment
 from nvisa.fitting.graph import nearest, neighbor_information
-from nvisa.fitting.initialization import subset
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.training import FitResult, Run, Training, clusters_in_use
+from nvisa.fitting.training import FitResult, Reporter, Run, Training, clusters_in_use
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
-from nvisa.nets.layers import LatentNetwork, Network
+from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
 from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
 
+Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
 
 
@@ -53,15 +53,19 @@ def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
-def collapse_message(sizes: NDArray[np.integer]) -> str | None:
-    """What to say when fewer than half of the clusters are in use, or only one has rows; None if all is well."""
-    n_clusters, n_used = len(sizes), clusters_in_use(sizes)
-    if 2 * n_used >= n_clusters and (sizes > 0).sum() > 1:
-        return None
+def number_by_size(module: LatentNetwork, X: Array, n_clusters: int) -> None:
+    """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
+    counts = np.bincount(label(module, X), minlength=n_clusters)
+    order = np.argsort(-counts, kind="stable")
+    module.permute(torch.from_numpy(order).to(module.rescale.shift.device))
+
+
+def collapse_message(sizes: NDArray[np.integer]) -> str:
+    """What to say when fewer than half of the clusters are in use, or only one has rows."""
     return (
-        f"Only {n_used} of {n_clusters} clusters are in use at the end of the fit; expected at least half "
-        "of them, and two. Try fewer clusters, another random_state, longer training, or a start other than random "
-        "weights."
+        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
+        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
+        "random weights."
     )
 
 
@@ -95,7 +99,7 @@ class DeepClusterer(
     # ---- what a method defines
 
     @abstractmethod
-    def _networks(self, rescale: Rescale) -> LatentNetwork:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> LatentNetwork:
         """The networks that the settings describe, untrained; :func:`nvisa.load` fills them from the file."""
 
     @abstractmethod
@@ -103,10 +107,7 @@ class DeepClusterer(
         """Train on checked rows."""
 
     def _check_data(self, X: Array) -> None:
-        """Raise an error for settings that these rows, or other settings, do not allow: here none."""
-
-    def _recall(self, fitted: Mapping[str, Any]) -> None:
-        """Take from a saved model what the shapes of its networks depend on besides the settings: here nothing."""
+        """Raise an error for settings that these rows do not allow: here none."""
 
     # ---- fit
 
@@ -139,27 +140,37 @@ class DeepClusterer(
             If fewer than half of the clusters are in use at the end, or only one.
         """
         with self._unchanged_on_failure(), self._progress_shown() as report:
+            self._check_settings()
             X = self._validated(X, reset=True)
-            self._check(X)
-            rng, rescale = check_random_state(self.random_state), self._rescale(X)
+            self._check_rows(X)
+            rng, rescale = check_random_state(self.random_state), make_rescale(X, self._scaling)
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
                     result = self._fit_once(self._run(X, rescale, rng, 0, report, writer))
                 else:
-                    result = self._fit_restarts(X, rescale, rng, report, writer)
-                self._keep(result)
-                self._number_by_size(X)
+                    result = self._fit_restarts(X, rescale, rng, self._n_restarts, report, writer)
+                self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
+                for name, value in result.attributes.items():
+                    setattr(self, name, value)
+                number_by_size(self.module_, X, self._n_found)
                 self.labels_ = label(self.module_, X)
-        if message := collapse_message(np.bincount(self.labels_, minlength=self._n_found)):
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        sizes = np.bincount(self.labels_, minlength=self._n_found)
+        if 2 * clusters_in_use(sizes) < len(sizes) or (sizes > 0).sum() < 2:
+            warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
 
-    def _check(self, X: Array) -> None:
-        """Settings, and sizes, that no method can train with."""
+    def _check_settings(self) -> None:
+        """Raise a SettingError for settings that no rows can be fitted with."""
         check_settings(self)
-        if not self.READS_PRIOR:
-            _check_plain_prior(type(self).__name__, self._network)
+        plain = Network()
+        for name in () if self.READS_PRIOR else ("prior_components", "prior_covariance"):
+            value, expected = getattr(self._network, name), getattr(plain, name)
+            if value != expected:
+                method = type(self).__name__
+                raise SettingError(
+                    f"network.{name}", f"{expected!r} with {method}: it is NVISA's", value, "Leave it out."
+                )
         if self._network.batch_norm and self._training.batch_size < 3:  # of two, the last of an odd number has one
             raise SettingError(
                 "training.batch_size",
@@ -167,6 +178,9 @@ class DeepClusterer(
                 self._training.batch_size,
                 "Try a larger one, or Network(batch_norm=False).",
             )
+
+    def _check_rows(self, X: Array) -> None:
+        """Raise an error for rows that the settings do not allow."""
         if len(X) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
@@ -174,12 +188,16 @@ class DeepClusterer(
             )
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
+        consistency = getattr(self, "consistency", None)
+        for item in consistency if isinstance(consistency, (tuple, list)) else (consistency,):
+            if item == "augment" or isinstance(item, Augment):
+                (item if isinstance(item, Augment) else Augment()).shape_of(X.shape[1])
         self._check_data(X)
 
-    def _rescale(self, X: Array) -> Rescale:
-        """The networks' units of the data: those of ``Network.scaling``, or as they are for a Bernoulli likelihood."""
-        bernoulli = getattr(self, "likelihood", None) == "bernoulli"
-        return make_rescale(X, "none" if bernoulli else self._network.scaling)
+    @property
+    def _scaling(self) -> str:
+        """The networks' units of the data: ``Network.scaling``, or as they are for a Bernoulli likelihood."""
+        return "none" if getattr(self, "likelihood", None) == "bernoulli" else self._network.scaling
 
     def _run(
         self,
@@ -187,90 +205,61 @@ class DeepClusterer(
         rescale: Rescale,
         rng: RandomState,
         number: int,
-        report: Callable[[Any, Record], None] | None,
+        report: Report | None,
         checkpoint: CheckpointWriter | None,
     ) -> Run:
-        source = Source(X, self._training.torch_device())
-        return Run(X, source, rescale, rng, generator_from(rng), number, report, checkpoint)
+        """What a fit works with: its own generators, networks with fresh weights, and who looks on."""
+        generator, device = generator_from(rng), torch_device(self._training.device)
+        module: Any = build(lambda: self._networks(rescale), generator, device)
+        reporter = None if report is None else Reporter(module, report)
+        listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
+        return Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
 
     def _fit_restarts(
         self,
         X: Array,
         rescale: Rescale,
         rng: RandomState,
-        report: Callable[[Any, Record], None] | None,
+        n_restarts: int,
+        report: Report | None,
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
         """Whole fits, each from a seed of its own; the one with the largest neighbor information. No label is used."""
-        assert self._n_restarts is not None  # asked by fit
-        rows = subset(len(X), rng, 10_000)
-        graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
-        seeds = [int(rng.randint(2**31 - 1)) for _ in range(self._n_restarts)]
-        calls = [(X, rescale, seed, i, rows, graph) for i, seed in enumerate(seeds)]
-        n_jobs = 1 if len(calls) == 1 else n_jobs_for(len(calls))
+        rows = np.sort(rng.permutation(len(X))[:10_000])
+        seeds = [int(rng.randint(2**31 - 1)) for _ in range(n_restarts)]
+        n_jobs = 1 if n_restarts == 1 else n_jobs_for(n_restarts)
         if n_jobs == 1:
-            results = [self._restart(*call, report, checkpoint) for call in calls]
+            runs = (self._run(X, rescale, RandomState(s), i, report, checkpoint) for i, s in enumerate(seeds))
+            results = [self._fit_once(run) for run in runs]
         else:
-            children = repeat(None) if checkpoint is None else map(checkpoint.child, range(len(calls)))
-            alone = [(*call, child) for call, child in zip(calls, children, strict=False)]
-            results = [self._replayed(found, report) for found in in_processes(self._restart_alone, alone, n_jobs)]
-        scores = [result.attributes["neighbor_information_"] for result in results]
+            children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
+            calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
+            results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
+        looked_at = Source(take(X, rows), results[0].module.rescale.shift.device)
+        probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
+        graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
+        scores = [neighbor_information(proba, graph) for proba in probas]
         best = results[int(np.argmax(scores))]
         listed = [{"seed": s, "neighbor_information": i} for s, i in zip(seeds, scores, strict=True)]
-        return FitResult(best.module, best.history, best.attributes | {"restarts_": listed})
+        return FitResult(
+            best.module, best.history, best.attributes | {"neighbor_information_": max(scores), "restarts_": listed}
+        )
 
-    def _restart(
-        self,
-        X: Array,
-        rescale: Rescale,
-        seed: int,
-        number: int,
-        rows: NDArray[np.integer],
-        graph: NDArray[np.integer],
-        report: Callable[[Any, Record], None] | None,
-        checkpoint: CheckpointWriter | None,
-    ) -> FitResult:
-        """One restart, and how well its clusters keep neighbors together."""
-        result = self._fit_once(self._run(X, rescale, RandomState(seed), number, report, checkpoint))
-        looked_at = Source(take(X, rows), self._training.torch_device())
-        proba = np.exp(map_blocks(result.module.log_q_y, looked_at))
-        result.attributes["neighbor_information_"] = neighbor_information(proba, graph)
-        return result
-
-    def _restart_alone(
-        self,
-        X: Array,
-        rescale: Rescale,
-        seed: int,
-        number: int,
-        rows: NDArray[np.integer],
-        graph: NDArray[np.integer],
-        child: tuple[Path, Record] | None,
+    def _fit_alone(
+        self, X: Array, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
         with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
-            return self._restart(X, rescale, seed, number, rows, graph, None, checkpoint)
+            return self._fit_once(self._run(X, rescale, RandomState(seed), number, None, checkpoint))
 
-    def _replayed(self, result: FitResult, report: Callable[[Any, Record], None] | None) -> FitResult:
+    def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""
         if report is not None:
             for record in result.history:
                 report(result.module, record)
             result.module.eval()
         return result
-
-    def _keep(self, result: FitResult) -> None:
-        """Become what the fit has found."""
-        self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
-        for name, value in result.attributes.items():
-            setattr(self, name, value)
-
-    def _number_by_size(self, X: Array) -> None:
-        """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
-        counts = np.bincount(label(self.module_, X), minlength=self._n_found)
-        order = np.argsort(-counts, kind="stable")
-        self.module_.permute(torch.from_numpy(order).to(self.module_.rescale.shift.device))
 
     @contextmanager
     def _unchanged_on_failure(self) -> Iterator[None]:
@@ -296,7 +285,7 @@ class DeepClusterer(
 
     # ---- who looks on
 
-    def on_epoch(self: Fitted, callback: Callable[[Any, Record], None] | None) -> Fitted:
+    def on_epoch(self: Fitted, callback: Report | None) -> Fitted:
         """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
 
         The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
@@ -305,7 +294,7 @@ class DeepClusterer(
         return self
 
     @contextmanager
-    def _progress_shown(self) -> Iterator[Callable[[Any, Record], None] | None]:
+    def _progress_shown(self) -> Iterator[Report | None]:
         """What is called with the networks and an epoch's record: progress bar and callback; None for neither."""
         callback = getattr(self, "_callback", None)
         if not self.verbose:
@@ -314,7 +303,7 @@ class DeepClusterer(
         with EpochProgress() as progress:
             yield self._reporting(*(f for f in (progress, callback) if f is not None))
 
-    def _reporting(self, *callbacks: Callable[[Any, Record], None]) -> Callable[[Any, Record], None]:
+    def _reporting(self, *callbacks: Report) -> Report:
         def report(module: Any, record: Record) -> None:
             """Let them look, the networks in evaluation mode while they do."""
             self.module_ = module.eval()
@@ -351,14 +340,6 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
-
-
-def _check_plain_prior(method: str, network: Network) -> None:
-    """Raise a SettingError if the network asks for another p(z|y) than the method has."""
-    for name in ("prior_components", "prior_covariance"):
-        value, plain = getattr(network, name), getattr(Network(), name)
-        if value != plain:
-            raise SettingError(f"network.{name}", f"{plain!r} with {method}: it is NVISA's", value, "Leave it out.")
 
 
 def check_unit_interval(X: Array) -> None:

@@ -10,7 +10,7 @@ Source: Xie, Girshick, Farhadi, "Unsupervised Deep Embedding for Clustering Anal
 (arXiv:1511.06335), sec. 3. Every deviation from it is listed in docs/methods/dec.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array
 from nvisa.nets.autoencoder import Autoencoder, Encoder
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.rows import Rescale, map_blocks
 from nvisa.settings import AtLeast, NotNegative, OneOf
 
@@ -161,23 +161,23 @@ class DEC(DeepClusterer):
     n_init: Annotated[int, AtLeast(1)] = 20
     pretraining: Any = None
 
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         return Networks(rescale, self.n_clusters, self._network)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         pretraining = self.pretraining or Training()
         learner: nn.Module = net  # all that is taken from a fitted clusterer
         if isinstance(pretraining, Training):
-            learner = run.build(lambda: Autoencoder(net, self._network))
-        history = pretrain(learner, run.source, pretraining, run.generator, run.listeners(net))
+            learner = build(lambda: Autoencoder(net, self._network), run.generator, run.source.device)
+        history = pretrain(learner, run.source, pretraining, run.generator, run.listeners)
         with torch.no_grad():
             codes = codes_of(net, run.source, run.rng)
             net.centroids.copy_(torch.from_numpy(self._first_centroids(codes, run.rng)))
         all_log_q = lambda: map_blocks(net.log_q_y, run.source)  # noqa: E731
         refinement = Refinement(net, all_log_q, self.update_interval, self.tol)
         history += maximize(
-            refinement, net, run.source, self._training, run.generator, run.listeners(net), stage="refinement"
+            refinement, net, run.source, self._training, run.generator, run.listeners, stage="refinement"
         )
         return FitResult(net, history, {"converged_": refinement.converged})
 

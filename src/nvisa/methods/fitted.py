@@ -56,8 +56,12 @@ class FittedClusterer(ABC):
         """Scikit-learn's checks of rows."""
 
     @abstractmethod
-    def _networks(self, rescale: Rescale) -> LatentNetwork:
-        """The networks that the settings describe, untrained."""
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> LatentNetwork:
+        """The networks that the settings describe, untrained; :func:`nvisa.load` fills them from a file.
+
+        ``fitted`` are the fitted attributes of a model that is loaded or saved, since what a fit has found can decide
+        their shapes.
+        """
 
     def predict(self, X: Rows) -> NDArray[np.int64]:
         """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
@@ -112,7 +116,8 @@ class FittedClusterer(ABC):
         n_features = self.n_features_in_
         try:
             with torch.device("meta"):
-                described: Any = self._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
+                units = Rescale(torch.zeros(n_features), torch.ones(n_features))
+                described: Any = self._networks(units, vars(self))
             check_state(described.state_dict(), self.module_.state_dict())
         except (ValueError, TypeError, KeyError, AttributeError) as error:  # a setting that is none, or another's
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error

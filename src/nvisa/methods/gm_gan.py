@@ -15,8 +15,9 @@ the Unsupervised Clustering of Images", 2018 (arXiv:1808.10356). Only its abstra
 were at hand: what that leaves open, and every deviation, is listed in docs/methods/gm_gan.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
-from nvisa.nets.layers import Network
+from nvisa.nets.layers import Network, build
 from nvisa.nets.priors import FactorPrior
 from nvisa.nets.rows import Rescale
 from nvisa.settings import InstanceOf, NotNegative, OneOf, Positive
@@ -257,24 +258,23 @@ class GMGAN(SamplingClusterer):
         if self.image_shape is not None:
             check_image_shape(self.image_shape, X.shape[1], len(self._network.hidden))
 
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         dynamic = self.latent == "dynamic"
         return Networks(rescale, self.n_clusters, self._network, self.image_shape, dynamic=dynamic)
 
-    def _rescale(self, X: Array) -> Rescale:
+    @property
+    def _scaling(self) -> str:
         """Of images, the data's range to [-1, 1]."""
-        if self.image_shape is None:
-            return super()._rescale(X)
-        low, high = float(X.min()), float(X.max())
-        ones = torch.ones(X.shape[1])
-        return Rescale((low + high) / 2 * ones, max((high - low) / 2, 1e-6) * ones)
+        return super()._scaling if self.image_shape is None else "range"
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         net.generator.latent.start(self.separation, self.scale, run.generator)
-        discriminator = run.build(lambda: Discriminator(run.X.shape[1], self._network, self.image_shape))
+        discriminator = build(
+            lambda: Discriminator(run.X.shape[1], self._network, self.image_shape), run.generator, run.source.device
+        )
         game = Game(net, discriminator, self._training, self.penalty, self.information, run.generator)
-        listeners = run.listeners(net)
+        listeners = run.listeners
         history = maximize(game, net, run.source, self._training, run.generator, listeners, stage="game", betas=BETAS)
         history += self._train_classifier(net, run)
         return FitResult(net.eval(), history)
@@ -293,7 +293,7 @@ class GMGAN(SamplingClusterer):
             return StepOutput(torch.stack(list(terms.values())).sum(0), terms, log_q_y, made=True)
 
         return maximize(
-            objective, net.classifier, run.source, training, run.generator, run.listeners(net), stage="recognition"
+            objective, net.classifier, run.source, training, run.generator, run.listeners, stage="recognition"
         )
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:

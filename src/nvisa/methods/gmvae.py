@@ -17,6 +17,7 @@ it is listed in docs/methods/gmvae.md.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,14 +25,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.fitting.initialization import InitialClusters, distill, find_start, pretrain
+from nvisa.fitting.initialization import distill, find_start, pretrain
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
-from nvisa.maths.bounds import importance_sampled
+from nvisa.maths.bounds import importance_sampled, log_mean_exp
 from nvisa.maths.distributions import (
     draw_normal,
     kl_categorical,
     kl_normal,
-    log_mean_exp,
     log_normal,
     noise_like,
     responsibilities,
@@ -44,7 +44,7 @@ from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
 from nvisa.nets.layers import GaussianHead, Network, inverse_softplus
 from nvisa.nets.priors import moments
 from nvisa.nets.rows import Rescale
-from nvisa.settings import AtLeast, NotNegative
+from nvisa.settings import AnyOf, AtLeast, Fitted, NotNegative, OneOf
 
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "free_bits_penalty"]
 
@@ -193,21 +193,21 @@ class GMVAE(GenerativeClusterer):
     noise_dim: Annotated[int, AtLeast(1)] = 10
     free_bits: Annotated[float, NotNegative] = 0.5
     std_floor: Annotated[float, NotNegative] = 0.1
-    init: Annotated[Any, InitialClusters(("umap", "gmm", "random"))] = "umap"
+    init: Annotated[Any, AnyOf(OneOf("umap", "gmm", "random"), Fitted())] = "umap"
     pretraining: Any = None
 
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood, noise_dim=self.noise_dim)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         history, score = self._start(net, run) if self.init != "random" else ([], float("nan"))
         history += self._train(net, run)
         return FitResult(net, history, {"start_score_": score})
 
     def _start(self, net: Networks, run: Run) -> tuple[list[Record], float]:
         """Pretrain, find a first assignment, load it into p(z|w,y), and teach it to p(y|z,w)."""
-        source, generator, listeners = run.source, run.generator, run.listeners(net)
+        source, generator, listeners = run.source, run.generator, run.listeners
         history = pretrain(net, source, self.pretraining or Training(steps=700), generator, listeners)
         start = find_start(net, source, self.init, self.n_clusters, run.rng)
         net.start(start.codes, start.proba)
@@ -228,7 +228,7 @@ class GMVAE(GenerativeClusterer):
             step.value = step.value - free_bits_penalty(-terms["minus_kl_y"], self.free_bits) / x.shape[1]
             return step
 
-        return maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        return maximize(objective, net, run.source, self._training, run.generator, run.listeners)
 
     def _log_p_x(self, x: Data) -> PerExample:
         """``log 1/S sum_s p(x|z_s) p(z_s|w_s) p(w_s) / q(z_s|x) q(w_s|x)``: y is summed exactly, (z, w) drawn."""

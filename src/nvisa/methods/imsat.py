@@ -12,16 +12,16 @@ TPAMI 2018 (arXiv:1704.03976). Every deviation from them is listed in docs/metho
 What NVISA's default adds to the slides' bound is this objective, on the same networks.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
 from torch import nn
 
-from nvisa.fitting.consistency import ConsistencyObjective, ConsistencySetting, check_image_shapes
+from nvisa.fitting.consistency import Consistency, ConsistencyObjective
 from nvisa.fitting.training import FitResult, Run, Training, maximize
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
-from nvisa.methods.fitted import Array
 from nvisa.nets.layers import Network, mlp
 from nvisa.nets.rows import Rescale, Rescaled
 from nvisa.settings import AtLeast
@@ -97,18 +97,15 @@ class IMSAT(DeepClusterer):
 
     DEFAULT_TRAINING = Training(steps=4000)
 
-    consistency: Annotated[Any, ConsistencySetting(optional=False)] = "vat"
+    consistency: Annotated[Any, Consistency] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
-    def _check_data(self, X: Array) -> None:
-        check_image_shapes(self.consistency, X.shape[1])
-
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         return Networks(rescale, self.n_clusters, self._network)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         rows = Rescaled(run.X, run.rescale)
         objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator)
-        history = maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        history = maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, objective.found())

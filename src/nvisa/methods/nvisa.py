@@ -21,26 +21,26 @@ This file is the slides to their end: the densities and log w are in ``nvisa.net
 and no gradient of VIMCO reaches log q(y|x). Deviations from the paper are listed in docs/methods/nvisa.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 
-from nvisa.fitting.consistency import ConsistencyObjective, ConsistencySetting, as_settings, check_image_shapes
-from nvisa.fitting.initialization import InitialClusters, WarmStart, start_from
+from nvisa.fitting.consistency import Consistency, ConsistencyObjective
+from nvisa.fitting.initialization import WarmStart, start_from
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
 from nvisa.maths.schedules import Constant, Geometric, Halving, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
-from nvisa.methods.fitted import Array, Record, Rows
+from nvisa.methods.fitted import Record, Rows
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import train_on_more_rows
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.rows import Rescale, Rescaled, top_deviation
-from nvisa.settings import AnyOf, AtLeast, Each, InstanceOf, OneOf, SettingError
+from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
 
@@ -123,7 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training": Training(epochs=3000, batch_size=128, learning_rate=Halving(1e-3, 1 / 10, 0.0)),
     }
 }
-START = AnyOf(InitialClusters(("umap", "gmm", "random")), InstanceOf(WarmStart))
+START = AnyOf(OneOf("umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
 class NVISA(GenerativeClusterer):
@@ -189,6 +189,10 @@ class NVISA(GenerativeClusterer):
         "std_floor": "std_annealing=StdAnnealing(...)",
         "n_init": "n_restarts",
     }
+    TOGETHER: ClassVar = (
+        ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
+        ("n_restarts", "at least the number of starts in init", lambda s: s.n_restarts >= len(s._starts)),
+    )
 
     inference: Annotated[str, OneOf("vimco", "nvil", "enum_y")] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
@@ -197,7 +201,7 @@ class NVISA(GenerativeClusterer):
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
     init: Annotated[Any, AnyOf(START, Each(START))] = "umap"
-    consistency: Annotated[Any, ConsistencySetting()] = "vat"
+    consistency: Annotated[Any, AnyOf(OneOf(None), Consistency)] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
     @classmethod
@@ -207,18 +211,11 @@ class NVISA(GenerativeClusterer):
             raise SettingError("preset", OneOf(*PRESETS).expected, name)
         return cls(n_clusters, **(PRESETS[name] | settings))
 
-    def _check_data(self, X: Array) -> None:
-        if self.inference == "vimco" and self.n_samples < 2:
-            raise SettingError("n_samples", "at least 2 with inference='vimco'", self.n_samples)
-        if self.n_restarts < len(self._starts):
-            raise SettingError("n_restarts", f"at least {len(self._starts)}, one for each init", self.n_restarts)
-        check_image_shapes(self.consistency, X.shape[1])
-
     @property
     def _starts(self) -> tuple[Any, ...]:
         return self.init if isinstance(self.init, tuple) else (self.init,)
 
-    def _networks(self, rescale: Rescale) -> MixtureVAE:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
         return MixtureVAE(
             rescale, self.n_clusters, self._network,
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
@@ -226,31 +223,29 @@ class NVISA(GenerativeClusterer):
 
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         init = self._starts[run.number % len(self._starts)]
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
         if not (isinstance(init, str) and init == "random"):
             history, found["start_score_"] = start_from(
-                init, net, self.n_clusters, self._training, run, lambda: self._annealed_bound(net, init, run)
+                init, self.n_clusters, self._training, run, lambda: self._bound(init, run)
             )
-        bound = self._annealed_bound(net, init, run)
+        bound = self._bound(init, run)
         objective: Any = bound
-        if as_settings(self.consistency):
+        if self.consistency:
             rows = Rescaled(run.X, run.rescale)
             objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator, bound)
             found |= objective.found()
-        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, found | {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)})
 
-    def _annealed_bound(self, net: MixtureVAE, init: Any, run: Run) -> Bound:
-        """The bound with its floors in the networks' units."""
+    def _bound(self, init: Any, run: Run) -> Bound:
+        """The slides' objective, its floors in the networks' units."""
         annealing = self.std_annealing or (HOT if init == "random" else WARM)
         unit = top_deviation(Rescaled(run.X, run.rescale), run.rng) if annealing.relative else 1.0
-        return self._bound(net, lambda fraction: unit * annealing.x(fraction), annealing.z, run.generator)
-
-    def _bound(self, net: MixtureVAE, floor_x: Floor, floor_z: Floor, generator: torch.Generator) -> Bound:
-        return Bound(net, self.inference, self.n_samples, self.reparameterize, floor_x, floor_z, generator)
+        floors = (lambda fraction: unit * annealing.x(fraction), annealing.z)
+        return Bound(run.module, self.inference, self.n_samples, self.reparameterize, *floors, run.generator)
 
     # ---- a density, samples: the slides' "Sample Generation"
 
@@ -282,8 +277,7 @@ class NVISA(GenerativeClusterer):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X)
-        floor_x, floor_z = Constant(self.std_floor_x_), Constant(self.std_floor_z_)
-        train_on_more_rows(
-            self, self._checked(X), lambda generator: self._bound(self.module_, floor_x, floor_z, generator)
-        )
+        how = (self.inference, self.n_samples, self.reparameterize)
+        floors = (Constant(self.std_floor_x_), Constant(self.std_floor_z_))
+        train_on_more_rows(self, self._checked(X), lambda generator: Bound(self.module_, *how, *floors, generator))
         return self

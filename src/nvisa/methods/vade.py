@@ -13,6 +13,7 @@ Source: Jiang, Zheng, Tan, Tang, Zhou, "Variational Deep Embedding: An Unsupervi
 to Clustering", IJCAI 2017 (arXiv:1611.05148). Every deviation from it is listed in docs/methods/vade.md.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.initialization import InitialClusters, codes_of, distill, find_start, pretrain
+from nvisa.fitting.initialization import codes_of, distill, find_start, pretrain
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.distributions import kl_categorical, kl_normal, noise_like
 from nvisa.maths.mixtures import fit_mixture
@@ -31,7 +32,7 @@ from nvisa.nets.autoencoder import Autoencoder, Encoder
 from nvisa.nets.layers import Network
 from nvisa.nets.priors import Mixture, moments
 from nvisa.nets.rows import Rescale
-from nvisa.settings import AtLeast
+from nvisa.settings import AnyOf, AtLeast, Fitted, OneOf
 
 __all__ = ["Networks", "VaDE"]
 
@@ -113,25 +114,25 @@ class VaDE(CodingClusterer):
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
 
     n_init: Annotated[int, AtLeast(1)] = 10
-    init: Annotated[Any, InitialClusters(("gmm", "umap"))] = "gmm"
+    init: Annotated[Any, AnyOf(OneOf("gmm", "umap"), Fitted())] = "gmm"
     pretraining: Any = None
 
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         return Networks(rescale, self.n_clusters, self._network, likelihood=self.likelihood)
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         history, score = self._start(net, run)
 
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             return self._bound(net, x, run.generator)
 
-        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, {"start_score_": score})
 
     def _start(self, net: Networks, run: Run) -> tuple[list[Record], float]:
         """Pretrain, and give the prior its first clusters; what was trained, and the score of the assignment."""
-        source, generator, listeners = run.source, run.generator, run.listeners(net)
+        source, generator, listeners = run.source, run.generator, run.listeners
         history = pretrain(net, source, self.pretraining or Training(), generator, listeners)
         if isinstance(self.init, str) and self.init == "gmm":
             net.start(codes_of(net, source, run.rng), self.n_init, run.rng)

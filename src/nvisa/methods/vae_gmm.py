@@ -10,6 +10,7 @@ The VAE: Kingma & Welling, ICLR 2014 (arXiv:1312.6114). The baseline of the tabl
 2019) and NVISA (Li et al., IJCNN 2020). Every deviation from them is listed in docs/methods/vae_gmm.md.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -86,17 +87,17 @@ class VAEGMM(CodingClusterer):
     n_init: Annotated[int, AtLeast(1)] = 10
     pretraining: Any = None
 
-    def _networks(self, rescale: Rescale) -> Networks:
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
         return Networks(
             rescale, self.n_clusters, self._network,
             likelihood=self.likelihood, covariance=self.covariance, variational=True,
         )  # fmt: skip
 
     def _fit_once(self, run: Run) -> FitResult:
-        net = run.build(lambda: self._networks(run.rescale))
+        net = run.module
         history: list[Record] = []
         if self.pretraining is not None:
-            history = pretrain(net, run.source, self.pretraining, run.generator, run.listeners(net))
+            history = pretrain(net, run.source, self.pretraining, run.generator, run.listeners)
             net.whiten(codes_of(net, run.source, run.rng))
         history += self._train(net, run)
         log_likelihood = net.fit_mixture(codes_of(net, run.source, run.rng), self.n_init, run.rng)
@@ -109,7 +110,7 @@ class VAEGMM(CodingClusterer):
             noise = noise_like(x.new_empty(len(x), net.latent_dim), run.generator)
             return StepOutput.of_bound(net.elbo(x, noise, self.std_floor), x.shape[1])
 
-        return maximize(objective, net, run.source, self._training, run.generator, run.listeners(net))
+        return maximize(objective, net, run.source, self._training, run.generator, run.listeners)
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return log_normal(z, torch.zeros_like(z), torch.ones_like(z))

@@ -5,10 +5,9 @@ Each likelihood is a head on the decoder's last hidden layer with the same three
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from nvisa.maths.distributions import (
 )
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.nets.rows import Rescale
-from nvisa.settings import AtLeast, Each, InstanceOf, OneOf
+from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
 
 __all__ = [
     "LEAK",
@@ -43,15 +42,14 @@ __all__ = [
     "UnitGaussianHead",
     "build",
     "change_axes",
-    "frozen_statistics",
     "initialize",
     "inverse_softplus",
     "mlp",
     "perceptron",
     "standardize",
+    "torch_device",
 ]
 
-Module = TypeVar("Module", bound=nn.Module)
 Array = NDArray[np.floating]
 
 LEAK = 0.2  # TensorFlow's default, which the authors' library, tfsnippet, uses
@@ -168,20 +166,6 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -
     return nn.Sequential(*layers)
 
 
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbors."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-
-
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only.
 
@@ -198,12 +182,23 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
             begin(generator)
 
 
-def build(make: Callable[[], Module], generator: torch.Generator) -> Module:
+def build(make: Callable[[], Any], generator: torch.Generator, device: torch.device | None = None) -> Any:
     """The module that ``make`` returns, its weights drawn from the generator and the global one untouched."""
     with torch.random.fork_rng(devices=[]):  # torch's layers draw from the global generator when built
         module = make()
     initialize(module, generator)
-    return module
+    return module.to(device)
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name on this machine; "auto": CUDA, then MPS, then CPU."""
+    if name == "auto":
+        has_mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise SettingError("training.device", f"'auto' or a device of this machine ({error})", name) from error
 
 
 @torch.no_grad()

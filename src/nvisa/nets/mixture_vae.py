@@ -65,6 +65,7 @@ class MixtureVAE(nn.Module):
     ) -> None:
         super().__init__()
         n_features, hidden, self.latent_dim = len(rescale.shift), list(network.hidden), network.latent_dim
+        prior = make_prior(n_clusters, network)
         self.rescale = rescale
         # Plain ReLU: with a leak, consistency lets whole clusters merge.
         self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
@@ -72,7 +73,7 @@ class MixtureVAE(nn.Module):
         self.z_base = nn.Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
-        self.prior = make_prior(n_clusters, network)
+        self.prior = prior
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
         self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
@@ -150,8 +151,7 @@ class MixtureVAE(nn.Module):
     @torch.no_grad()
     def permute(self, order: Int[Tensor, " K"]) -> None:
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
-        self.prior.permute(order)
-        tables = [self.y_logits.weight, self.y_logits.bias]
+        tables = [self.y_logits.weight, self.y_logits.bias, *self.prior.parameters()]
         for table in tables + ([] if self.y_embedding is None else [self.y_embedding.weight]):
             table.copy_(table[order])
 

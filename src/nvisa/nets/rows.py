@@ -7,6 +7,7 @@ The pages of a file that a process has read stay resident until something hands 
 import mmap
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "is_mapped",
     "make_rescale",
     "map_blocks",
+    "subset",
     "take",
     "top_deviation",
     "warn_of_units",
@@ -82,17 +84,23 @@ def blocks(X: NDArray[Any], size: int = 8192) -> Iterator[NDArray[Any]]:
         _release(X)
 
 
+@dataclass
 class Source:
     """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
 
-    def __init__(self, X: Array, device: torch.device | None = None) -> None:
-        self.X, self.device = X, device or torch.device("cpu")
+    X: NDArray[Any]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Data:
         return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
+
+
+def subset(n_rows: int, rng: RandomState, limit: int) -> NDArray[np.integer]:
+    """At most ``limit`` random row numbers, sorted."""
+    return np.sort(rng.permutation(n_rows)[:limit])
 
 
 @torch.inference_mode()
@@ -150,6 +158,10 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
 
     Moments are summed block by block in float64: a memory map is read once and never copied whole.
     """
+    if scaling == "range":  # to [-1, 1], as images are made
+        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+        ones = torch.ones(X.shape[1])
+        return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
     n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
     shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
     for rows in blocks(X):
@@ -201,11 +213,12 @@ def _warn_constant(deviation: Array) -> None:
         warnings.warn(message, UserWarning, stacklevel=2)
 
 
+@dataclass
 class Rescaled:
     """Rows of X in the networks' units, made as they are asked for."""
 
-    def __init__(self, X: Array, rescale: Rescale) -> None:
-        self.X, self.rescale = X, rescale
+    X: NDArray[Any]
+    rescale: Rescale
 
     def __len__(self) -> int:
         return len(self.X)
@@ -238,6 +251,6 @@ def warn_of_units(X: Array, rescale: Rescale) -> None:
 
 def top_deviation(X: Rescaled, rng: RandomState) -> float:
     """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
-    x = X[np.sort(rng.permutation(len(X))[:10_000])]
+    x = X[subset(len(X), rng, 10_000)]
     x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))

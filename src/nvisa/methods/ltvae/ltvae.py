@@ -21,10 +21,9 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.consistency import information
-from nvisa.fitting.initialization import centroids, codes_of, pretrain, subset
+from nvisa.fitting.initialization import MAX_ROWS, centroids, codes_of, pretrain
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
-from nvisa.maths.distributions import HALF_LOG_2PI, noise_like
+from nvisa.maths.distributions import HALF_LOG_2PI, information, noise_like
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record, Rows
 from nvisa.methods.generative import CodingClusterer
@@ -34,7 +33,7 @@ from nvisa.methods.ltvae.search import Search
 from nvisa.methods.ltvae.structure import Structure
 from nvisa.nets.autoencoder import Autoencoder, Encoder
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale, Source, map_blocks
+from nvisa.nets.rows import Rescale, Source, map_blocks, subset
 from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["LTVAE", "Networks"]
@@ -163,25 +162,26 @@ class LTVAE(CodingClusterer):
     states: Annotated[str, OneOf("fixed", "search")] = "fixed"
     n_searches: Annotated[int, AtLeast(1)] = 2
     search_rows: Annotated[int, AtLeast(1)] = 4000
-    em_rate: Annotated[float, InRange(0.0, 1.0, open_low=True)] = 0.01
+    em_rate: Annotated[float, InRange(0, 1, open_low=True)] = 0.01
     n_init: Annotated[int, AtLeast(1)] = 5
     pretraining: Any = None
 
-    def _networks(self, rescale: Rescale) -> Networks:
-        return Networks(rescale, Structure.read(self.structure_), self._network, likelihood=self.likelihood)
-
-    def _recall(self, fitted: Mapping[str, Any]) -> None:
-        self.structure_ = fitted["structure_"]
+    def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> Networks:
+        """Of the structure that a fit has found, or of the mixture that every fit begins with."""
+        if fitted is None or "structure_" not in fitted:
+            structure = Structure.mixture(self.n_clusters, self._network.latent_dim, full=True)
+        else:
+            structure = Structure.read(fitted["structure_"])
+        return Networks(rescale, structure, self._network, likelihood=self.likelihood)
 
     @property
     def _n_found(self) -> int:
         return self.n_clusters_
 
     def _fit_once(self, run: Run) -> FitResult:
-        first = Structure.mixture(self.n_clusters, self._network.latent_dim, full=True)
-        net = run.build(lambda: Networks(run.rescale, first, self._network, likelihood=self.likelihood))
+        net = run.module
         training = self.pretraining or Training()
-        history = pretrain(net, run.source, training, run.generator, run.listeners(net))
+        history = pretrain(net, run.source, training, run.generator, run.listeners)
         white = net.whiten(codes_of(net, run.source, run.rng, START_ROWS))
         tree = self._first_tree(torch.from_numpy(white).double(), run.rng)
         net.tree = tree.to(run.source.device, torch.float32)
@@ -214,7 +214,7 @@ class LTVAE(CodingClusterer):
                 moves += found
             objective = Objective(net, codes, self.em_rate, self.std_floor, run.generator)
             schedule = self._training.shortened(1 / n_stages)
-            history += maximize(objective, net, run.source, schedule, run.generator, run.listeners(net))
+            history += maximize(objective, net, run.source, schedule, run.generator, run.listeners)
         return history, moves
 
     def _search(self, net: Networks, codes: Float[Tensor, "B Z"], on_move: Callable[[Record], None]) -> list[Record]:
@@ -272,7 +272,7 @@ def name_facets(net: Networks, run: Run) -> dict[str, Any]:
 
     Returns the attributes that say so.
     """
-    z = codes_at(net, run.source, subset(len(run.source), run.rng))
+    z = codes_at(net, run.source, subset(len(run.source), run.rng, MAX_ROWS))
     told = [float(information(posterior.log())) for posterior in net.tree.marginals(z).posteriors]
     best = int(np.argmax(told))
     net.tree = net.tree.rerooted(best)

@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from nvisa.fitting.consistency import information
+from nvisa.maths.distributions import information
 from nvisa.maths.shapes import Float, Tensor
 from nvisa.methods.ltvae.latent_tree import LatentTree
 from nvisa.methods.ltvae.moves import OPERATORS, Model, Move, fit_from_posteriors, moves, same_shape, trained
