@@ -4,6 +4,7 @@ import inspect
 import pickle
 import re
 from dataclasses import FrozenInstanceError, dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from nvisa.settings import (
     AnyOf,
     AtLeast,
     Each,
+    Fitted,
     InRange,
     InstanceOf,
     NotNegative,
@@ -149,6 +151,12 @@ def test_a_keyword_of_a_dataclass_that_has_a_new_name_is_refused_with_it():
 
 # ---- constraints -----------------------------------------------------------------------------------------------------
 
+
+class Clusterer:
+    def predict_proba(self, X):
+        return X
+
+
 NAN, INF = float("nan"), float("inf")
 CONSTRAINTS = {
     "one of": (OneOf("a", "b", None), ["a", np.str_("b"), None], ["c", "", 0, ["a"], NAN], "one of 'a', 'b', None"),
@@ -185,6 +193,13 @@ CONSTRAINTS = {
     "instance": (InstanceOf(Part), [Part()], [Part, None, 1.0, "Part"], "a Part"),
     "instance, or none": (InstanceOf(Part, None), [Part(), None], [0, False], "a Part or None"),
     "bool": (InstanceOf(bool), [True, False], [0, 1, None, "yes"], "a bool"),
+    "fitted": (Fitted(), [Clusterer()], [Clusterer, "gmm", None, 3, Part()], "a fitted clusterer with predict_proba"),
+    "fitted to predict": (
+        Fitted("predict"),
+        [SimpleNamespace(predict=1)],
+        [Clusterer()],
+        "a fitted clusterer with predict",
+    ),
     "each": (
         Each(AtLeast(1)),
         [(1,), [3, 4], (np.int64(2),)],
@@ -268,6 +283,24 @@ def test_the_error_names_the_setting_with_those_that_hold_it(name):
             check_settings(owner, prefix)
         assert caught.value.setting == f"{prefix}{name}"
         assert str(caught.value) == f"{prefix}{name} must be {message}"
+
+
+class Together(Method):
+    TOGETHER: ClassVar = (
+        ("n_restarts", "at most n_clusters", lambda s: s.n_restarts <= s.n_clusters),
+        ("kind", "'a' with one restart", lambda s: s.n_restarts > 1 or s.kind == "a"),
+    )
+
+
+def test_what_settings_must_be_beside_one_another_is_looked_at_when_each_is_as_it_must_be():
+    check_settings(Together(3, n_restarts=3, kind="b"))
+    for settings, message in (
+        ({"n_restarts": 4}, "n_restarts must be at most n_clusters, got 4."),
+        ({"kind": "b"}, "kind must be 'a' with one restart, got 'b'."),
+        ({"n_restarts": "4"}, "n_restarts must be a whole number of at least 1, got '4'."),
+    ):
+        with pytest.raises(SettingError, match=f"^{re.escape(message)}$"):
+            check_settings(Together(3, **settings))
 
 
 def test_what_has_no_constraint_may_be_anything_also_a_class_of_settings():

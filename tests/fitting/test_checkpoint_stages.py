@@ -123,8 +123,8 @@ class Looking(Listener):
 
     @staticmethod
     def snapshot(state):
-        of_parameters = state.optimizer.state_dict()["state"].values()
-        moments = [values[name].clone() for values in of_parameters for name in sorted(values)]
+        of_each = state.optimizer.state_dict()["state"]  # by the number of the parameter
+        moments = [of_each[i][name].clone() for i in sorted(of_each) for name in sorted(of_each[i])]
         return {
             "networks": [p.detach().clone() for p in state.module.parameters()],
             "moments": moments,

@@ -12,17 +12,14 @@ from torch.testing import assert_close
 from nvisa.fitting.consistency import (
     VAT,
     Augment,
+    Consistency,
     ConsistencyObjective,
-    ConsistencySetting,
-    as_settings,
     augmented,
-    check_image_shapes,
     drift_penalty,
 )
-from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.training import StepOutput
 from nvisa.nets.layers import mlp
-from nvisa.nets.rows import Rescale, Rescaled
+from nvisa.nets.rows import Rescale
 from nvisa.settings import SettingError, check_settings
 from oracles import TIGHT, build, gradients, normal
 
@@ -127,7 +124,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("generative", [False, True])
 def test_the_value_and_its_gradient_are_those_of_the_formula(network, x, name, generative):
-    settings, distance = SETTINGS[name], torch.linspace(0.5, 4, 9).double()
+    settings, distance = SETTINGS[name], torch.linspace(0.5, 4, 9)
     generator = seeded()
     model = Quadratic(generator) if generative else None
     step = ConsistencyObjective(network, settings, distance, generator, model)(x, ROWS, 0.25)
@@ -149,7 +146,7 @@ def test_the_value_and_its_gradient_are_those_of_the_formula(network, x, name, g
 
 def test_the_terms_are_what_the_value_is_made_of(network, x):
     vat, augment = VAT(information=0.3, balance=2.0), Augment(shift=0.3, information=0.2)
-    distance, model = torch.linspace(0.5, 4, 9).double(), Quadratic(generator := seeded())
+    distance, model = torch.linspace(0.5, 4, 9), Quadratic(generator := seeded())
     step = ConsistencyObjective(network, (vat, augment), distance, generator, model)(x, ROWS, 0.25)
     p = network.log_q_y(x).exp()
     assert list(step.terms) == ["bound", "height", "vat", "information", "augment"]
@@ -166,7 +163,7 @@ def test_the_share_of_the_bound_s_gradient_that_reaches_q_of_y(network, x, share
     """With weight 0 the bound alone is left: the slope in the logits is the share of it, elsewhere all of it."""
     settings, distance = (
         (VAT(weight=0.0, bound_gradient=share), VAT(weight=0.0, bound_gradient=5.0)),
-        torch.ones(9).double(),
+        torch.ones(9),
     )
     step = ConsistencyObjective(network, settings, distance, generator := seeded(), Quadratic(generator))(x, ROWS, 0.0)
     scaled = network.rescale(x)[::2]
@@ -184,25 +181,17 @@ def test_the_share_of_the_bound_s_gradient_that_reaches_q_of_y(network, x, share
 def test_batch_norm_keeps_the_statistics_of_the_rows_and_not_of_their_neighbors(rng, x, settings):
     network = build(lambda: Network(torch.zeros(D), torch.ones(D), batch_norm=True), rng).train()
     linear, layer = network.trunk[:2]
-    ConsistencyObjective(network, (settings,), torch.ones(9).double(), rng)(x, ROWS, 0.5)
+    ConsistencyObjective(network, (settings,), torch.ones(9), rng)(x, ROWS, 0.5)
     assert_close(layer.running_mean, 0.1 * linear(x).mean(0).detach(), **TIGHT)  # from zero, at torch's momentum
 
 
-# ---- of a data set ---------------------------------------------------------------------------------------------------
+# ---- what it says and keeps ------------------------------------------------------------------------------------------
 
 
-def test_the_distance_of_every_row_to_its_tenth_neighbor_is_looked_up_once_and_only_for_vat(network, rng):
-    network = network.float()
-    X = np.random.RandomState(0).randn(40, D).astype(np.float32)
-    rows, random = Rescaled(X, network.rescale), np.random.RandomState
-    objective = ConsistencyObjective.of_data(network, ("augment", "vat"), rows, random(3), rng)
-    expected = neighbor_radius(rows, random(3))
-    np.testing.assert_allclose(objective.neighbor_distance, expected, rtol=1e-6)
-    assert objective.settings == (Augment(), VAT())
-    assert objective.found() == {"neighbor_distance_": pytest.approx(np.sort(expected)[19], rel=1e-6)}
-    without, generator = ConsistencyObjective.of_data(network, Augment(), rows, r := random(3), rng), random(3)
-    assert (without.neighbor_distance, without.found(), without.generative) == (None, {}, None)
-    assert r.randint(1000) == generator.randint(1000)  # nothing was drawn
+def test_it_says_the_median_distance_if_it_has_one(network, rng):
+    distance = torch.tensor([3.0, 1.0, 2.0])
+    assert ConsistencyObjective(network, (VAT(),), distance, rng).found() == {"neighbor_distance_": 2.0}
+    assert ConsistencyObjective(network, (Augment(),), None, rng).found() == {}
 
 
 def test_its_state_is_that_of_the_bound(network, rng):
@@ -253,25 +242,11 @@ def test_without_drift_nothing_is_subtracted(network, x):
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_stands_for_the_defaults_and_several_stand_beside_one_another():
-    assert as_settings("vat") == (VAT(),)
-    assert as_settings("augment") == (Augment(),)
-    assert as_settings(None) == as_settings(()) == as_settings([None]) == ()
-    given = VAT(radius=0.1)
-    assert as_settings(given) == as_settings((given,)) == (given,)
-    assert as_settings(["augment", given, None]) == (Augment(), given)
-
-
-@pytest.mark.parametrize("optional", [True, False])
-def test_what_a_consistency_may_be(optional):
-    constraint = ConsistencySetting(optional=optional)
-    for value in ("vat", "augment", VAT(), Augment(), ("vat", Augment()), [VAT(), VAT()], ("vat", None)):
-        assert constraint.allows(value), value
-    for value in (None, (), (None, None)):
-        assert constraint.allows(value) == optional, value
-    for value in ("VAT", "", 3, VAT, ("vat", "none"), (("vat",),), object(), True):
-        assert not constraint.allows(value), value
-    assert constraint.expected.endswith(" or None") == optional
+def test_what_a_consistency_may_be():
+    for value in ("vat", "augment", VAT(), Augment(), ("vat", Augment()), [VAT(), VAT()]):
+        assert Consistency.allows(value), value
+    for value in (None, (), (None,), ("vat", None), "VAT", "", 3, VAT, ("vat", "none"), (("vat",),), object(), True):
+        assert not Consistency.allows(value), value
 
 
 @pytest.mark.parametrize("kind", [VAT, Augment])
@@ -285,11 +260,3 @@ def test_no_weight_is_negative_and_an_old_name_is_refused_with_the_new_one(kind)
                 check_settings(kind(**{name: wrong}))
     with pytest.raises(TypeError, match=f"{kind.__name__}: pull is now bound_gradient"):
         kind(pull=1.0)
-
-
-def test_rows_that_are_no_such_images_are_refused_before_anything_is_trained():
-    check_image_shapes(("vat", Augment(image_shape=(2, 3))), 6)
-    check_image_shapes("vat", 7)
-    check_image_shapes(None, 7)
-    with pytest.raises(SettingError, match=r"consistency\.image_shape .* rows of 7 features"):
-        check_image_shapes(("vat", "augment"), 7)

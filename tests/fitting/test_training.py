@@ -321,16 +321,6 @@ def test_the_learning_rate_is_a_number_or_a_schedule():
     assert [Training(learning_rate=Cosine(0.2)).rate(f) for f in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.1, 0.0])
 
 
-def test_a_named_device_is_taken_at_its_word():
-    assert Training(device="meta").torch_device() == torch.device("meta")
-
-
-@pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused_by_name(device):
-    with pytest.raises(SettingError, match=f"training.device must be .* a device of this machine .*, got '{device}'"):
-        Training(device=device).torch_device()
-
-
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from nvisa.fitting.training import DivergedError, Listener, Reporter, Run, StepOutput, Tally, Training, maximize
-from nvisa.nets.rows import Rescale, Source
+from nvisa.fitting.training import DivergedError, Listener, Reporter, StepOutput, Tally, Training, maximize
+from nvisa.nets.rows import Source
 from oracles import normal
 
 
@@ -170,31 +170,11 @@ def test_the_history_that_is_returned_is_no_longer_the_stage_s(rng):
     assert len(states[0].history) == 3
 
 
-def test_a_run_has_the_listeners_it_was_given_the_report_before_the_checkpoint(rng):
-    X, seen, checkpoint, net = np.zeros((3, 2), np.float32), [], Listener(), Point(1.0)
-    rescale = Rescale(torch.zeros(2), torch.ones(2))
-
-    def run(**settings):
-        return Run(X, Source(X), rescale, np.random.RandomState(0), rng, **settings)
-
-    assert run().listeners(net) == []
-    assert run(checkpoint=checkpoint).listeners(net) == [checkpoint]
-    reporter, other = run(report=lambda *args: seen.append(args), checkpoint=checkpoint).listeners(net)
-    assert isinstance(reporter, Reporter)
-    assert other is checkpoint
-    maximize(climb(net), net, rows_source(10), training(epochs=2), rng, [reporter])
-    assert [(module is net, record["epoch"]) for module, record in seen] == [(True, 1), (True, 2)]
-
-
-def test_a_run_builds_from_its_own_generator(rng):
-    X, rescale = np.zeros((3, 2), np.float32), Rescale(torch.zeros(2), torch.ones(2))
-
-    def built(seed):
-        run = Run(X, Source(X), rescale, np.random.RandomState(0), torch.Generator().manual_seed(seed))
-        return run.build(lambda: nn.Linear(2, 3)).weight
-
-    assert torch.equal(built(1), built(1))
-    assert not torch.equal(built(1), built(2))
+def test_a_reporter_hands_on_the_networks_it_was_given_with_every_record(rng):
+    net, seen = Point(1.0), []
+    reporter = Reporter(net, lambda *args: seen.append(args))
+    history = maximize(climb(net), net, rows_source(10), training(epochs=2), rng, [reporter])
+    assert [(found is net, record) for found, record in seen] == [(True, record) for record in history]
 
 
 def test_the_labels_of_the_epoch_before_are_all_that_a_tally_keeps(rng):

@@ -15,17 +15,37 @@ from nvisa.maths.bounds import (
     add_gradient,
     enum_y,
     importance_sampled,
+    log_mean_exp,
     log_mean_exp_swap_one_out,
     nvil,
     nvil_fitting,
     scaled_gradient,
     vimco,
 )
-from oracles import TIGHT, all_draws, gradients, hermite, normal, swap_one_out_decimal, swap_one_out_matrix
+from oracles import (
+    TIGHT,
+    all_draws,
+    gradients,
+    hermite,
+    log_mean_exp_decimal,
+    normal,
+    swap_one_out_decimal,
+    swap_one_out_matrix,
+)
 from oracles import log_normal as log_normal_oracle
 
 EXACT = {"rtol": 1e-8, "atol": 1e-8}
 K = 3
+
+
+# ---- log_mean_exp ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0.0, 900.0, -900.0])
+def test_log_mean_exp_is_the_logarithm_of_the_mean_also_where_exp_overflows(rng, shift):
+    a = 5 * normal(rng, 6, 2) + shift
+    expected = torch.tensor([log_mean_exp_decimal(column) for column in a.T], dtype=torch.float64)
+    assert_close(log_mean_exp(a), expected, rtol=1e-14, atol=1e-13)
 
 
 # ---- swap one out ----------------------------------------------------------------------------------------------------

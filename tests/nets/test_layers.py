@@ -21,12 +21,12 @@ from nvisa.nets.layers import (
     UnitGaussianHead,
     build,
     change_axes,
-    frozen_statistics,
     initialize,
     inverse_softplus,
     mlp,
     perceptron,
     standardize,
+    torch_device,
 )
 from nvisa.nets.priors import MixturePrior
 from nvisa.settings import SettingError, check_settings
@@ -202,19 +202,6 @@ def test_initial_weights_are_glorot_normal_from_the_generator_alone():
     assert float(embedding.weight.detach().std()) == pytest.approx(0.1, rel=0.04)
 
 
-def test_batch_norm_keeps_its_statistics_inside(rng):
-    with torch.random.fork_rng():
-        net = mlp([3, 4], batch_norm=True).train()
-    before = {name: value.clone() for name, value in net[1].named_buffers()}
-    x = torch.randn(8, 3, generator=rng)
-    with frozen_statistics(net):
-        inside = net(x)
-    assert torch.equal(net[1].running_mean, before["running_mean"])
-    assert torch.equal(net[1].running_var, before["running_var"])
-    assert torch.equal(net(x), inside)
-    assert not torch.equal(net[1].running_mean, before["running_mean"])
-
-
 @pytest.mark.global_rng  # to see that it is not: what moves it here is the test itself
 def test_a_module_is_built_from_the_generator_and_the_global_one_is_left_alone():
     torch.manual_seed(5)
@@ -222,6 +209,16 @@ def test_a_module_is_built_from_the_generator_and_the_global_one_is_left_alone()
     one, other = (build(lambda: nn.Linear(3, 4), torch.Generator().manual_seed(2)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.weight, other.weight)
+
+
+def test_a_named_device_is_taken_at_its_word():
+    assert torch_device("meta") == torch.device("meta")
+
+
+@pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_by_name(device):
+    with pytest.raises(SettingError, match=f"training.device must be .* a device of this machine .*, got '{device}'"):
+        torch_device(device)
 
 
 # ---- other units, the same function ----------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from nvisa.nets.rows import (
     is_mapped,
     make_rescale,
     map_blocks,
+    subset,
     take,
     top_deviation,
     warn_of_units,
@@ -128,6 +129,15 @@ def test_a_batch_is_a_copy_in_float32_of_the_rows_that_were_asked_for(dtype, row
     np.testing.assert_array_equal(X, before)
 
 
+def test_a_subset_has_so_many_rows_at_random_in_their_order():
+    rows = subset(50, RandomState(0), 20)
+    assert len(set(rows)) == 20
+    assert rows.tolist() == sorted(rows)
+    assert set(rows) <= set(range(50))
+    assert rows.tolist() != subset(50, RandomState(1), 20).tolist()
+    assert subset(5, RandomState(0), 20).tolist() == [0, 1, 2, 3, 4]
+
+
 # ---- a function of every row -----------------------------------------------------------------------------------------
 
 
@@ -187,6 +197,15 @@ def test_the_units_are_the_moments_of_all_rows(scaling, shift, scale):
     made = make_rescale(rows(), scaling)
     assert_close(made.shift.double(), torch.from_numpy(shift), rtol=1e-5, atol=1e-5)
     assert_close(made.scale.double(), torch.from_numpy(scale), rtol=1e-5, atol=0)
+
+
+def test_a_range_is_brought_to_minus_one_and_one():
+    X = rows(9000)  # of two blocks
+    made, low, high = make_rescale(X, "range"), float(X.min()), float(X.max())
+    scaled = made(torch.from_numpy(X))
+    assert (float(scaled.min()), float(scaled.max())) == pytest.approx((-1, 1), abs=1e-6)
+    assert_close(made.inverse(torch.tensor([[-1.0] * 3, [1.0] * 3])), torch.tensor([[low] * 3, [high] * 3]))
+    assert (make_rescale(np.full((5, 2), 7.0), "range").scale == 1e-6).all()
 
 
 @pytest.mark.parametrize(("ratio", "scaling"), [(9.0, "global"), (11.0, "columns")])
