@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from importlib import import_module
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from packaging.requirements import Requirement
 
 from nvisa.benchmark.experiments import EXPERIMENTS
 from nvisa.benchmark.recipes import RECIPES
-from nvisa.commands import cli
+from nvisa.commands import bench, cli
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for top in ("docs", "tests") for path in (ROOT / top).rglob("*.md"))])
+BELOW = (path for top in ("benchmarks", "docs", "tests") for path in (ROOT / top).rglob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for path in BELOW if path.parent != ROOT / "docs" / "api")])
 FENCED = re.compile(r"^```(\S*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -30,20 +32,20 @@ def subcommands(parser):
 
 def understood(words, capsys, *, whole):
     """What the program makes of a command; of one that is not whole only what it says has to be right."""
-    command, options = cli._parser(), {}
+    command, options = cli.build_parser(), {}
     for word in words:
         command = subcommands(command).get(word, command)
         options = command._option_string_actions
     unknown = [word for word in words if word.startswith("--") and word not in options and word != "--version"]
     assert not unknown, f"{shlex.join(words)}: no such option"
     try:
-        args = cli._parser().parse_args(words)
+        args = cli.build_parser().parse_args(words)
     except SystemExit as end:
         said, code = capsys.readouterr().err, end.code
         if code != 0 and (whole or "arguments are required" not in said):
             pytest.fail(f"{shlex.join(words)}: {said}")
         return
-    if args.run is cli._bench:
+    if args.run is bench.run:
         assert EXPERIMENTS[args.table].jobs(args.methods, args.datasets, args.seeds), shlex.join(words)
 
 
@@ -114,5 +116,40 @@ def test_commands_of_the_makefile_are_understood(capsys):
 
 def test_the_page_of_the_command_line_has_every_command():
     page = (ROOT / "docs" / "cli.md").read_text()
-    assert sorted(re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)) == sorted(subcommands(cli._parser()))
+    assert sorted(re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)) == sorted(subcommands(cli.build_parser()))
     assert page.count("<!-- help -->") == 1
+
+
+METHODS = sorted((ROOT / "docs" / "methods").glob("*.md"))
+HOMES: dict[str, list[str]] = {}  # the modules of a name, such as "mixtures"
+for _path in sorted((ROOT / "src").rglob("*.py")):
+    if _path.stem != "__init__":
+        HOMES.setdefault(_path.stem, []).append(".".join(_path.relative_to(ROOT / "src").with_suffix("").parts))
+
+
+def found_in(module, names):
+    """Whether a module has this name, or this attribute of a name; a field of a dataclass is an annotation."""
+    value = import_module(module)
+    for name in names:
+        if name in getattr(value, "__annotations__", {}):
+            return True
+        value = getattr(value, name, None)
+    return value is not None
+
+
+@pytest.mark.parametrize("page", METHODS, ids=name_of)
+def test_files_and_names_of_the_code_that_a_method_page_gives_are_there(page):
+    """``module.name`` anywhere, and beside an equation a class of the files that the page names."""
+    text = page.read_text()
+    files = [ROOT / file for file in re.findall(r"`(src/nvisa/[\w/]+(?:\.py)?)", text)]
+    assert all(file.exists() for file in files), files
+    paths = [path for file in files for path in ([file] if file.is_file() else file.glob("*.py"))]
+    near = [module for path in paths for module in HOMES.get(path.stem, [])]
+    tables = "".join(re.findall(r"\| on the page \| in the code \|\n(.*?)\n\n", text, re.DOTALL))
+    cells = "".join(line.rsplit(" | ", 1)[-1] for line in tables.splitlines())
+    dotted = [name for name in re.findall(r"`(\w+(?:\.\w+)+)`", text)]
+    dotted = [name for name in dotted if name.split(".")[0] in HOMES and not name.endswith(".py")]
+    for name in [*dotted, *re.findall(r"`([A-Z]\w*(?:\.\w+)*)`", cells)]:
+        first, *rest = name.split(".")
+        homes, words = (HOMES[first], rest) if first in HOMES else (near, [first, *rest])
+        assert any(found_in(home, words) for home in homes), f"{name} is in none of {homes}"

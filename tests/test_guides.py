@@ -15,7 +15,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 import nvisa
-from nvisa import Training, cli, initialization
+from nvisa import Training
+from nvisa.commands import cli
+from nvisa.fitting import initialization
 
 pytest.importorskip("pandas")
 pytest.importorskip("PIL")
@@ -53,7 +55,7 @@ def test_every_block_of_a_guide_runs(guide, capsys):
 
 
 @pytest.mark.global_rng  # a fit without random_state draws its seed from numpy's, as scikit-learn's do
-@pytest.mark.parametrize("page", ["index", "methods/ae_gmm", "methods/ltvae"])
+@pytest.mark.parametrize("page", ["index", "benchmark", "methods/ae_gmm", "methods/imsat", "methods/ltvae", "report"])
 def test_the_python_blocks_of_other_pages_run(page):
     """X is what the page calls the reader's rows."""
     names: dict[str, object] = {"X": load_digits().data[:80] / 16}
@@ -88,8 +90,15 @@ def test_the_documentation_builds_without_a_warning(tmp_path):
     argv = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", str(ROOT / "docs"), str(tmp_path / "html")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    api = (tmp_path / "html" / "api.html").read_text()
-    names = (*nvisa.__all__, "features.extract", "report.write_report", "latent_tree.em", "tree_search.Search")
-    assert all(f'id="nvisa.{name}"' in api for name in names)
+    pages = {path.stem: path.read_text() for path in (tmp_path / "html" / "api").glob("*.html")}
+    assert {f"nvisa.{name}" for name in nvisa.__all__} <= pages.keys()
+    assert all(f'id="{name}"' in page for name, page in pages.items() if name.removeprefix("nvisa.") in nvisa.__all__)
+    assert 'id="nvisa.NVISA.fit"' in pages["nvisa.NVISA"], "a method's page has the calls that it inherits"
+    assert not any("upperalpha" in page for page in pages.values()), "a symbol such as K. was read as an item of a list"
+    for module, name in (("data.features", "extract"), ("report", "write_report"), ("methods.ltvae.latent_tree", "em")):
+        assert f'id="nvisa.{module}.{name}"' in pages[f"nvisa.{module}"]
     assert 'id="nvisa-data-fetch"' in (tmp_path / "html" / "cli.html").read_text()
     assert (tmp_path / "html" / "guides" / "your-own-table.html").exists()
+    assert "show(model.prototypes()" in re.sub(
+        "<.*?>", "", (tmp_path / "html" / "notebooks" / "images.html").read_text()
+    )

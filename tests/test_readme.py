@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nvisa
 from nvisa.commands.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -20,6 +21,7 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(block, names)
     np.testing.assert_array_equal(names["model"].predict(names["X"]), names["labels"])
+    np.testing.assert_array_equal(nvisa.load("digits-model").labels_, names["labels"])
     assert names["images"].shape == (20, 64)
     assert (names["y"] == 3).all()
 
@@ -38,7 +40,7 @@ def test_the_shell_lines_are_commands_that_exist(tmp_path, monkeypatch, capsys):
         fast = ["--epochs", "2", "--init", "random", "--quiet"] if words[0] == "fit" else []
         assert main([*words, *fast]) == 0, line
     assert len(Path("labels.csv").read_text().splitlines()) == 61
-    assert np.load("samples.npy").shape == (100, 3)
+    assert Path("report.html").exists()
 
 
 def test_from_a_clone_to_clusters_in_at_most_three_commands():
@@ -47,3 +49,13 @@ def test_from_a_clone_to_clusters_in_at_most_three_commands():
     lines = first[1].splitlines()
     assert len(lines) <= 3
     assert any("nvisa fit DATA" in line for line in lines)
+
+
+def test_a_reader_decides_in_a_minute():
+    """One table of at most eight rows, and a line for each limit."""
+    tables = re.findall(r"<!-- table \S+ -->\n(.*?)<!-- end table -->", README, re.DOTALL)
+    assert [len(table.splitlines()) - 2 <= 8 for table in tables] == [True]
+    limits = re.search(r"^## Limits\n\n(.*?)\n\n", README, re.DOTALL | re.MULTILINE)
+    assert limits
+    assert all(line.startswith("* ") and line.endswith(".") for line in limits[1].splitlines())
+    assert len(README.splitlines()) <= 110

@@ -19,26 +19,23 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from numpy.random import RandomState
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.training import StepOutput
 from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.distributions import information, kl_categorical, noise_like
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
-from nvisa.nets.rows import Rescaled
 from nvisa.settings import AnyOf, Each, InstanceOf, NotNegative, OneOf, SettingError, refuses
 
 __all__ = [
+    "BY_NAME",
     "VAT",
     "Augment",
     "Consistency",
     "ConsistencyObjective",
     "adversarial_direction",
     "affine",
-    "as_settings",
     "augmented",
     "drift_penalty",
     "vat",
@@ -135,18 +132,9 @@ class Augment:
         return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 
-NAMED: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
-
-
-ONE = AnyOf(OneOf(*NAMED), InstanceOf(VAT, Augment))
-Consistency = AnyOf(ONE, Each(ONE))  # constraint on the setting
-
-
-def as_settings(consistency: Any) -> tuple[VAT | Augment, ...]:
-    """One of "vat", "augment" or a settings object, or a sequence of them, as a tuple of settings; none for None."""
-    given = consistency if isinstance(consistency, (tuple, list)) else (consistency or ())
-    given = given if isinstance(given, (tuple, list)) else (given,)
-    return tuple(NAMED[item] if isinstance(item, str) else item for item in given)
+BY_NAME: dict[str, VAT | Augment] = {"vat": VAT(), "augment": Augment()}
+ONE = AnyOf(OneOf(*BY_NAME), InstanceOf(VAT, Augment))
+Consistency = AnyOf(ONE, Each(ONE))  # what the setting ``consistency`` may be
 
 
 def adversarial_direction(
@@ -240,36 +228,28 @@ class ConsistencyObjective:
     ----------
     network
         Has ``rescale``, ``trunk`` and ``log_q_y_from``.
-    settings
-        The consistencies, whose terms are added.
+    terms
+        The consistencies, which are added.
     neighbor_distance
-        Of every row of the data to its 10th neighbor, for VAT.
+        Of every row of the data to its 10th neighbor [N], for VAT; else None.
     generative
         Has ``bound(x, h, log_q_y, fraction) -> (bound on log p(x), its terms)``, such as the slides' objective
         (:class:`nvisa.methods.nvisa.Bound`); None: consistency alone.
     """
 
     network: Any
-    settings: tuple[VAT | Augment, ...]
-    neighbor_distance: Float[Tensor, " N"] | None
+    terms: tuple[VAT | Augment, ...]
+    neighbor_distance: Any
     generator: torch.Generator
     generative: Any = None
 
-    @classmethod
-    def of_data(
-        cls,
-        network: Any,
-        consistency: Any,
-        X: Rescaled,
-        rng: RandomState,
-        generator: torch.Generator,
-        generative: Any = None,
-    ) -> "ConsistencyObjective":
-        """The objective for these rows; VAT asks for the distance of each to its 10th neighbor."""
-        settings, distance = as_settings(consistency), None
-        if any(isinstance(item, VAT) for item in settings):
-            distance = torch.from_numpy(neighbor_radius(X, rng).astype(np.float32)).to(X.rescale.shift.device)
-        return cls(network, settings, distance, generator, generative)
+    def __post_init__(self) -> None:
+        if self.neighbor_distance is not None:
+            self.neighbor_distance = torch.as_tensor(self.neighbor_distance, dtype=torch.float32).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.network.rescale.shift.device
 
     def found(self) -> dict[str, float]:
         """What a clusterer says of it: the median distance to the 10th neighbor, if VAT has asked for it."""
@@ -277,20 +257,20 @@ class ConsistencyObjective:
         return {} if distance is None else {"neighbor_distance_": float(distance.median())}
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-        """Value and terms of the batch ``x`` (user's units), rows of the data ``rows``."""
+        """Value and its parts of the batch ``x`` (user's units), rows of the data ``rows``."""
         user, x = x, self.network.rescale(x)
         h = self.network.trunk(x)
         log_q_y = self.network.log_q_y_from(h)
-        value, terms = self._bound_per_feature(x, h, log_q_y, fraction)
-        for settings in self.settings:
+        value, parts = self._bound_per_feature(x, h, log_q_y, fraction)
+        for settings in self.terms:
             if isinstance(settings, VAT):
                 name, divergence = "vat", self._from_neighbor(settings, x, rows, log_q_y)
             else:
                 name, divergence = "augment", self._from_view(settings, user, log_q_y)
             mutual = settings.information * information(log_q_y, settings.balance)
             value = value + settings.weight * (mutual - divergence.mean())
-            terms |= {name: divergence, "information": terms.get("information", 0.0) + mutual}
-        return StepOutput(value, terms, log_q_y)
+            parts |= {name: divergence, "information": parts.get("information", 0.0) + mutual}
+        return StepOutput(value, parts, log_q_y)
 
     def _bound_per_feature(
         self, x: Data, h: Float[Tensor, "B H"], log_q_y: LogClusters, fraction: float
@@ -302,7 +282,7 @@ class ConsistencyObjective:
         """
         if self.generative is None:
             return 0.0, {}
-        share = min(settings.bound_gradient for settings in self.settings)
+        share = min(settings.bound_gradient for settings in self.terms)
         seen = log_q_y.detach() if share == 0 else scaled_gradient(log_q_y, share)
         bound, terms = self.generative.bound(x[::2], h[::2], seen[::2], fraction)
         return bound.mean() / x.shape[1], terms

@@ -28,7 +28,7 @@ from sklearn.utils.validation import validate_data
 
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
-from nvisa.fitting.consistency import Augment
+from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.training import FitResult, Reporter, Run, Training, clusters_in_use
@@ -51,13 +51,6 @@ def generator_from(rng: RandomState) -> torch.Generator:
 def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
     """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
-
-
-def number_by_size(module: LatentNetwork, X: Array, n_clusters: int) -> None:
-    """Give the largest cluster number 0: labels are consecutive, empty clusters come last."""
-    counts = np.bincount(label(module, X), minlength=n_clusters)
-    order = np.argsort(-counts, kind="stable")
-    module.permute(torch.from_numpy(order).to(module.rescale.shift.device))
 
 
 def collapse_message(sizes: NDArray[np.integer]) -> str:
@@ -141,21 +134,21 @@ class DeepClusterer(
         """
         with self._unchanged_on_failure(), self._progress_shown() as report:
             self._check_settings()
+            scaling, rng = self._scaling, check_random_state(self.random_state)
             X = self._validated(X, reset=True)
+            rescale = make_rescale(X, scaling)
             self._check_rows(X)
-            rng, rescale = check_random_state(self.random_state), make_rescale(X, self._scaling)
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
-                    result = self._fit_once(self._run(X, rescale, rng, 0, report, writer))
+                    result = self._fit_numbered(X, rescale, rng, 0, report, writer)
                 else:
                     result = self._fit_restarts(X, rescale, rng, self._n_restarts, report, writer)
                 self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
-                number_by_size(self.module_, X, self._n_found)
                 self.labels_ = label(self.module_, X)
-        sizes = np.bincount(self.labels_, minlength=self._n_found)
+        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
         if 2 * clusters_in_use(sizes) < len(sizes) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -188,16 +181,38 @@ class DeepClusterer(
             )
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
-        consistency = getattr(self, "consistency", None)
-        for item in consistency if isinstance(consistency, (tuple, list)) else (consistency,):
-            if item == "augment" or isinstance(item, Augment):
-                (item if isinstance(item, Augment) else Augment()).shape_of(X.shape[1])
+        for term in self._consistency_terms:
+            if isinstance(term, Augment):
+                term.shape_of(X.shape[1])
         self._check_data(X)
+
+    @property
+    def _consistency_terms(self) -> tuple[VAT | Augment, ...]:
+        """The setting ``consistency`` as a tuple, without names; empty where there is none."""
+        given = getattr(self, "consistency", None) or ()
+        items = given if isinstance(given, (tuple, list)) else (given,)
+        return tuple(BY_NAME[item] if isinstance(item, str) else item for item in items)
 
     @property
     def _scaling(self) -> str:
         """The networks' units of the data: ``Network.scaling``, or as they are for a Bernoulli likelihood."""
         return "none" if getattr(self, "likelihood", None) == "bernoulli" else self._network.scaling
+
+    def _fit_numbered(
+        self,
+        X: Array,
+        rescale: Rescale,
+        rng: RandomState,
+        number: int,
+        report: Report | None,
+        checkpoint: CheckpointWriter | None,
+    ) -> FitResult:
+        """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
+        result = self._fit_once(self._run(X, rescale, rng, number, report, checkpoint))
+        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
+        order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
+        result.module.permute(torch.from_numpy(order).to(result.module.rescale.shift.device))
+        return result
 
     def _run(
         self,
@@ -229,8 +244,9 @@ class DeepClusterer(
         seeds = [int(rng.randint(2**31 - 1)) for _ in range(n_restarts)]
         n_jobs = 1 if n_restarts == 1 else n_jobs_for(n_restarts)
         if n_jobs == 1:
-            runs = (self._run(X, rescale, RandomState(s), i, report, checkpoint) for i, s in enumerate(seeds))
-            results = [self._fit_once(run) for run in runs]
+            results = [
+                self._fit_numbered(X, rescale, RandomState(seed), i, report, checkpoint) for i, seed in enumerate(seeds)
+            ]
         else:
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
@@ -251,7 +267,7 @@ class DeepClusterer(
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
         with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
-            return self._fit_once(self._run(X, rescale, RandomState(seed), number, None, checkpoint))
+            return self._fit_numbered(X, rescale, RandomState(seed), number, None, checkpoint)
 
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""

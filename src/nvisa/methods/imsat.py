@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from nvisa.fitting.consistency import Consistency, ConsistencyObjective
+from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
+from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.training import FitResult, Run, Training, maximize
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
@@ -105,7 +106,8 @@ class IMSAT(DeepClusterer):
 
     def _fit_once(self, run: Run) -> FitResult:
         net = run.module
-        rows = Rescaled(run.X, run.rescale)
-        objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator)
+        rows, terms = Rescaled(run.X, run.rescale), self._consistency_terms
+        distance = neighbor_radius(rows, run.rng) if any(isinstance(term, VAT) for term in terms) else None
+        objective = ConsistencyObjective(net, terms, distance, run.generator)
         history = maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, objective.found())

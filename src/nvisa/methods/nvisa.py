@@ -28,7 +28,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 
-from nvisa.fitting.consistency import Consistency, ConsistencyObjective
+from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
+from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import WarmStart, start_from
 from nvisa.fitting.training import FitResult, Run, StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
@@ -191,7 +192,11 @@ class NVISA(GenerativeClusterer):
     }
     TOGETHER: ClassVar = (
         ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
-        ("n_restarts", "at least the number of starts in init", lambda s: s.n_restarts >= len(s._starts)),
+        (
+            "n_restarts",
+            "at least the number of starts in init",
+            lambda s: not isinstance(s.init, tuple) or s.n_restarts >= len(s.init),
+        ),
     )
 
     inference: Annotated[str, OneOf("vimco", "nvil", "enum_y")] = "vimco"
@@ -211,10 +216,6 @@ class NVISA(GenerativeClusterer):
             raise SettingError("preset", OneOf(*PRESETS).expected, name)
         return cls(n_clusters, **(PRESETS[name] | settings))
 
-    @property
-    def _starts(self) -> tuple[Any, ...]:
-        return self.init if isinstance(self.init, tuple) else (self.init,)
-
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
         return MixtureVAE(
             rescale, self.n_clusters, self._network,
@@ -224,7 +225,8 @@ class NVISA(GenerativeClusterer):
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
         net = run.module
-        init = self._starts[run.number % len(self._starts)]
+        starts = self.init if isinstance(self.init, tuple) else (self.init,)
+        init = starts[run.number % len(starts)]
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
         if not (isinstance(init, str) and init == "random"):
@@ -233,9 +235,10 @@ class NVISA(GenerativeClusterer):
             )
         bound = self._bound(init, run)
         objective: Any = bound
-        if self.consistency:
-            rows = Rescaled(run.X, run.rescale)
-            objective = ConsistencyObjective.of_data(net, self.consistency, rows, run.rng, run.generator, bound)
+        if terms := self._consistency_terms:
+            rows, is_local = Rescaled(run.X, run.rescale), any(isinstance(term, VAT) for term in terms)
+            distance = neighbor_radius(rows, run.rng) if is_local else None
+            objective = ConsistencyObjective(net, terms, distance, run.generator, bound)
             found |= objective.found()
         history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, found | {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)})

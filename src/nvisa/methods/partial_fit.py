@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sklearn.utils import check_random_state
 
-from nvisa.fitting.consistency import ConsistencyObjective, as_settings, drift_penalty
+from nvisa.fitting.consistency import ConsistencyObjective, drift_penalty
 from nvisa.fitting.training import Reporter, maximize
 from nvisa.maths.schedules import Constant
 from nvisa.methods.base import check_unit_interval, generator_from, label
@@ -30,7 +30,7 @@ def train_on_more_rows(clusterer: Any, X: Array, make_bound: Callable[[torch.Gen
     generator.manual_seed(generator.initial_seed() + clusterer.n_iter_)  # other draws for every chunk
     source = Source(X, net.rescale.shift.device)
     objective = bound = make_bound(generator)
-    unbalanced = tuple(replace(item, information=0.0) for item in as_settings(clusterer.consistency))
+    unbalanced = tuple(replace(item, information=0.0) for item in clusterer._consistency_terms)
     if unbalanced:
         distance = torch.full((len(X),), getattr(clusterer, "neighbor_distance_", 0.0), device=source.device)
         objective = ConsistencyObjective(net, unbalanced, distance, generator, bound)
