@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nvisa.fitting.consistency import (
+    BY_NAME,
     VAT,
     Augment,
     Consistency,
@@ -191,6 +192,8 @@ def test_batch_norm_keeps_the_statistics_of_the_rows_and_not_of_their_neighbors(
 def test_it_says_the_median_distance_if_it_has_one(network, rng):
     distance = torch.tensor([3.0, 1.0, 2.0])
     assert ConsistencyObjective(network, (VAT(),), distance, rng).found() == {"neighbor_distance_": 2.0}
+    objective = ConsistencyObjective(network, (VAT(),), distance.double().numpy(), rng)  # as neighbor_radius gives it
+    assert objective.neighbor_distance.dtype == torch.float32
     assert ConsistencyObjective(network, (Augment(),), None, rng).found() == {}
 
 
@@ -243,6 +246,7 @@ def test_without_drift_nothing_is_subtracted(network, x):
 
 
 def test_what_a_consistency_may_be():
+    assert {"vat": VAT(), "augment": Augment()} == BY_NAME
     for value in ("vat", "augment", VAT(), Augment(), ("vat", Augment()), [VAT(), VAT()]):
         assert Consistency.allows(value), value
     for value in (None, (), (None,), ("vat", None), "VAT", "", 3, VAT, ("vat", "none"), (("vat",),), object(), True):
