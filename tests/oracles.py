@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.testing import assert_close
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -35,6 +36,24 @@ def gradients(scalar: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Gradient in every input; zero where the graph does not reach."""
     found = torch.autograd.grad(scalar, inputs, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)]
+
+
+def upstream(rng: torch.Generator, shape: tuple[int, ...], kind: str) -> Tensor:
+    """Gradients that arrive: uneven; falling on a few rows; on few beside which the others are below rounding."""
+    weight = normal(rng, *shape)
+    if kind == "all":
+        return weight
+    few = torch.zeros(weight.shape, dtype=torch.float64)
+    few.view(-1)[torch.tensor([1, 5, 6])] = 1.0
+    return weight * few if kind == "few" else weight * (few + 1e-18)
+
+
+def assert_same_function(mine: Tensor, theirs: Tensor, weight: Tensor, inputs: Sequence[Tensor]) -> None:
+    """The same value, and under the same upstream gradient the same gradient in every input."""
+    assert_close(mine, theirs, **TIGHT)
+    ours, expected = (gradients((weight * value).sum(), inputs) for value in (mine, theirs))
+    for a, b in zip(ours, expected, strict=True):
+        assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 # ---- densities -------------------------------------------------------------------------------------------------------

@@ -10,10 +10,9 @@ import torch
 from numpy.random import RandomState
 from sklearn.mixture import GaussianMixture
 
-from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE, checkpoint
-from nvisa.fitting.checkpoint import checkpointing, data_digest, fingerprint, where
-from nvisa.fitting.training import Source, StepOutput, maximize
-from oracles import build
+from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE
+from nvisa.fitting import checkpoint
+from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, progress
 
 TINY = Network(hidden=(8,), latent_dim=2)
 SMALL = {"network": TINY, "training": Training(epochs=4, batch_size=16), "random_state": 0}
@@ -63,11 +62,11 @@ def assert_same(one, other, X):
 
 # NVISA: 2 epochs of pretraining, 1 of distillation, 4 of training, of each of two restarts.
 KILLED = {
-    "pretraining": (NVISA, {"init": "gmm", "n_init": 2}, 2),
-    "distillation": (NVISA, {"init": "gmm", "n_init": 2}, 3),
-    "first epoch of training": (NVISA, {"init": "gmm", "n_init": 2}, 4),
-    "training": (NVISA, {"init": "gmm", "n_init": 2}, 6),
-    "second restart": (NVISA, {"init": "gmm", "n_init": 2}, 13),
+    "pretraining": (NVISA, {"init": "gmm", "n_restarts": 2}, 2),
+    "distillation": (NVISA, {"init": "gmm", "n_restarts": 2}, 3),
+    "first epoch of training": (NVISA, {"init": "gmm", "n_restarts": 2}, 4),
+    "training": (NVISA, {"init": "gmm", "n_restarts": 2}, 6),
+    "second restart": (NVISA, {"init": "gmm", "n_restarts": 2}, 13),
     "running moments": (NVISA, {"init": "random", "inference": "nvil"}, 3),
     "vade's pretraining": (VaDE, {"pretraining": Training(epochs=3), "n_init": 2}, 2),
     "vade's training": (VaDE, {"pretraining": Training(epochs=3), "n_init": 2}, 6),
@@ -96,7 +95,7 @@ def test_a_fit_that_is_killed_again_and_again_arrives(X, tmp_path):
     for _ in range(7):  # each run gets one epoch further: 2 + 1 + 4 epochs
         with pytest.raises(KilledError):
             NVISA(3, **settings).on_epoch(killed_at(2)[0]).fit(X, checkpoint=tmp_path)
-        if where(tmp_path) == "training, epoch 3":
+        if progress(tmp_path) == "training, epoch 3":
             break
     assert_same(whole, NVISA(3, **settings).fit(X, checkpoint=tmp_path), X)
 
@@ -153,7 +152,7 @@ def test_a_start_that_is_an_object_is_told_from_another_one(X, tmp_path):
     clusterers = [NVISA(3, init="random", **SMALL | {"random_state": seed}).fit(X) for seed in (0, 1)]
     for case, (one, other) in {"mixture": mixtures, "clusterer": clusterers}.items():
         for k, (first, second) in enumerate([(one, other), (("random", one), ("random", other))]):
-            settings = {"n_init": k + 1, "init": first}
+            settings = {"n_restarts": k + 1, "init": first}
             folder = tmp_path / f"{case}{k}"
             with pytest.raises(KilledError):
                 NVISA(3, **SMALL, **settings).on_epoch(killed_at(3)[0]).fit(X, checkpoint=folder)
@@ -217,6 +216,8 @@ def test_a_damaged_checkpoint_is_refused(X, left):
     "damage",
     [
         {"run": None},
+        {"run": {}},
+        {"run": {"class": "NVISA", "params": [1]}},
         {"rng": []},
         {"stages": {}},
         {"rng": {"a": 1}},
@@ -272,7 +273,7 @@ def test_only_the_states_that_the_manifest_names_are_kept_and_nothing_is_pickled
     names = {f"{stage['sha256']}.safetensors", checkpoint.MANIFEST}
     assert {path.name for path in left.iterdir()} == names
     assert (stage["name"], len(stage["history"]), stage["finished"]) == ("training", 2, False)
-    assert where(left) == "training, epoch 2"
+    assert progress(left) == "training, epoch 2"
 
 
 def test_a_kill_while_writing_leaves_the_checkpoint_before(X, left, monkeypatch):
@@ -295,7 +296,7 @@ def test_it_writes_no_more_often_than_it_should(X, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "EVERY", 3600.0)
     with pytest.raises(KilledError):
         NVISA(3, init="random", **SMALL).on_epoch(killed_at(3)[0]).fit(X, checkpoint=tmp_path)
-    assert where(tmp_path) is None
+    assert progress(tmp_path) is None
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.MANIFEST]
 
 
@@ -303,67 +304,9 @@ def test_it_is_due_so_long_after_the_last_writing(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(checkpoint, "EVERY", 30.0)
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    journal, due = checkpoint.CheckpointWriter(tmp_path, {}, RandomState(0)), []
+    writer, due = CheckpointWriter(tmp_path, {}, RandomState(0)), []
     for clock[0] in (29.0, 31.0, 60.0, 62.0):
-        due.append(journal.due)
-        if journal.due:
-            journal.write()
+        due.append(writer.is_due)
+        if writer.is_due:
+            writer.write()
     assert due == [False, True, False, True]
-
-
-def test_a_training_inside_another_fit_keeps_out_of_its_journal(rng, tmp_path):
-    """A callback may fit a clusterer of its own: its stages are not the outer fit's."""
-    module = build(lambda: torch.nn.Linear(2, 1), rng).float()
-    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
-
-    def objective(x, rows, fraction):
-        return StepOutput(module(x).squeeze(1), {})
-
-    def run(on_epoch=None):
-        return maximize(objective, module, source, Training(epochs=2), torch.Generator(), on_epoch=on_epoch)
-
-    def nested(record):
-        with checkpointing(None, {}, RandomState(0)):
-            run()
-        if record["epoch"] == 2:
-            raise KilledError
-
-    with pytest.raises(KilledError), checkpointing(tmp_path, {}, RandomState(0)):
-        run(nested)
-    manifest = json.loads((tmp_path / checkpoint.MANIFEST).read_text())
-    assert [stage["name"] for stage in manifest["stages"]] == ["training"]
-
-
-def test_a_stage_that_ended_before_its_last_epoch_is_not_gone_on_with(rng, tmp_path):
-    """What has converged has epochs left, and needs none of them."""
-    module, calls = build(lambda: torch.nn.Linear(2, 1), rng).float(), []
-    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
-
-    def objective(x, rows, fraction):
-        calls.append(fraction)
-        return StepOutput(module(x).squeeze(1), {}) if len(calls) == 1 else None
-
-    for _ in range(2):  # the second time from its checkpoint
-        with checkpointing(tmp_path, {}, RandomState(0), keep=True):
-            assert len(maximize(objective, module, source, Training(epochs=5), torch.Generator())) == 1
-    assert len(calls) == 2
-
-
-def test_a_stage_that_is_written_later_is_written_as_it_ended(rng, tmp_path, monkeypatch):
-    """The next stage trains the same networks on while the state of the first one waits."""
-    module = build(lambda: torch.nn.Linear(2, 1), rng).float()
-    source = Source(np.ones((4, 2), np.float32), torch.device("cpu"))
-
-    def objective(x, rows, fraction):
-        return StepOutput(module(x).squeeze(1), {})
-
-    def run():
-        maximize(objective, module, source, Training(epochs=2), torch.Generator())
-        return module.weight.detach().clone()
-
-    monkeypatch.setattr(checkpoint, "EVERY", 3600.0)
-    with checkpointing(tmp_path, {}, RandomState(0), keep=True):
-        ended = run()
-        assert not torch.equal(run(), ended)
-    with checkpointing(tmp_path, {}, RandomState(0)):
-        assert torch.equal(run(), ended)

@@ -1,5 +1,9 @@
 """Threads are given back; restarts side by side are those one after the other, and each keeps its own checkpoint."""
 
+import os
+import time
+
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -8,9 +12,8 @@ from threadpoolctl import threadpool_info
 
 import nvisa
 from nvisa import NVISA, Network, Training
-from nvisa.fitting.config import _alone, side_by_side
-from nvisa.fitting.training import Source, StepOutput, maximize
-from oracles import build
+from nvisa.fitting.config import in_processes, n_jobs_for
+from nvisa.settings import SettingError
 
 
 @pytest.fixture
@@ -40,15 +43,34 @@ def test_threads_are_those_asked_for_inside_and_those_of_before_outside():
 
 @pytest.mark.parametrize("setting", [{"n_threads": 0}, {"n_threads": -1}, {"n_jobs": 0}, {"n_jobs": -2}])
 def test_numbers_of_nothing_are_refused(setting):
-    with pytest.raises(ValueError, match=f"{next(iter(setting))} must be at least 1"), nvisa.config(**setting):
+    with pytest.raises(SettingError, match=f"{next(iter(setting))} must be at least 1"), nvisa.config(**setting):
         pass
 
 
-def test_without_more_jobs_calls_run_here_when_they_are_asked_for():
-    seen = []
-    calls = side_by_side(seen.append, [(1,), (2,)])
-    assert next(calls) == (None, False)
-    assert seen == [1]
+def test_there_are_no_more_processes_than_calls_and_one_unless_asked_for():
+    assert n_jobs_for(5) == 1
+    with nvisa.config(n_jobs=3):
+        assert (n_jobs_for(5), n_jobs_for(2)) == (3, 2)
+        with nvisa.config(n_threads=1):  # of jobs nothing is said
+            assert n_jobs_for(5) == 3
+        with nvisa.config(n_jobs=1):
+            assert n_jobs_for(5) == 1
+    assert n_jobs_for(5) == 1
+    with nvisa.config(n_jobs=-1):
+        assert n_jobs_for(1000) == min(joblib.cpu_count(), 1000)
+
+
+@pytest.mark.slow
+def test_calls_in_processes_come_back_in_their_order_each_from_one_thread():
+    found = list(in_processes(_told, [(i, 0.05 * (2 - i)) for i in range(3)], 2))
+    assert [call for call, *_ in found] == [0, 1, 2]
+    assert {threads for _, threads, _ in found} == {1}
+    assert os.getpid() not in {process for *_, process in found}
+
+
+def _told(call, seconds):
+    time.sleep(seconds)
+    return call, torch.get_num_threads(), os.getpid()
 
 
 @pytest.mark.slow
@@ -56,7 +78,7 @@ def test_restarts_side_by_side_are_bit_for_bit_those_one_after_the_other(X, tmp_
     def fitted(n_jobs):
         seen = []
         model = NVISA(
-            3, n_init=3, init="random", network=Network(hidden=(8,), latent_dim=2),
+            3, n_restarts=3, init="random", network=Network(hidden=(8,), latent_dim=2),
             training=Training(epochs=2, batch_size=16), random_state=0,
         )  # fmt: skip
         with nvisa.config(n_threads=1, n_jobs=n_jobs):
@@ -72,35 +94,3 @@ def test_restarts_side_by_side_are_bit_for_bit_those_one_after_the_other(X, tmp_
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
     assert seen == seen_beside == 3 * [(1, (60,)), (2, (60,))]
     assert list(tmp_path.iterdir()) == []  # the checkpoints are gone with the fit
-
-
-def test_a_process_that_starts_again_finds_its_own_stages(X, tmp_path):
-    steps = []
-
-    def train(seed):
-        generator = torch.Generator().manual_seed(seed)
-        module = build(lambda: torch.nn.Linear(3, 1), generator).float()
-
-        def objective(x, rows, fraction):
-            steps.append(seed)
-            return StepOutput(-module(x).square().mean(), {})
-
-        maximize(objective, module, Source(X, torch.device("cpu")), Training(epochs=2, batch_size=30), generator)
-        return module.weight.detach().clone()
-
-    first = _alone(train, (5,), (tmp_path / "part-0", {"data": "X"}))
-    assert steps == [5] * 4
-    again = _alone(train, (5,), (tmp_path / "part-0", {"data": "X"}))
-    assert steps == [5] * 4
-    assert torch.equal(first, again)
-
-
-def test_the_journal_of_a_fit_removes_those_of_its_parts(tmp_path):
-    with nvisa.fitting.checkpoint.checkpointing(tmp_path / "fit", {"data": "X"}, RandomState(0)):
-        folder, run = nvisa.fitting.checkpoint.branch(7)
-        assert (folder, run) == (tmp_path / "fit" / "part-7", {"data": "X"})
-        with nvisa.fitting.checkpoint.checkpointing(folder, run, RandomState(0), keep=True):
-            pass
-        assert (folder / "checkpoint.json").exists()
-    assert list(tmp_path.iterdir()) == []
-    assert nvisa.fitting.checkpoint.branch(0) is None

@@ -15,13 +15,13 @@ from nvisa.fitting.consistency import (
     adversarial_direction,
     affine,
     augmented,
-    information,
-    marginal_entropy,
+    frozen_statistics,
     vat,
     warp,
 )  # fmt: skip
+from nvisa.nets.layers import mlp
+from nvisa.settings import SettingError
 from oracles import TIGHT, gradients, normal
-from oracles import information as information_oracle
 
 B, D = 6, 4
 
@@ -222,33 +222,21 @@ def test_no_movement_has_no_divergence_and_a_movement_has(rng):
 )
 def test_the_shape_of_a_row(shape, n, expected):
     assert Augment(image_shape=shape).shape_of(n) == expected
-    with pytest.raises(ValueError, match=f"got {n + 1} features"):
+    with pytest.raises(SettingError, match=rf"^consistency\.image_shape must be the shape of rows of {n + 1} features"):
         Augment(image_shape=shape).shape_of(n + 1)
 
 
-# ---- information -----------------------------------------------------------------------------------------------------
+# ---- batch norm ------------------------------------------------------------------------------------------------------
 
 
-def test_information_is_the_mutual_information_of_row_and_cluster(rng):
-    log_q_y = (2 * normal(rng, 7, 3)).log_softmax(1)
-    joint = log_q_y.exp().numpy() / 7  # a row is drawn with probability 1/7
-    assert float(information(log_q_y)) == pytest.approx(information_oracle(joint), abs=1e-12)
-
-
-def test_balance_weighs_the_entropy_of_the_mean_assignment(rng):
-    log_q_y = (2 * normal(rng, 7, 3)).log_softmax(1)
-    mean = log_q_y.exp().mean(0)
-    entropy_of_mean = float(-(mean * mean.log()).sum())
-    assert float(marginal_entropy(log_q_y)) == pytest.approx(entropy_of_mean, abs=1e-12)
-    for balance in (0.0, 4.0):
-        added = float(information(log_q_y, balance) - information(log_q_y))
-        assert added == pytest.approx((balance - 1) * entropy_of_mean, abs=1e-12)
-
-
-def test_information_is_log_k_for_sure_and_equal_clusters_and_zero_for_one_or_for_doubt():
-    def of(rows):
-        return float(information(torch.tensor(rows, dtype=torch.float64).log()))
-
-    assert of([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) == pytest.approx(math.log(3), abs=1e-12)
-    assert of([[0.0, 1, 0]] * 3) == pytest.approx(0, abs=1e-12)
-    assert of([[0.2, 0.5, 0.3]] * 3) == pytest.approx(0, abs=1e-12)
+def test_batch_norm_keeps_its_statistics_inside(rng):
+    with torch.random.fork_rng():
+        net = mlp([3, 4], batch_norm=True).train()
+    before = {name: value.clone() for name, value in net[1].named_buffers()}
+    x = torch.randn(8, 3, generator=rng)
+    with frozen_statistics(net):
+        inside = net(x)
+    assert torch.equal(net[1].running_mean, before["running_mean"])
+    assert torch.equal(net[1].running_var, before["running_var"])
+    assert torch.equal(net(x), inside)
+    assert not torch.equal(net[1].running_mean, before["running_mean"])

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_blobs
 
 from nvisa.fitting.graph import (
     _distances,
@@ -13,12 +14,15 @@ from nvisa.fitting.graph import (
     intrinsic_dimension,
     joint_of_labels,
     merge_by_information,
+    merged_microclusters,
     mutual_information,
     neighbor_information,
     neighbor_joint,
     neighbor_radius,
     neighbors,
+    principal_components,
     refine_by_information,
+    umap_points,
 )
 from oracles import information as information_oracle
 from oracles import sorted_distances
@@ -310,3 +314,30 @@ def test_refining_moves_a_row_where_the_information_grows_fastest_in_its_own_ass
     moved = refine_by_information(labels, rows, k, n_rounds=2)  # the second round only judges the first
     assert (moved == slope.argmax(1)).all()
     assert (moved != labels).any()
+
+
+# ---- micro-clusters, merged ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fineness", [(1, 3, 10), (10, 3, 1)])
+def test_of_several_cuts_the_one_with_the_most_neighbor_information_is_kept(fineness):
+    random = np.random.RandomState(0)
+    points = make_blobs(300, centers=4, cluster_std=1.5, random_state=0)[0]
+    graph = neighbors(points, 10)
+    alone = [merged_microclusters(points, graph, 4, random, per_cluster=(n,))[1] for n in fineness]
+    proba, score = merged_microclusters(points, graph, 4, np.random.RandomState(0), per_cluster=fineness)
+    assert score == max(alone) > min(alone)
+    assert neighbor_information(proba, graph) == pytest.approx(score)
+
+
+def test_fewer_rows_than_umap_can_lay_out_are_its_points():
+    X = np.random.RandomState(0).randn(14, 3)
+    assert umap_points(X, np.zeros((14, 5), int), np.zeros((14, 5)), np.random.RandomState(0)) is X
+
+
+def test_principal_components_keep_the_distances_that_the_leading_directions_make(random):
+    X = random.randn(80, 3) @ random.randn(3, 60)  # 60 columns, of three directions
+    found = principal_components(X, random)
+    assert found.shape == (80, 50)
+    np.testing.assert_allclose(sorted_distances(found), sorted_distances(X), rtol=1e-6)
+    np.testing.assert_allclose(found.mean(0), 0.0, atol=1e-9)

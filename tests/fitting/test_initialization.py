@@ -1,112 +1,45 @@
-"""What a start hands over to training: its codes, its assignment, and the deviations at which the bound is largest."""
-
-import math
-from functools import partial
-from types import SimpleNamespace
+"""What a start hands over to training: its codes, its assignment, and how a warm one keeps them."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs
-from torch import nn
 from torch.testing import assert_close
 
 from nvisa import GMVAE, NVISA
-from nvisa.fitting.graph import neighbor_information, neighbors
+from nvisa.fitting import initialization
 from nvisa.fitting.initialization import (
     Start,
+    WarmStart,
+    codes_of,
     distill,
-    keep,
-    merged_microclusters,
+    find_start,
     pretrain,
     reconstruction_error,
+    warm_start,
 )
-from nvisa.fitting.training import Source, Training
-from nvisa.maths.bounds import RunningMoments
-from nvisa.maths.schedules import Constant, Geometric
-from nvisa.methods.nvisa import Objective, StdFloor
-from nvisa.nets.layers import Network, Rescale
-from nvisa.nets.mixture_vae import Densities
-from oracles import TIGHT, build, gradients, normal
+from nvisa.fitting.training import Listener, Training
+from nvisa.maths.schedules import Constant, Geometric, StdAnnealing
+from nvisa.methods.nvisa import Bound
+from nvisa.nets.layers import Network
+from nvisa.nets.mixture_vae import MixtureVAE
+from nvisa.nets.rows import Rescale, Source, subset
+from nvisa.settings import SettingError, check_settings
+from oracles import build, normal
 
 D, Z, K = 4, 2, 3
 
 
 def networks(rng, likelihood="gaussian_shared", hidden=7):
-    """Densities with random weights; the rescaling is the identity."""
+    """A MixtureVAE with random weights; the rescaling is the identity."""
     network = Network(hidden=(hidden, hidden), latent_dim=Z, batch_norm=False)
     rescale = Rescale(torch.zeros(D), torch.ones(D))
-    return build(lambda: Densities(rescale, K, network, likelihood=likelihood, posterior="joint"), rng, spread=0.5)
-
-
-def linear_decoder(net):
-    """The decoder where no unit's sign changes: x^ = z A^T + c."""
-    with torch.no_grad():
-        for layer in net.decoder:
-            if isinstance(layer, nn.Linear):
-                layer.bias.fill_(40.0)
-    at = torch.eye(Z + 1, Z).double()
-    x = net.reconstruct(at).detach()
-    return (x[:Z] - x[Z]).T
-
-
-@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_shared"])
-def test_settled_deviations_are_where_the_bound_is_largest(rng, likelihood):
-    net, x = networks(rng, likelihood), normal(rng, 200, D)
-    A = linear_decoder(net)
-    with torch.no_grad():
-        net.x_head.loc.bias -= net.reconstruct(net.code(x)).mean(0) - x.mean(0)
-        z, error = net.code(x), x - net.reconstruct(net.code(x))
-        net.prior.log_scale.fill_(-1.0)
-    s = error.square().mean(0).sqrt()
-    net.settle(x, 0.0, 0.0)
-    y = torch.zeros(1, len(x), dtype=torch.long)
-    with torch.no_grad():
-        loc, scale_z = net.q_z(net.trunk(x), y, 0.0)
-        h = net.decoder(z)
-        scale_x = net.x_head(h, 0.0)[1] if likelihood == "gaussian" else net.x_head.scale(0.0).expand_as(x)
-    assert_close(loc[0], z, **TIGHT)  # every cluster begins at the code
-    assert_close(scale_z, scale_z[:, :1].expand_as(scale_z), **TIGHT)
-
-    def bound(log_z, log_x):
-        """E log p(x|z) + log p(z|y) - log q(z|y,x), the decoder linear, up to a constant."""
-        squared = error.square().mean(0) + A.square() @ (2 * log_z).exp()
-        expected = -0.5 * (squared / (2 * log_x).exp()).sum() - log_x.sum()
-        return expected - 0.5 * ((2 * log_z).exp() * net.prior.scale[0].detach() ** -2).sum() + log_z.sum()
-
-    log_z = scale_z[0, 0].log().requires_grad_()
-    log_x = scale_x[0].log().requires_grad_()
-    (slope_z,) = gradients(bound(log_z, s.log()), [log_z])
-    (slope_x,) = gradients(bound(log_z.detach(), log_x), [log_x])
-    assert_close(slope_z, torch.zeros_like(slope_z), rtol=0, atol=1e-6)
-    assert_close(slope_x, torch.zeros_like(slope_x), rtol=0, atol=1e-6)
-
-
-def test_z_settles_for_the_deviation_of_x_that_the_floor_leaves(rng):
-    """``1 / sigma_z,j^2 = sum_d A_dj^2 / epsilon_x^2 + 1 / sigma_y,j^2`` where no error is as large as epsilon_x."""
-    net, x = networks(rng), normal(rng, 200, D)
-    A = linear_decoder(net)
-    with torch.no_grad():
-        net.x_head.loc.bias -= net.reconstruct(net.code(x)).mean(0) - x.mean(0)
-        net.prior.log_scale.fill_(3.0)
-        floor = 3 * float((x - net.reconstruct(net.code(x))).square().mean(0).max().sqrt())
-        net.settle(x, floor, 0.0)
-        scale = net.q_z(net.trunk(x), torch.zeros(1, len(x), dtype=torch.long), 0.0)[1][0, 0]
-    assert_close(scale**-2, A.square().sum(0) / floor**2 + math.exp(-6.0), rtol=1e-6, atol=0)
-
-
-def test_no_settled_deviation_lies_below_its_floor(rng):
-    net, x = networks(rng), normal(rng, 50, D)
-    net.settle(x, 50.0, 60.0)
-    scale_x, scale_z = net.x_head.scale(50.0), net.q_z(net.trunk(x), torch.zeros(1, 50).long(), 60.0)[1]
-    for scale, floor in ((scale_x, 50.0), (scale_z, 60.0)):
-        assert (scale > floor).all()
-        assert (scale < floor + 0.02).all()
+    return build(lambda: MixtureVAE(rescale, K, network, likelihood=likelihood, posterior="joint"), rng, spread=0.5)
 
 
 def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
     x = normal(rng, 100, D).float()
-    source = Source(x.numpy(), torch.device("cpu"))
+    source = Source(x.numpy())
     start = Start(np.arange(100), normal(rng, 100, K).mul(9).softmax(1).float().numpy(), np.zeros((100, Z)), 0.0)
     errors = {}
     for kept in (True, False):
@@ -114,8 +47,8 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
         pretrain(net, source, Training(epochs=200, batch_size=50, learning_rate=5e-3), rng)
         before = float(reconstruction_error(net, x).detach().mean())
         training = Training(epochs=200, batch_size=50, learning_rate=5e-3)
-        also = partial(lambda net, x: -reconstruction_error(net, x), net) if kept else None
-        history = distill(net.log_posterior, net, source, start, training, rng, also=also)
+        beside = (lambda x, net=net: -reconstruction_error(net, x)) if kept else None
+        history = distill(net.log_q_y, net, source, start, training, rng, beside=beside)
         assert history[-1]["log_q_of_start"] > -0.6  # of -1.1: it has learned the assignment
         errors[kept] = float(reconstruction_error(net, x).detach().mean()) / before
     assert errors[True] < 1.2
@@ -125,67 +58,89 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
 def test_the_start_s_rows_are_taught_and_no_others(rng):
     """Of 200 rows the start knows the last 50, and of these the side of the first column."""
     x = normal(rng, 200, D).float()
-    source, rows = Source(x.numpy(), torch.device("cpu")), np.arange(150, 200)
+    source, rows = Source(x.numpy()), np.arange(150, 200)
     side = (x[:, 0] > 0).long()
     start = Start(rows, torch.eye(K)[side[rows]].numpy(), np.zeros((50, Z)), 0.0)
     net = networks(torch.Generator().manual_seed(3), hidden=16).float()
-    distill(net.log_posterior, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
+    distill(net.log_q_y, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
     with torch.no_grad():
-        assert (net.log_posterior(x[rows]).argmax(1) == side[rows]).float().mean() > 0.95
-        assert (net.log_posterior(x).argmax(1) == side).float().mean() > 0.7  # the others follow as far as it reaches
+        assert (net.log_q_y(x[rows]).argmax(1) == side[rows]).float().mean() > 0.95
+        assert (net.log_q_y(x).argmax(1) == side).float().mean() > 0.7  # the others follow as far as it reaches
 
 
-def test_the_deviations_of_a_kept_start_settle_at_the_first_floors(rng):
+STILL = Training(epochs=1, batch_size=60, learning_rate=0.0)  # an epoch that moves nothing
+
+
+def bound_of(net, generator, x=Constant(0.5), z=Constant(0.3)):
+    return Bound(net, "vimco", 4, False, x, z, generator)
+
+
+def test_a_warm_start_loads_the_codes_and_begins_at_the_first_floors(rng):
     x, proba = normal(rng, 60, D).float(), normal(rng, 60, K).mul(3).softmax(1).float().numpy()
     start = Start(np.arange(60), proba, np.zeros((60, Z)), 0.0)
-    floors = {"floor_x": Geometric(0.7, 0.01), "floor_z": Geometric(0.4, 0.01)}
-    kept, twin = (networks(torch.Generator().manual_seed(3)).float() for _ in range(2))
-    untaught = lambda *_, **__: None  # noqa: E731
-    source = Source(x.numpy(), torch.device("cpu"))
-    keep(kept, source, start, untaught, Training(), lambda: SimpleNamespace(held=None, **floors))
+    warm, twin = (networks(torch.Generator().manual_seed(3)).float() for _ in range(2))
+    floors = Geometric(0.7, 0.01), Geometric(0.4, 0.01)
+    source = Source(x.numpy())
+    warm_start(warm, source, start, STILL, rng, (), lambda: bound_of(warm, rng, *floors))
     twin.load_codes(twin.code(x).detach().numpy(), proba)
-    twin.settle(x, 0.7, 0.4)
-    assert all(map(torch.equal, kept.state_dict().values(), twin.state_dict().values()))
+    twin.init_scales(x, 0.7, 0.4)
+    assert all(map(torch.equal, warm.state_dict().values(), twin.state_dict().values()))
 
 
-@pytest.mark.parametrize("fineness", [(1, 3, 10), (10, 3, 1)])
-def test_of_several_cuts_the_one_with_the_most_neighbor_information_is_kept(fineness):
-    random = np.random.RandomState(0)
-    points = make_blobs(300, centers=4, cluster_std=1.5, random_state=0)[0]
-    graph = neighbors(points, 10)
-    alone = [merged_microclusters(points, graph, 4, random, per_cluster=(n,))[1] for n in fineness]
-    proba, score = merged_microclusters(points, graph, 4, np.random.RandomState(0), per_cluster=fineness)
-    assert score == max(alone) > min(alone)
-    assert neighbor_information(proba, graph) == pytest.approx(score)
+def test_a_warm_start_teaches_loads_begins_and_teaches_again(rng, monkeypatch):
+    """In this order: 8 % of the run beside the autoencoder, the codes, the deviations, 25 % beside the bound."""
+    net, x, calls = networks(rng).float(), normal(rng, 60, D).float(), []
+    start = Start(np.arange(30), np.full((30, K), 1 / K, np.float32), np.zeros((30, Z)), 0.0)
+    bound = bound_of(net, rng)
+
+    def distilled(log_q_y_of, module, source, taught, training, generator, listeners, beside):
+        assert (log_q_y_of, module, taught, listeners) == (net.log_q_y, net, start, watching)
+        calls.append(("distill", training.epochs, beside))
+        return [{"stage": "distillation", "epochs": training.epochs}]
+
+    monkeypatch.setattr(initialization, "distill", distilled)
+    for name in ("load_codes", "init_scales"):
+        monkeypatch.setattr(net, name, lambda *args, name=name: calls.append((name, *args)))
+    watching = (Listener(),)
+    history = warm_start(net, Source(x.numpy()), start, Training(epochs=100), rng, watching, lambda: bound)
+    assert [call[0] for call in calls] == ["distill", "load_codes", "init_scales", "distill"]
+    assert [record["epochs"] for record in history] == [8, 25]
+    (_, _, beside), (_, codes, proba), (_, seen, *floors), (_, _, beside_then) = calls
+    assert_close(beside(x), -reconstruction_error(net, x))
+    np.testing.assert_allclose(codes, net.code(x[:30]).detach(), rtol=1e-5, atol=1e-6)
+    assert proba is start.proba
+    assert torch.equal(seen, x[:30])  # the start's rows, at most 4,096 of them
+    assert floors == [0.5, 0.3]
+    assert beside_then == bound.bound_with_fixed_q_y
 
 
-def test_a_held_bound_is_the_bound_and_moves_everything_but_q_y(rng):
+def test_with_q_y_fixed_the_bound_is_the_bound_and_moves_everything_else(rng):
     net, x = networks(rng), normal(rng, 6, D)
     values = []
-    for held in (True, False):
-        generator = torch.Generator().manual_seed(5)
-        floors = Constant(0.5), Constant(0.3)
-        ascent = Objective(net, "vimco", 4, False, *floors, (), None, generator, RunningMoments())
-        value = ascent.held(x) if held else ascent(x, np.arange(6), 0.0).value
+    for fixed in (True, False):
+        bound = bound_of(net, torch.Generator().manual_seed(5))
+        value = bound.bound_with_fixed_q_y(x) if fixed else bound(x, np.arange(6), 0.0).value
         net.zero_grad()
         value.sum().backward()
         values.append(value.detach())
-        assert (net.y_logits.weight.grad is None) == held
+        assert (net.y_logits.weight.grad is None) == fixed
         assert net.z_head.loc.weight.grad.abs().max() > 0
         assert net.trunk[0].weight.grad.abs().max() > 0
     assert_close(*values)
 
 
-def test_training_begins_higher_from_a_settled_start():
+def test_training_begins_higher_from_a_warm_start():
     X, _ = make_blobs(400, centers=4, n_features=8, cluster_std=0.7, random_state=0)
-    bounds = {}
-    for settled in (True, False):
-        floor = StdFloor(Constant(0.02), Constant(0.02), settled=settled)
-        network = Network(hidden=(24,), latent_dim=2, batch_norm=False)
-        settings = {"network": network, "training": Training(epochs=20, batch_size=50), "std_floor": floor}
-        model = NVISA(4, init="gmm", consistency=None, n_samples=5, random_state=0, **settings).fit(X)
-        bounds[settled] = next(record["bound"] for record in model.history_ if record["stage"] == "training")
-    assert bounds[True] > bounds[False] + 1.0
+    bounds = []
+    for init in (WarmStart("gmm"), "gmm"):
+        settings = {"network": Network(hidden=(24,), latent_dim=2, batch_norm=False), "init": init}
+        settings |= {
+            "training": Training(epochs=20, batch_size=50),
+            "std_annealing": StdAnnealing(*2 * [Constant(0.02)]),
+        }
+        model = NVISA(4, consistency=None, n_samples=5, random_state=0, **settings).fit(X)
+        bounds.append(next(record["bound"] for record in model.history_ if record["stage"] == "training"))
+    assert bounds[0] > bounds[1] + 1.0
 
 
 @pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")  # after twelve epochs
@@ -198,3 +153,92 @@ def test_the_history_begins_with_the_start(kind):
     assert list(dict.fromkeys(record["stage"] for record in seen)) == ["pretraining", "distillation", "training"]
     assert model.history_ == seen
     assert model.n_iter_ == len(seen)
+
+
+# ---- a first assignment ----------------------------------------------------------------------------------------------
+
+
+class Model:
+    """A clusterer that gives every row the cluster of its sign, and notes what it was asked for."""
+
+    def __init__(self, n_clusters=2) -> None:
+        self.n_clusters, self.asked = n_clusters, []
+
+    def predict_proba(self, X):
+        self.asked.append(X)
+        return np.eye(self.n_clusters)[(X[:, 0] > 0).astype(int)]
+
+
+@pytest.fixture
+def blobs():
+    return make_blobs(120, n_features=D, centers=np.array([[-4.0] * D, [4.0] * D]), random_state=0)
+
+
+class Halved:
+    """An autoencoder as far as a start looks at it: the code is half of the row."""
+
+    rescale = Rescale(torch.ones(D), torch.ones(D))
+
+    def code(self, x):
+        return x[:, :Z]
+
+
+@pytest.mark.parametrize("init", ["umap", "gmm", Model()], ids=["umap", "gmm", "model"])
+def test_a_start_finds_the_two_planted_groups(blobs, init, monkeypatch):
+    """Without UMAP itself, which is slow: its points are the principal components."""
+    monkeypatch.setattr(initialization, "umap_points", lambda X, rows, distances, rng: X)
+    X, y = blobs
+    start = find_start(Halved(), Source(X), init, 2, np.random.RandomState(0))
+    assert start.rows.tolist() == list(range(120))
+    assert start.proba.dtype == np.float32
+    labels = start.proba.argmax(1)
+    assert len(set(zip(labels, y, strict=True))) == 2
+    assert start.score == pytest.approx(np.log(2), abs=0.02)
+    np.testing.assert_array_equal(start.codes, X[:, :Z].astype(np.float32))
+    if isinstance(init, Model):
+        np.testing.assert_array_equal(init.asked[0], X)  # in the user's type and units
+
+
+def test_a_model_of_another_number_of_clusters_is_no_start(blobs):
+    with pytest.raises(SettingError, match="init must be a start of n_clusters=3 clusters, got 2"):
+        find_start(Halved(), Source(blobs[0]), Model(), 3, np.random.RandomState(0))
+
+
+def test_codes_are_made_of_a_part_of_many_rows():
+    X, random = np.random.RandomState(1).randn(50, D).astype(np.float32), np.random.RandomState
+    codes = codes_of(Halved(), Source(X), random(4), limit=20)
+    np.testing.assert_array_equal(codes, X[subset(50, random(4), 20), :Z])
+
+
+def test_distilling_climbs_the_mean_log_q_of_the_assignment(rng):
+    """The value and the term of one batch, against their formula; what is beside it is added to the value alone."""
+    net, X = networks(rng).float(), normal(rng, 8, D).float()
+    proba = normal(rng, 8, K).softmax(1).float()
+    start = Start(np.arange(8), proba.numpy(), np.zeros((8, Z)), 0.0)
+    expected = float((proba * net.log_q_y(X).detach()).sum(1).mean())
+    (record,) = distill(net.log_q_y, net, Source(X.numpy()), start, STILL, rng, beside=lambda x: x[:, 0] ** 2)
+    assert record["log_q_of_start"] == pytest.approx(expected, rel=1e-5)
+    assert record["objective"] == pytest.approx(expected + float((X[:, 0] ** 2).mean()), rel=1e-5)
+    assert (record["stage"], record["epoch"]) == ("distillation", 1)
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"init": "x"},
+            "init must be one of 'umap', 'gmm' or a fitted clusterer with predict_proba, got 'x'.",
+        ),
+        ({"masked": 1.0}, "masked must be a number in [0, 1), got 1.0."),
+        ({"masked": -0.1}, "masked must be a number in [0, 1), got -0.1."),
+    ],
+    ids=str,
+)
+def test_warm_starts_that_cannot_be_are_refused(wrong, message):
+    check_settings(WarmStart(Model(), masked=0.99))
+    with pytest.raises(SettingError) as caught:
+        check_settings(WarmStart(**wrong))
+    assert str(caught.value) == message

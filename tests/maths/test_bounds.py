@@ -9,12 +9,43 @@ from torch.autograd.functional import jacobian
 from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
-from nvisa.maths.bounds import RunningMoments, add_gradient, enum_y, log_mean_exp_swap_one_out, nvil, vimco
-from oracles import TIGHT, all_draws, gradients, hermite, normal, swap_one_out_decimal, swap_one_out_matrix
+from nvisa.maths.bounds import (
+    N_DRAWS,
+    RunningMoments,
+    add_gradient,
+    enum_y,
+    importance_sampled,
+    log_mean_exp,
+    log_mean_exp_swap_one_out,
+    nvil,
+    nvil_fitting,
+    scaled_gradient,
+    vimco,
+)
+from oracles import (
+    TIGHT,
+    all_draws,
+    gradients,
+    hermite,
+    log_mean_exp_decimal,
+    normal,
+    swap_one_out_decimal,
+    swap_one_out_matrix,
+)
 from oracles import log_normal as log_normal_oracle
 
 EXACT = {"rtol": 1e-8, "atol": 1e-8}
 K = 3
+
+
+# ---- log_mean_exp ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0.0, 900.0, -900.0])
+def test_log_mean_exp_is_the_logarithm_of_the_mean_also_where_exp_overflows(rng, shift):
+    a = 5 * normal(rng, 6, 2) + shift
+    expected = torch.tensor([log_mean_exp_decimal(column) for column in a.T], dtype=torch.float64)
+    assert_close(log_mean_exp(a), expected, rtol=1e-14, atol=1e-13)
 
 
 # ---- swap one out ----------------------------------------------------------------------------------------------------
@@ -175,6 +206,13 @@ def test_add_gradient_keeps_the_value_and_adds_the_gradient(rng):
     assert_close(gradients(added, [a])[0], 2 * a + 5, **TIGHT)
 
 
+def test_a_scaled_gradient_has_the_same_value(rng):
+    x = normal(rng, 3, 2).requires_grad_()
+    y = scaled_gradient(x, 0.3)
+    assert torch.equal(y, x)
+    assert_close(gradients(y.square().sum(), [x])[0], 0.6 * x, **TIGHT)
+
+
 def test_enum_y_is_the_exact_elbo_with_its_exact_gradient(tiny):
     def enumerated(phi, theta):
         log_q = phi.log_softmax(0)[:, None]
@@ -292,6 +330,30 @@ def test_at_the_exact_posterior_the_bound_is_tight_and_q_s_gradient_zero(linear_
         assert_close(mine, truth, **EXACT)
 
 
+# ---- an estimate of log p(x) -----------------------------------------------------------------------------------------
+
+
+def test_the_importance_sampled_evidence_is_exact_at_the_exact_posterior(linear_gaussian):
+    """For diagonal posteriors, whatever is drawn: every weight is p(x). Elsewhere it is the mean of the weights."""
+    (mu, log_s, _, b, log_t), x = linear_gaussian
+    model = [mu[:, :1], log_s[:, :1], normal(torch.Generator().manual_seed(2), 3, 1), b, log_t]  # Z = 1
+    _, loc, factor = exact_posterior(model, x)
+    loc, scale = loc[:, None], factor[:, None, :, 0]  # [K B Z], B = 1
+
+    def log_joint(z):
+        prior = log_normal_oracle(z, model[0][:, None], model[1][:, None].exp())
+        return prior + log_normal_oracle(x, z @ model[2].T + b, log_t.exp())
+
+    found = importance_sampled(log_joint, loc, scale)[:, 0] - math.log(K)
+    assert_close(found, evidence(model, x), **TIGHT)
+    far = importance_sampled(log_joint, loc + 0.3, 1.5 * scale)
+    noise = torch.randn(N_DRAWS, 1, generator=torch.Generator().manual_seed(0)).double()
+    drawn = [(loc + 0.3) + 1.5 * scale * eps for eps in noise]
+    weights = [(log_joint(z) - log_normal_oracle(z, loc + 0.3, 1.5 * scale)).exp() for z in drawn]
+    assert_close(far, torch.stack(weights).mean(0).log(), **TIGHT)
+    assert (far[:, 0] - math.log(K) - evidence(model, x)).abs().max() > 1e-4  # another q, another estimate
+
+
 # ---- running moments -------------------------------------------------------------------------------------------------
 
 
@@ -313,3 +375,20 @@ def test_the_signal_is_never_multiplied(rng):
     running.update(0.1 * normal(rng, 3, 4))
     assert 0 < running.variance < 1
     assert running.scale == 1.0
+
+
+def test_nvil_with_its_moments_is_nvil_and_fits_its_baseline_by_least_squares(rng):
+    """Twice in a row: the second batch sees the moments that the first one left."""
+    running, before = RunningMoments(), RunningMoments()
+    for _ in range(2):
+        log_w, log_q, baseline = ((3 * normal(rng, *shape)).requires_grad_() for shape in ((4, 5), (4, 5), (5,)))
+        bound = nvil_fitting(log_w, log_q, baseline, running)
+        expected = nvil(log_w, log_q, baseline + before.mean, before.scale)
+        assert_close(bound, log_w.mean(0), **TIGHT)
+        pairs = zip(*(gradients(b.sum(), [log_w, log_q]) for b in (bound, expected)), strict=True)
+        for mine, theirs in pairs:
+            assert_close(mine, theirs, **TIGHT)
+        before.update((log_w - baseline).detach())
+        error = (log_w - baseline - before.mean).detach()
+        assert_close(gradients(bound.sum(), [baseline])[0], 2 * error.mean(0), **TIGHT)
+        assert running == before != RunningMoments()

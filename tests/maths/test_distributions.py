@@ -6,32 +6,25 @@ import numpy as np
 import pytest
 import torch
 from sklearn.mixture import GaussianMixture
-from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.distributions import Categorical, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nvisa.maths.distributions import (
     entropy,
+    information,
     kl_categorical,
     kl_normal,
     log_bernoulli,
-    log_mean_exp,
     log_normal,
+    log_normal_tril,
+    marginal_entropy,
     responsibilities,
 )
-from oracles import TIGHT, binary_vectors, grid, log_mean_exp_decimal, normal
+from oracles import TIGHT, binary_vectors, grid, normal
+from oracles import information as information_oracle
 from oracles import log_bernoulli as log_bernoulli_oracle
 from oracles import log_normal as log_normal_oracle
-
-# ---- log_mean_exp ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shift", [0.0, 900.0, -900.0])
-def test_log_mean_exp_is_the_logarithm_of_the_mean_also_where_exp_overflows(rng, shift):
-    a = 5 * normal(rng, 6, 2) + shift
-    expected = torch.tensor([log_mean_exp_decimal(column) for column in a.T], dtype=torch.float64)
-    assert_close(log_mean_exp(a), expected, rtol=1e-14, atol=1e-13)
-
 
 # ---- normal ----------------------------------------------------------------------------------------------------------
 
@@ -46,6 +39,12 @@ def test_the_normal_integrates_to_one(dims):
     loc, scale = torch.tensor([0.4, -1.1]).double()[:dims], torch.tensor([0.5, 1.7]).double()[:dims]
     points, cell = grid(-20, 20, 401, dims)
     assert log_normal(points, loc, scale).exp().sum() * cell == pytest.approx(1, abs=1e-12)
+
+
+def test_correlated_normals_are_torch_s(rng):
+    x, loc, below = normal(rng, 6, 3), normal(rng, 4, 3), normal(rng, 4, 3, 3)
+    tril = below.tril(-1) + torch.diag_embed(normal(rng, 4, 3).exp())
+    assert_close(log_normal_tril(x, loc, tril), MultivariateNormal(loc, scale_tril=tril).log_prob(x[:, None]), **TIGHT)
 
 
 # ---- Bernoulli -------------------------------------------------------------------------------------------------------
@@ -125,3 +124,31 @@ def test_responsibilities_sum_to_one_and_follow_a_renumbering_of_the_clusters(mi
     log_r, order = responsibilities(z, *clusters), torch.tensor([2, 0, 1])
     assert_close(log_r.exp().sum(1), torch.ones(20).double(), **TIGHT)
     assert_close(responsibilities(z, *(table[order] for table in clusters)), log_r[:, order], **TIGHT)
+
+
+# ---- information -----------------------------------------------------------------------------------------------------
+
+
+def test_information_is_the_mutual_information_of_row_and_cluster(rng):
+    log_q_y = (2 * normal(rng, 7, 3)).log_softmax(1)
+    joint = log_q_y.exp().numpy() / 7  # a row is drawn with probability 1/7
+    assert float(information(log_q_y)) == pytest.approx(information_oracle(joint), abs=1e-12)
+
+
+def test_balance_weighs_the_entropy_of_the_mean_assignment(rng):
+    log_q_y = (2 * normal(rng, 7, 3)).log_softmax(1)
+    mean = log_q_y.exp().mean(0)
+    entropy_of_mean = float(-(mean * mean.log()).sum())
+    assert float(marginal_entropy(log_q_y)) == pytest.approx(entropy_of_mean, abs=1e-12)
+    for balance in (0.0, 4.0):
+        added = float(information(log_q_y, balance) - information(log_q_y))
+        assert added == pytest.approx((balance - 1) * entropy_of_mean, abs=1e-12)
+
+
+def test_information_is_log_k_for_sure_and_equal_clusters_and_zero_for_one_or_for_doubt():
+    def of(rows):
+        return float(information(torch.tensor(rows, dtype=torch.float64).log()))
+
+    assert of([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) == pytest.approx(math.log(3), abs=1e-12)
+    assert of([[0.0, 1, 0]] * 3) == pytest.approx(0, abs=1e-12)
+    assert of([[0.2, 0.5, 0.3]] * 3) == pytest.approx(0, abs=1e-12)

@@ -21,14 +21,6 @@ def brute_force_accuracy(y_true, y_pred):
     return max(np.mean(np.array(renaming)[y_pred] == y_true) for renaming in permutations(range(5)))
 
 
-@pytest.mark.parametrize(
-    ("sizes", "n_used"),
-    [([10, 10], 2), ([1, 19], 2), ([1, 20], 1), ([300, 300, 9, 1, 1, 1], 2), ([7, 0, 0], 1)],  # 1 of 20: just in use
-)
-def test_clusters_with_a_tenth_of_an_equal_share_are_in_use(sizes, n_used):
-    assert metrics.clusters_in_use(np.array(sizes)) == n_used
-
-
 @given(LABELS)
 def test_accuracy_is_the_best_of_all_relabelings(pairs):
     y_true, y_pred = np.array(pairs).T

@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
 from nvisa.maths.distributions import log_normal_tril
-from nvisa.maths.mixtures import BLOCK, RIDGE, TOL, climb, e_step, mixture, natural, statistics
+from nvisa.maths.mixtures import BLOCK, RIDGE, TOL, e_step, em, fit_mixture, natural, statistics
 from oracles import TIGHT, normal
 
 Z, K = 2, 3
@@ -41,7 +41,7 @@ def test_em_of_the_codes_goes_on_until_a_step_gains_nothing(covariance):
         step = GaussianMixture(K, covariance_type=covariance, max_iter=1, **start).fit(codes)
         return step.score(codes) - found.score(codes)
 
-    assert next_step_s_gain(mixture(codes, K, rng, covariance=covariance)) < 2e-5
+    assert next_step_s_gain(fit_mixture(codes, K, rng, covariance=covariance)) < 2e-5
     early = GaussianMixture(K, covariance_type=covariance, random_state=0).fit(codes)  # scikit-learn's tolerance
     assert next_step_s_gain(early) > 1e-4
 
@@ -52,7 +52,7 @@ def test_it_is_scikit_learns_em_from_the_same_starts(covariance, middle):
     codes = touching(BLOCK + 700, middle)  # two blocks
     settings = {"n_init": 3, "tol": TOL, "max_iter": 300, "reg_covar": RIDGE}
     its = GaussianMixture(K, covariance_type=covariance, random_state=np.random.RandomState(5), **settings).fit(codes)
-    ours = mixture(codes, K, np.random.RandomState(5), n_init=3, covariance=covariance)
+    ours = fit_mixture(codes, K, np.random.RandomState(5), n_init=3, covariance=covariance)
     assert its.n_iter_ > 10
     assert ours.lower_bound_ == pytest.approx(its.lower_bound_, abs=2 * TOL)
     for name in ("weights_", "means_", "covariances_"):  # one step apart, where steps are short
@@ -74,9 +74,9 @@ def test_the_products_are_the_densities(rng, full):
 
 
 def test_codes_that_are_all_the_same_have_the_ridge_for_a_variance():
-    found = mixture(np.ones((40, Z)), 1, np.random.RandomState(0), n_init=1)
+    found = fit_mixture(np.ones((40, Z)), 1, np.random.RandomState(0), n_init=1)
     np.testing.assert_allclose(found.covariances_[0], RIDGE * np.eye(Z), rtol=1e-9)
-    within = climb(torch.zeros(40, Z).double(), np.ones((40, 1)), "full")[-1]
+    within = em(torch.zeros(40, Z).double(), np.ones((40, 1)), "full")[-1]
     assert_close(within[0], RIDGE * torch.eye(Z).double(), rtol=1e-9, atol=0)
 
 
@@ -84,8 +84,8 @@ def test_codes_that_are_all_the_same_have_the_ridge_for_a_variance():
 def test_an_empty_cluster_stays_empty_and_leaves_the_others_as_they_are(covariance):
     z = torch.from_numpy(touching(300, 2.0))
     proba = np.eye(K)[np.arange(300) % K]
-    log_p, *parts = climb(z, proba, covariance)
-    with_empty, *parts_with_empty = climb(z, np.c_[proba, np.zeros(300)], covariance)
+    log_p, *parts = em(z, proba, covariance)
+    with_empty, *parts_with_empty = em(z, np.c_[proba, np.zeros(300)], covariance)
     assert with_empty == pytest.approx(log_p, abs=1e-9)
     for part, its in zip(parts, parts_with_empty, strict=True):
         assert_close(its[:K], part, rtol=0, atol=1e-9)

@@ -203,7 +203,9 @@ def _open(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
 
 def _resume(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
     manifest = _manifest(folder)
-    if different := _differences(upgrade_fit(manifest["run"]), run):
+    with _readable(folder):
+        before = upgrade_fit(manifest["run"])
+    if different := _differences(before, run):
         raise ModelError(
             f"{folder}: expected a checkpoint of this fit, got one that differs in {', '.join(different)}. "
             f"Give the same settings and data to go on. {START_AGAIN}"

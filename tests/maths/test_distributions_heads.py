@@ -1,4 +1,4 @@
-"""Fused densities and layers against their plain forms under torch's own differentiation; skipping rows is exact."""
+"""A decoder's heads against the plain densities under torch's own differentiation; skipping rows is exact."""
 
 import math
 
@@ -6,11 +6,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.testing import assert_close
 
-from nvisa.maths import fused
-from nvisa.maths.fused import _Quadratic, log_bernoulli_head, log_normal_head, log_normal_linear, perceptron
-from oracles import TIGHT, build, gradients, grid, normal
+from nvisa.maths import distributions
+from nvisa.maths.distributions import (
+    _Quadratic,
+    contributing_rows,
+    log_bernoulli_head,
+    log_normal_head,
+    log_normal_linear,
+    scatter_rows,
+)
+from oracles import assert_same_function, build, grid, normal, upstream
 from oracles import log_bernoulli as log_bernoulli_oracle
 from oracles import log_normal as log_normal_oracle
 
@@ -24,38 +30,20 @@ def linear(rng):
     return [i.requires_grad_() for i in inputs]
 
 
-def upstream(rng, shape, kind):
-    """Gradients that arrive: uneven; falling on a few rows; on few beside which the others are below rounding."""
-    weight = normal(rng, *shape)
-    if kind == "all":
-        return weight
-    few = torch.zeros(weight.shape, dtype=torch.float64)
-    few.view(-1)[torch.tensor([1, 5, 6])] = 1.0
-    return weight * few if kind == "few" else weight * (few + 1e-18)
-
-
 every_upstream = pytest.mark.parametrize("kind", ["all", "few", "tiny"])
-
-
-def agree(mine, theirs, weight, inputs, tolerance=TIGHT):
-    assert_close(mine, theirs, **tolerance)
-    for ours, expected in zip(
-        gradients((weight * mine).sum(), inputs), gradients((weight * theirs).sum(), inputs), strict=True
-    ):
-        assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture(autouse=True)
 def every_row_counts(monkeypatch):
     """Few rows are left out one by one."""
-    monkeypatch.setattr(fused, "MULTIPLE", 1)
+    monkeypatch.setattr(distributions, "MULTIPLE", 1)
 
 
 @pytest.fixture(params=[2, 5, 512])
 def chunk(request, monkeypatch):
     """Chunks that divide the 12 rows, that do not, and that hold them all."""
-    monkeypatch.setattr(fused, "CHUNK", request.param)
-    monkeypatch.setattr(fused, "FEW", 1)
+    monkeypatch.setattr(distributions, "CHUNK", request.param)
+    monkeypatch.setattr(distributions, "FEW", 1)
 
 
 @every_upstream
@@ -64,7 +52,7 @@ def test_the_gram_form_is_the_normal_in_value_and_in_every_gradient(linear, rng,
     direct = log_normal_oracle(x, h @ weight.T + bias, scale)
     gram = log_normal_linear(*linear)
     assert "_Quadratic" in names(gram)  # and not the plain form, which few samples take
-    agree(gram, direct, upstream(rng, (M, B), kind), linear)
+    assert_same_function(gram, direct, upstream(rng, (M, B), kind), linear)
 
 
 def names(tensor):
@@ -91,24 +79,12 @@ def test_the_gram_form_integrates_to_one_over_x(rng):
 
 
 @every_upstream
-@pytest.mark.parametrize("leak", [0.0, 0.2])
-def test_the_perceptron_is_its_layers_one_after_the_other(rng, chunk, leak, kind):
-    layers = [build(lambda n=n, m=m: nn.Linear(n, m), rng) for n, m in [(2, 5), (5, 4), (4, 3)]]
-    z = normal(rng, M, B, 2).requires_grad_()
-    plain = z
-    for layer in layers:
-        plain = F.leaky_relu(layer(plain), leak)
-    weight = upstream(rng, (M, B), kind)[..., None] * normal(rng, M, B, 3)
-    agree(perceptron(z, layers, leak), plain, weight, [z, *(p for layer in layers for p in layer.parameters())])
-
-
-@every_upstream
 def test_a_deviation_per_z_in_chunks_is_the_normal(rng, chunk, kind):
     x, h = normal(rng, B, D), normal(rng, M, B, H).requires_grad_()
     loc, raw = (build(lambda: nn.Linear(H, D), rng) for _ in range(2))
     direct = log_normal_oracle(x, loc(h), F.softplus(raw(h)) + 0.3)
     parameters = [*loc.parameters(), *raw.parameters()]
-    agree(log_normal_head(x, h, loc, raw, 0.3), direct, upstream(rng, (M, B), kind), [h, *parameters])
+    assert_same_function(log_normal_head(x, h, loc, raw, 0.3), direct, upstream(rng, (M, B), kind), [h, *parameters])
 
 
 @every_upstream
@@ -116,24 +92,36 @@ def test_bernoulli_in_chunks_is_torch_s(rng, chunk, kind):
     x, h = torch.rand(B, D, generator=rng, dtype=torch.float64), normal(rng, M, B, H).requires_grad_()
     logits = build(lambda: nn.Linear(H, D), rng)
     direct = log_bernoulli_oracle(x, logits(h))
-    agree(log_bernoulli_head(x, h, logits), direct, upstream(rng, (M, B), kind), [h, *logits.parameters()])
+    assert_same_function(
+        log_bernoulli_head(x, h, logits), direct, upstream(rng, (M, B), kind), [h, *logits.parameters()]
+    )
 
 
 def test_x_has_its_gradient_in_every_head(rng, chunk):
     x, h = torch.rand(B, D, generator=rng, dtype=torch.float64).requires_grad_(), normal(rng, M, B, H)
     loc, raw = (build(lambda: nn.Linear(H, D), rng) for _ in range(2))
     weight = upstream(rng, (M, B), "all")
-    agree(log_normal_head(x, h, loc, raw, 0.3), log_normal_oracle(x, loc(h), F.softplus(raw(h)) + 0.3), weight, [x])
-    agree(log_bernoulli_head(x, h, loc), log_bernoulli_oracle(x, loc(h)), weight, [x])
+    assert_same_function(
+        log_normal_head(x, h, loc, raw, 0.3), log_normal_oracle(x, loc(h), F.softplus(raw(h)) + 0.3), weight, [x]
+    )
+    assert_same_function(log_bernoulli_head(x, h, loc), log_bernoulli_oracle(x, loc(h)), weight, [x])
 
 
 def test_only_rows_below_the_rounding_of_the_largest_are_left_out(monkeypatch):
     eps = torch.finfo(torch.float32).eps
     weight = torch.tensor([1.0, -0.5, 2 * eps, -2 * eps, 0.5 * eps, 0.0, 0.0, 0.0, 0.0, 0.0])
-    assert fused._rows(weight).tolist() == [0, 1, 2, 3]
-    assert fused._rows(weight[:5]) == slice(None)  # 4 of 5: gathering would not pay
-    assert fused._rows(torch.zeros(3)).tolist() == []
-    assert fused._rows(torch.tensor([0.0, math.nan] + 8 * [0.0])) == slice(None)  # the guard shall see it
-    monkeypatch.setattr(fused, "MULTIPLE", 3)  # 4 rows count: the next two come along, whatever they are
-    assert len(kept := fused._rows(weight).tolist()) == 6
+    assert contributing_rows(weight).tolist() == [0, 1, 2, 3]
+    assert contributing_rows(weight[:5]) == slice(None)  # 4 of 5: gathering would not pay
+    assert contributing_rows(torch.zeros(3)).tolist() == []
+    assert contributing_rows(torch.tensor([0.0, math.nan] + 8 * [0.0])) == slice(None)  # the guard shall see it
+    monkeypatch.setattr(distributions, "MULTIPLE", 3)  # 4 rows count: the next two come along, whatever they are
+    assert len(kept := contributing_rows(weight).tolist()) == 6
     assert kept[:5] == [0, 1, 2, 3, 4]
+
+
+def test_rows_go_back_to_their_places_and_the_others_are_zero(rng):
+    values, rows = normal(rng, 2, 3), torch.tensor([4, 1])
+    scattered = scatter_rows(values, rows, 6)
+    assert torch.equal(scattered[rows], values)
+    assert (scattered[[0, 2, 3, 5]] == 0).all()
+    assert scatter_rows(values, slice(None), 2) is values
