@@ -93,7 +93,10 @@ class OneOf:
 
     def allows(self, value: Any) -> bool:
         """Whether it is one of them."""
-        return any(value is choice or (type(value) is type(choice) and value == choice) for choice in self.choices)
+        return any(
+            isinstance(value, bool) == isinstance(choice, bool) and isinstance(value, type(choice)) and value == choice
+            for choice in self.choices
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class AtLeast:
 
     def allows(self, value: Any) -> bool:
         """Whether it is such a number."""
-        return (value is None and self.optional) or (_is(value, Integral) and value >= self.least)
+        return (value is None and self.optional) or (_is(value, Integral) and bool(value >= self.least))
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class InRange:
         if not _is(value, Real):
             return False
         above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
+        return bool(above and (value < self.high if self.open_high else value <= self.high))
 
 
 NotNegative = InRange(0.0)

@@ -11,17 +11,18 @@ from torch import nn
 
 from nvisa.fitting.training import (
     DivergedError,
-    Source,
+    Listener,
     StepOutput,
     Training,
+    clusters_in_use,
     flush_denormals,
     maximize,
     shuffled_batches,
 )
 from nvisa.maths.schedules import Cosine, Geometric
+from nvisa.nets.rows import Source
+from nvisa.settings import SettingError, check_settings
 from oracles import build
-
-CPU = torch.device("cpu")
 
 
 class Point(nn.Module):
@@ -34,7 +35,17 @@ class Point(nn.Module):
 
 def rows_source(n: int, d: int = 2) -> Source:
     """Row i is (i, i, ...)."""
-    return Source(np.repeat(np.arange(n, dtype=np.float32)[:, None], d, 1), CPU)
+    return Source(np.repeat(np.arange(n, dtype=np.float32)[:, None], d, 1))
+
+
+class EachEpoch(Listener):
+    """Calls back with the record of every epoch."""
+
+    def __init__(self, call) -> None:
+        self.call = call
+
+    def end_epoch(self, state) -> None:
+        self.call(state.history[-1])
 
 
 def training(**settings) -> Training:
@@ -65,7 +76,7 @@ def breaks_at(step, module, value=math.nan, gradient=None):
 def test_a_term_that_is_not_finite_ends_the_training_by_its_name_and_the_history_is_kept(rng, value, step, epochs_done):
     module, seen = Point(1.0), []
     with pytest.raises(DivergedError, match=f"middle is not finite after {epochs_done} whole epochs") as caught:
-        maximize(breaks_at(step, module, value), module, rows_source(10), training(), rng, on_epoch=seen.append)
+        maximize(breaks_at(step, module, value), module, rows_source(10), training(), rng, [EachEpoch(seen.append)])
     assert caught.value.term == "middle"
     assert caught.value.history == seen
     assert [record["epoch"] for record in seen] == list(range(1, epochs_done + 1))
@@ -160,7 +171,7 @@ def test_the_gradient_is_clipped_to_the_norm_and_the_first_step_is_as_long_as_th
         return StepOutput((module.at * torch.tensor([300.0, -400.0])).sum() + 0 * x.sum(1), {})
 
     settings = training(epochs=2, batch_size=10, clip_norm=10.0, learning_rate=Geometric(0.1, 0.1 / 4))
-    maximize(objective, module, rows_source(10), settings, rng, on_epoch=after)
+    maximize(objective, module, rows_source(10), settings, rng, [EachEpoch(after)])
     assert norms == pytest.approx([10.0, 10.0], rel=1e-4)
     # Adam on a constant gradient moves each coordinate by the rate: 0.1, then 0.1 / 2 half way.
     assert places[0].tolist() == pytest.approx([0.1, -0.1], rel=1e-4)
@@ -178,7 +189,8 @@ def test_a_record_holds_the_mean_over_rows_of_every_term_and_the_assignment(rng)
         return StepOutput(value, {"cube": x[None, :, 0] ** 3, "rate": torch.tensor(0.5)}, log_q_y[rows])
 
     seen = []
-    (record,) = maximize(objective, module, rows_source(10), training(epochs=1), rng, stage="a", on_epoch=seen.append)
+    watch = [EachEpoch(seen.append)]
+    (record,) = maximize(objective, module, rows_source(10), training(epochs=1), rng, watch, stage="a")
     assert seen == [record]
     i = np.arange(10)
     assert (record["objective"], record["cube"], record["rate"]) == pytest.approx(((i**2).mean(), (i**3).mean(), 0.5))
@@ -187,6 +199,14 @@ def test_a_record_holds_the_mean_over_rows_of_every_term_and_the_assignment(rng)
     assert record["assignment_entropy"] == pytest.approx(-(mean * np.log(mean)).sum(), abs=1e-5)
     counts = np.bincount(share.argmax(1), minlength=4)
     assert record["clusters_in_use"] == (counts >= 0.1 * 10 / 4).sum() < 4
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_used"),
+    [([10, 10], 2), ([1, 19], 2), ([1, 20], 1), ([300, 300, 9, 1, 1, 1], 2), ([7, 0, 0], 1)],  # 1 of 20: just in use
+)
+def test_clusters_with_a_tenth_of_an_equal_share_are_in_use(sizes, n_used):
+    assert clusters_in_use(np.array(sizes)) == n_used
 
 
 def test_a_cluster_with_exactly_a_tenth_of_an_equal_share_is_in_use(rng):
@@ -306,9 +326,30 @@ def test_a_named_device_is_taken_at_its_word():
 
 
 @pytest.mark.parametrize("device", ["gpu0", "cuda:99"])
-def test_a_device_that_is_not_there_is_a_value_error_that_names_it(device):
-    with pytest.raises(ValueError, match=f"a device of this machine, got '{device}'"):
+def test_a_device_that_is_not_there_is_refused_by_name(device):
+    with pytest.raises(SettingError, match=f"training.device must be .* a device of this machine .*, got '{device}'"):
         Training(device=device).torch_device()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"epochs": 0}, "a whole number of at least 1 or None"),
+        ({"steps": 0}, "a whole number of at least 1"),
+        ({"max_epochs": -1}, "a whole number of at least 1"),
+        ({"batch_size": 0}, "a whole number of at least 1"),
+        ({"learning_rate": -1e-3}, "a Schedule or a number of at least 0"),
+        ({"learning_rate": math.nan}, "a Schedule or a number of at least 0"),
+        ({"clip_norm": 0.0}, "a number greater than 0"),
+    ],
+    ids=str,
+)
+def test_what_trains_nothing_is_refused_by_the_name_of_the_setting(wrong, expected):
+    check_settings(Training(learning_rate=0.0), "training.")  # which leaves a start as it is
+    ((name, value),) = wrong.items()
+    with pytest.raises(SettingError) as caught:
+        check_settings(Training(**wrong), "training.")
+    assert str(caught.value) == f"training.{name} must be {expected}, got {value!r}."
 
 
 # ---- denormals -------------------------------------------------------------------------------------------------------

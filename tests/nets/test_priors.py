@@ -1,4 +1,4 @@
-"""The priors, the paper's and those beside it: densities, draws and starts, against their definitions."""
+"""Every mixture of latent vectors: densities, draws and starts, against their definitions."""
 
 import math
 
@@ -9,9 +9,19 @@ from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from nvisa import Network
-from nvisa.nets.layers import Rescale
-from nvisa.nets.mixture_vae import Densities
-from nvisa.nets.priors import FullPrior, MixturePrior, NestedMixturePrior, make_prior
+from nvisa.nets.priors import (
+    FactorPrior,
+    FullMixture,
+    FullPrior,
+    Mixture,
+    MixturePrior,
+    NestedMixturePrior,
+    covariances,
+    make_prior,
+    mixture_of_codes,
+    moments,
+)
+from nvisa.settings import SettingError
 from oracles import TIGHT, build, grid, normal
 from oracles import log_normal as log_normal_oracle
 
@@ -84,10 +94,7 @@ def test_one_component_is_the_paper_s_prior(rng):
         nested.log_scale.copy_(plain.log_scale[:, None])
     z, y = normal(rng, 4, 6, Z), torch.randint(K, (4, 6), generator=rng)
     assert_close(nested.log_p_z(z, y), plain.log_p_z(z, y), **TIGHT)
-    rescale = Rescale(torch.zeros(5), torch.ones(5))
-    network = Network(hidden=(4,), latent_dim=Z)
-    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
-    assert type(net.prior) is MixturePrior
+    assert type(make_prior(K, Network(latent_dim=Z))) is MixturePrior
 
 
 @pytest.mark.parametrize("kind", ["plain", "nested"])
@@ -120,14 +127,21 @@ def test_its_start_has_exactly_the_moments_asked_for_and_components_that_differ(
     np.testing.assert_allclose(between, variance / 4, rtol=1e-12)
 
 
-def test_renumbering_moves_whole_clusters(rng):
-    rescale, network = Rescale(torch.zeros(5), torch.ones(5)), Network(hidden=(4,), latent_dim=Z, prior_components=C)
-    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
+KINDS = {
+    "paper": lambda: make_prior(K, Network(latent_dim=Z)),
+    "nested": lambda: make_prior(K, Network(latent_dim=Z, prior_components=C)),
+    "full": lambda: make_prior(K, Network(latent_dim=Z, prior_covariance="full")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_renumbering_moves_whole_clusters(rng, kind):
+    prior = build(KINDS[kind], rng)
     z, order = normal(rng, 1, 6, Z).expand(K, 6, Z), torch.tensor([2, 0, 1])
     y = torch.arange(K)[:, None].expand(K, 6)
-    before = net.prior.log_p_z(z, y).detach()
-    net.permute(order)
-    assert_close(net.prior.log_p_z(z, y).detach(), before[order], **TIGHT)
+    before = prior.log_p_z(z, y).detach()
+    prior.permute(order)
+    assert_close(prior.log_p_z(z, y).detach(), before[order], **TIGHT)
 
 
 # ---- a full covariance -----------------------------------------------------------------------------------------------
@@ -168,19 +182,84 @@ def test_its_draws_have_its_covariance(rng, full):
         assert ((z[k].T.cov() - expected[k]) / size[k]).abs().max() < 0.05
 
 
-def test_a_start_gives_it_the_covariances_of_the_codes(rng):
-    network = Network(hidden=(4,), latent_dim=Z, prior_covariance="full")
-    rescale = Rescale(torch.zeros(5), torch.ones(5))
-    net = build(lambda: Densities(rescale, K, network, likelihood="gaussian", posterior="joint"), rng)
-    codes, proba = normal(rng, 40, Z).numpy(), normal(rng, 40, K).softmax(1).numpy()
-    net.set_prior(codes, proba)
+def test_a_start_gives_it_the_covariances_of_the_codes(rng, full):
+    codes, proba = normal(rng, 40, Z + 1).numpy(), normal(rng, 40, K).softmax(1).numpy()
+    full.set_from(codes, proba)
     for k in range(K):
-        expected = np.cov(codes.T, aweights=proba[:, k], ddof=0) + 1e-3 * np.eye(Z)
-        np.testing.assert_allclose((net.prior.tril[k] @ net.prior.tril[k].T).detach(), expected, atol=1e-12)
-        np.testing.assert_allclose(net.prior.loc[k].detach(), proba[:, k] @ codes / proba[:, k].sum(), atol=1e-12)
+        expected = np.cov(codes.T, aweights=proba[:, k], ddof=0) + 1e-3 * np.eye(Z + 1)
+        np.testing.assert_allclose((full.tril[k] @ full.tril[k].T).detach(), expected, atol=1e-12)
+        np.testing.assert_allclose(full.loc[k].detach(), proba[:, k] @ codes / proba[:, k].sum(), atol=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"prior_covariance": "tied"}, {"prior_covariance": "full", "prior_components": 2}])
-def test_priors_that_do_not_exist_are_refused(wrong):
-    with pytest.raises(ValueError, match="prior_covariance must be"):
-        make_prior(K, Network(**wrong))
+def test_a_prior_cannot_have_both_components_and_correlations():
+    with pytest.raises(SettingError, match=r"network\.prior_covariance must be 'diag' with prior_components=2, got 'f"):
+        make_prior(K, Network(prior_covariance="full", prior_components=2))
+
+
+# ---- GM-GAN's --------------------------------------------------------------------------------------------------------
+
+
+def test_means_start_uniformly_at_the_separation_asked_for(rng):
+    """The mean squared distance of two means is (separation sigma)^2; no coordinate is beyond c."""
+    separation, scale, n, latent_dim = 5.0, 0.3, 4000, 3
+    prior = FactorPrior(n, latent_dim, dynamic=False)
+    prior.start(separation, scale, rng)
+    spread = separation * scale * math.sqrt(3 / (2 * latent_dim))
+    assert 0.99 * spread < prior.loc.max() <= spread * (1 + 1e-6)
+    assert -0.99 * spread > prior.loc.min() >= -spread * (1 + 1e-6)
+    squared = (prior.loc[: n // 2] - prior.loc[n // 2 :]).square().sum(1)
+    assert abs(squared.mean() - (separation * scale) ** 2) < 5 * squared.std() / (n // 2) ** 0.5
+    assert_close(prior.factor, scale * torch.eye(latent_dim).expand(n, -1, -1))
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_its_draws_are_affine_in_the_noise_and_its_tables_trained_only_if_they_are_to_move(rng, dynamic):
+    prior, y = FactorPrior(K, Z, dynamic=dynamic).double(), torch.tensor([2, 0, 2, 1])
+    with torch.no_grad():
+        prior.loc.copy_(normal(rng, K, Z))
+        prior.factor.copy_(normal(rng, K, Z, Z))
+    noise = normal(torch.Generator().manual_seed(4), 4, Z)
+    drawn = prior.draw(y, torch.Generator().manual_seed(4))
+    for row, e, k in zip(drawn, noise, y, strict=True):
+        assert_close(row, prior.factor[k] @ e + prior.loc[k], **TIGHT)
+    assert {name for name, _ in prior.named_parameters()} == ({"loc", "factor"} if dynamic else set())
+    assert set(prior.state_dict()) == {"loc", "factor"}
+
+
+# ---- loaded mixtures, and moments of codes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_a_mixture_of_codes_is_loaded_whole_and_renumbered_whole(rng, kind):
+    mixture, weights = mixture_of_codes(K, Z, kind).double(), normal(rng, K).softmax(0)
+    loc, root = normal(rng, K, Z), normal(rng, K, Z, Z)
+    covariance = root @ root.mT if kind == "full" else torch.diag_embed(root[:, 0].square())
+    mixture.load(weights.numpy(), loc.numpy(), (covariance if kind == "full" else root[:, 0].square()).numpy())
+    assert isinstance(mixture, FullMixture if kind == "full" else Mixture)
+    assert list(mixture.parameters()) == []  # what EM has found is not trained on
+    z, order = normal(rng, 9, Z), torch.tensor([2, 0, 1])
+    log_joint = MultivariateNormal(loc, covariance_matrix=covariance).log_prob(z[:, None]) + weights.log()
+    expected = log_joint.log_softmax(1)
+    assert_close(mixture.log_q_y(z), expected, rtol=1e-8, atol=1e-8)
+    mixture.permute(order)
+    assert_close(mixture.log_q_y(z), expected[:, order], rtol=1e-8, atol=1e-8)
+    if kind == "diag":
+        assert_close(mixture.log_p_z(z), log_joint.logsumexp(1), rtol=1e-8, atol=1e-8)
+
+
+def test_moments_are_numpy_s_under_the_responsibilities(rng):
+    codes, proba = normal(rng, 40, Z).numpy(), normal(rng, 40, K).softmax(1).numpy()
+    loc, variance = moments(codes, proba)
+    for k in range(K):
+        expected = np.cov(codes.T, aweights=proba[:, k], ddof=0)
+        np.testing.assert_allclose(loc[k], np.average(codes, axis=0, weights=proba[:, k]), atol=1e-12)
+        np.testing.assert_allclose(variance[k], expected.diagonal(), atol=1e-12)
+        np.testing.assert_allclose(covariances(codes, proba)[k], expected + 1e-3 * np.eye(Z), atol=1e-12)
+
+
+def test_equal_codes_and_empty_clusters_keep_a_variance():
+    codes, proba = np.ones((6, Z)), np.eye(K)[[0, 0, 1, 1, 1, 0]]  # nobody is in cluster 2
+    loc, variance = moments(codes, proba)
+    np.testing.assert_allclose(loc, [[1.0] * Z, [1.0] * Z, [0.0] * Z])
+    np.testing.assert_allclose(variance, np.full((K, Z), 1e-3))
+    assert (np.linalg.eigvalsh(covariances(codes, proba)) >= 1e-3 - 1e-12).all()
