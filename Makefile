@@ -2,6 +2,8 @@
 #
 #   make PYTHON=python3.12 test      another interpreter for a new .venv
 #   make test ARGS="-k vimco"        arguments for pytest
+#   make test INTERPRETERS=          on .venv alone; by default the quick tests run on every other Python here too
+#   make quick CONSTRAINTS=build/oldest.txt VENV=.venv-oldest     the oldest versions allowed; CONSTRAINTS= the newest
 #
 # torch: PyPI's build for Linux brings CUDA (several GB). For the small CPU build, tell pip where it is before the
 # first `make`: PIP_EXTRA_INDEX_URL (PyTorch's CPU index) or PIP_FIND_LINKS (a folder of wheels).
@@ -9,6 +11,10 @@
 PYTHON  ?= python3
 WORKERS ?= 2
 ARGS    ?=
+
+CONSTRAINTS  ?= constraints.txt
+INTERPRETERS ?= $(if $(ARGS),,$(shell for minor in 11 12 13 14; do \
+	python3.$$minor -c '' 2> /dev/null && echo python3.$$minor; done; true))
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -20,7 +26,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint format bench records table figures perf docs clean
+.PHONY: help demo test check quick lint format bench records table figures perf docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -28,10 +34,20 @@ help:  ## this list
 demo: $(STAMP)  ## cluster 1,797 handwritten digits, draw them, say what to type next
 	$(VENV)/bin/nvisa demo
 
-test: lint  ## everything CI runs: lint, types, all tests
-	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 
-check: lint  ## the same without the slow tests, while working
+test: lint  ## everything CI runs: lint, types, all tests; then the quick ones on the other Pythons that are here
+	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+	@mkdir -p build; code=0; own=$$($(PY) $(VERSION)); for python in $(INTERPRETERS); do \
+		version=$$($$python $(VERSION)) || exit 1; test "$$version" != "$$own" || continue; \
+		venv=.venv-$$version; log=build/python-$$version.log; \
+		on="$(MAKE) --no-print-directory PYTHON=$$python VENV=$$venv"; echo "Python $$version, in $$venv:"; \
+		$$on $$venv/.installed > $$log 2>&1 || { echo "its packages cannot be installed ($$log); left out."; continue; }; \
+		$$on quick || code=1; done; exit $$code
+
+check: lint quick  ## the same without the slow tests, while working
+
+quick: $(STAMP)  ## the quick tests alone
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 lint: $(STAMP)  ## ruff (rules and format) and mypy
@@ -77,9 +93,9 @@ docs: $(STAMP)  ## build/docs/index.html: guides, methods, API from the docstrin
 
 clean:  ## remove caches and builds; not .venv, records or data
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-# ---- the environment: made when missing, brought up to date when pyproject.toml or constraints.txt change ----------
+# ---- the environment: made when missing, brought up to date when pyproject.toml or its constraints change ----------
 
 define TOO_OLD
 nvisa needs Python 3.11 or newer. Name one: make PYTHON=python3.12 (and remove $(VENV) if an older one made it).
@@ -98,10 +114,14 @@ $(PY):
 	@test ! -L $(PY) || { echo "$(BROKEN)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml constraints.txt | $(PY)
+$(STAMP): pyproject.toml $(CONSTRAINTS) | $(PY)
 	@$(PY) -m pip --version > /dev/null || { echo "$(BROKEN)" >&2; exit 1; }
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(TOO_OLD)" >&2; exit 1; }
 	@echo "Installing into $(VENV), once; a minute or two, more where torch has to be downloaded."
 	$(PY) -m pip install --quiet '$(PIP)'
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	$(PY) -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[all]' --group dev
 	@touch $@
+
+build/oldest.txt: pyproject.toml constraints.txt | $(PY)
+	@mkdir -p build
+	$(PY) .github/scripts/oldest.py > $@

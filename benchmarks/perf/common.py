@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from nvisa import data as datasets
-from nvisa.benchmark.run import RECORDS, _commit, _cpu
+from nvisa.benchmark import RECORDS
+from nvisa.benchmark.run import processor, source_commit
 from nvisa.fitting.consistency import VAT
 from nvisa.fitting.training import Source, Training, maximize
 from nvisa.maths.bounds import RunningMoments
@@ -86,6 +88,14 @@ def paired(programs: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str
     return seconds
 
 
+def flops(program: Callable[[], Any]) -> float:
+    """Floating point operations of the matrix products in one call, forward and backward: 2 n k m for [n k] x [k m]."""
+    in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}  # torch counts addmm
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        program()
+    return float(counter.get_total_flops())
+
+
 def ratios(above: list[float], below: list[float]) -> list[float]:
     """Of the pairs."""
     return [a / b for a, b in zip(above, below, strict=True)]
@@ -120,9 +130,9 @@ def write(section: str, rows: list[dict[str, Any]], note: str, *, clock_of: str 
         "rows": rows,
         "command": f"python benchmarks/perf/run.py --sections {section}",
         "versions": {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": source_commit(),
         "machine": {
-            "cpu": _cpu(),
+            "cpu": processor(),
             "threads": torch.get_num_threads(),
             "clock": clock_of,
             "load": Path("/proc/loadavg").read_text()[:14],

@@ -11,7 +11,8 @@ import numpy as np
 from common import clock, noise, write
 from numpy.random import RandomState
 
-from nvisa import NVISA, Network, Training, datasets
+from nvisa import NVISA, Network, Training, write_report
+from nvisa import data as datasets
 from nvisa.report.maps import TSNE_ROWS, plane
 
 REPEATS = 5
@@ -65,7 +66,7 @@ def _written(X: np.ndarray, path: Path, options: dict[str, Any]) -> Path:
     network, training = Network(hidden=(32,), latent_dim=4), Training(epochs=3)
     settings: dict[str, Any] = {"init": "random", "consistency": None, "random_state": 0}
     model = NVISA(10, network=network, training=training, **settings).fit(X[:4000])
-    return model.report(X, out=path, maps=("pca",), **options)
+    return write_report(model, X, out=path, maps=("pca",), **options)
 
 
 def _opened(playwright: Any, path: Path) -> dict[str, Any]:

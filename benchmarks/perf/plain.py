@@ -2,7 +2,8 @@
 
 x repeated for each of the M samples, y one-hot and concatenated to x, the encoder of q(z|y,x) run again for every
 sample, torch.distributions for every density, autograd for every gradient. Same densities, same parameters: ``load``
-takes the weights of :class:`nvisa.nets.mixture_vae.Densities`, whose embedding of y is the block of a concatenated layer.
+takes the weights of :class:`nvisa.nets.mixture_vae.Densities`, whose embedding of y is the block of a concatenated
+layer.
 """
 
 import math

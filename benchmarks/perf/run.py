@@ -11,7 +11,6 @@ minutes apart: compare only what stands in one table.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,15 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import FOLDER, ascent, clock, mnist, noise, paired, peak_memory, ratios, steps, write
+from common import FOLDER, ascent, clock, flops, mnist, noise, paired, peak_memory, ratios, steps, write
 from page import maps, page
 from plain import Plain
-from products import alone, fastest, flops, listen
 
 import nvisa.methods.nvisa
-from nvisa import NVISA, Training, datasets
-from nvisa.benchmark.run import RECORDS, record_path, run
-from nvisa.benchmark.run import write as write_run
+from nvisa import NVISA, Training
+from nvisa import data as datasets
+from nvisa.benchmark import RECORDS
+from nvisa.benchmark.records import read_record, record_path, write_record
+from nvisa.benchmark.run import run
 from nvisa.fitting.consistency import VAT
 from nvisa.fitting.training import flush_denormals
 from nvisa.maths.metrics import accuracy
@@ -50,11 +50,11 @@ def ms(seconds: list[float], n_steps: int) -> list[float]:
 
 def gigaflops(program: Callable[[], Any], n_steps: int) -> float:
     """Of the matrix products of a step."""
-    return flops(listen(program)) / n_steps / 1e9
+    return flops(program) / n_steps / 1e9
 
 
 def step() -> None:
-    """(a) A training step beside the matrix products that it makes; every epoch starts from the same weights."""
+    """(a) A training step beside one large matrix product; every epoch starts from the same weights."""
     X, n_steps, rows = mnist(BATCH * 4), 4, []
     settings = {
         "bound, M = 15, sigma_x 0.7 + 1": {"floor_x": 1.0},
@@ -62,52 +62,18 @@ def step() -> None:
         "EnumY, sigma_x 0.7 + 0.5": {"inference": "enum_y", "floor_x": 0.5},
         "default: bound, M = 3, and consistency": {"n_samples": 3, "batch_norm": True, "consistency": (VAT(),)},
     }
+    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
     for name, options in settings.items():
         epoch = steps(ascent(X, **options), X, again=True)
-        epoch()
-        products, lone, peak = listen(epoch), [], []
-        took: list[float] = []
-        for _ in range(6):
-            took += ms(paired({"": epoch}, 2)[""], n_steps)
-            lone.append(alone(products, clock))
-            peak.append(fastest(2048, 2048, 2048, clock, turned=(False, True)))
-        work = flops(products) / n_steps / 1e9
-        best = {library: 1e3 * min(one[library] for one in lone) / n_steps for library in lone[0]}
+        work = gigaflops(epoch, n_steps)
+        seconds = paired({"epoch": epoch, "product": partial(torch.mm, a, b)}, 12)
+        took = ms(seconds["epoch"], n_steps)
         rows.append({
             "step": name, "GFLOP": work, "ms": took, "GFLOP/s": [1e3 * work / t for t in took],
-            "sgemm at its shapes, GFLOP/s": 1e3 * work / best["best"],
-            "share of it, %": [100 * best["best"] / t for t in took],
-            "torch.mm at its shapes, GFLOP/s": 1e3 * work / best["torch.mm"],
-            "share of torch.mm, %": [100 * best["torch.mm"] / t for t in took],
-            "sgemm 2048, GFLOP/s": 2 * 2048**3 / min(s for one in peak for s in one.values()) / 1e9,
+            "torch.mm 2048, GFLOP/s": 2 * 2048**3 / min(seconds["product"]) / 1e9,
         })  # fmt: skip
-    write("step", rows, "MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows, random weights. "
-          "sgemm: for every shape the faster of torch.mm and oneDNN, alone, at its fastest.")  # fmt: skip
-
-
-def libraries() -> None:
-    """(a) The products of a step one by one, by each library that torch carries: what nvisa.maths.products rests on."""
-    layers = {
-        "M = 15 samples": (15 * BATCH, 500, 500),
-        "trunk": (BATCH, 784, 500),
-        "decoder's first": (15 * BATCH, 10, 500),
-        "a head, K = 10 clusters": (10 * BATCH, 500, 10),
-        "prediction": (512, 784, 500),
-    }
-    rows = []
-    for name, (n, n_in, n_out) in layers.items():
-        ways = {
-            "x W^T": ((n, n_in, n_out), (False, True)),
-            "G W": ((n, n_out, n_in), (False, False)),
-            "G^T x": ((n_out, n, n_in), (True, False)),
-        }
-        for way, (shape, turned) in ways.items():
-            seconds = [fastest(*shape, clock, turned=turned) for _ in range(5)]
-            work = 2 * n * n_in * n_out / 1e9
-            speed = {library: [work / one[library] for one in seconds] for library in seconds[0]}
-            rows.append({"layer": name, "rows": n, "in": n_in, "out": n_out, "product": way}
-                        | {f"{library}, GFLOP/s": s for library, s in speed.items()})  # fmt: skip
-    write("libraries", rows, "float32; G is the gradient that arrives.")
+    write("step", rows, "MLP 784-500-500, Z = 10, K = 10, batch 256, MNIST rows, random weights; "
+          "torch.mm of 2048 x 2048, alone, at its fastest.")  # fmt: skip
 
 
 def plain() -> None:
@@ -343,8 +309,8 @@ def time_to(seed: int, goal: float = 0.98) -> None:
     """
     path = record_path(RECORDS, "mnist", "default", seed)
     if not path.exists():
-        write_run(path, run("default", "mnist", seed))
-    record = json.loads(path.read_text())
+        write_record(path, run("default", "mnist", seed))
+    record = read_record(path)
     joint = [point for point in record["curve"] if point["stage"] == "training"]
     row = {
         "seed": seed, "epochs": len(joint), f"s to {100 * goal:g} % on test":
@@ -361,7 +327,6 @@ def time_to(seed: int, goal: float = 0.98) -> None:
 
 
 SECTIONS: dict[str, Callable[[], None]] = {
-    "libraries": libraries,
     "step": step,
     "plain": plain,
     "em": em,

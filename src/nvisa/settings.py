@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from numbers import Integral, Real
-from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin, runtime_checkable
 
 __all__ = [
     "AnyOf",
@@ -66,6 +66,7 @@ class SettingError(ValueError, TypeError):
 # ---- constraints -----------------------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class Constraint(Protocol):
     """What a value must be."""
 
@@ -120,8 +121,8 @@ class AtLeast:
 class InRange:
     """A number of at least ``low`` (more, if ``open_low``) and at most ``high`` (less, if ``open_high``)."""
 
-    low: float
-    high: float = float("inf")
+    low: int | float
+    high: int | float = float("inf")
     open_low: bool = False
     open_high: bool = False
 

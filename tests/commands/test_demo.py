@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import numpy as np
 import pytest
 
-from nvisa import load
+from nvisa import NVISA, load
 from nvisa.commands import cli, demo
 from nvisa.report import pictures
 
@@ -59,19 +59,10 @@ def test_without_matplotlib_there_is_still_a_model(ran, tmp_path, monkeypatch, c
     fitted = load(ran[0] / "here" / "model")
     monkeypatch.setattr(demo, "_compare", lambda *_: (fitted, {}))
     monkeypatch.setattr(pictures, "save_grid", absent)
-    demo.run(str(tmp_path), quick=True, quiet=True)
+    demo.demo(str(tmp_path), quick=True, quiet=True)
     assert "No pictures: No module named 'matplotlib'. Try pip install \"nvisa[viz]\"." in capsys.readouterr().out
     assert (tmp_path / "model").is_dir()
 
 
 def test_the_default_demo_is_the_default_clusterer():
-    assert demo._clusterer(quick=False, quiet=True).get_params() == demo.NVISA(random_state=0).get_params()
-
-
-def test_images_from_rows():
-    X = np.array([[0.0, 0.5, 1.0, 1.2], [-0.1, 0, 0, 0]])
-    assert pictures.as_images(X, (2, 2)).tolist() == [[[0, 0.5], [1, 1]], [[0, 0], [0, 0]]]
-    assert pictures.as_images(X, (2, 2, 1)).shape == (2, 2, 2)
-    assert pictures.as_images(np.array([[0.0, 255.0, 51.0]]), (1, 1, 3)).ravel().tolist() == [0, 1, 0.2]
-    with pytest.raises(ValueError, match=r"expected images of shape .* got \(2, 2, 2\)"):
-        pictures.as_images(np.zeros((1, 8)), (2, 2, 2))
+    assert demo._clusterer(quick=False, quiet=True).get_params() == NVISA(random_state=0).get_params()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nvisa import AEGMM, NVISA, Network, Training
-from nvisa.fitting.progress import DownloadProgress, EpochProgress, clock, describe, time_left
+from nvisa.fitting.progress import EpochProgress, clock, describe, time_left
 
 
 class Terminal(io.StringIO):
@@ -51,7 +51,7 @@ def test_a_file_gets_a_plain_line_every_tenth(n_epochs, n_lines):
 
 def test_restarts_are_counted():
     out = io.StringIO()
-    clusterer = NVISA(n_init=2)
+    clusterer = NVISA(n_restarts=2)
     with EpochProgress(out) as progress:
         for _ in range(2):
             for stage in ("pretraining", "training"):
@@ -104,14 +104,3 @@ def test_a_fit_that_fails_takes_its_progress_away():
     with pytest.raises(KeyboardInterrupt):
         clusterer.on_epoch(stop).fit(np.random.RandomState(0).randn(30, 3))
     assert not hasattr(clusterer, "_progress")
-
-
-def test_a_download_gets_a_line_every_tenth():
-    out = io.StringIO()
-    progress = DownloadProgress(out)
-    for here in range(0, 1001, 10):
-        progress("a.gz", here * 1000, 1_000_000)
-    progress("b.gz", 5_000_000, None)
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 12
-    assert lines[-2:] == ["a.gz: 1.0 of 1.0 MB", "b.gz: 5.0 MB"]

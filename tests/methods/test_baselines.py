@@ -10,11 +10,9 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.testing import assert_close
 
 from nvisa import commands
-from nvisa.benchmark.recipes import RECIPES
-from nvisa.benchmark.run import record_path
 from nvisa.data import DataError
 from nvisa.fitting.training import Source, Training, maximize
-from nvisa.methods import METHODS, ae_gmm, dec, vade, vae_gmm
+from nvisa.methods import ae_gmm, dec, vade, vae_gmm
 from nvisa.methods.dec import Refinement, log_assignments, target_distribution
 from nvisa.nets.autoencoder import START_SCALE, Autoencoder, Encoder, MixtureAutoencoder
 from nvisa.nets.layers import Network, Rescale
@@ -419,29 +417,3 @@ def test_the_command_line_says_what_cannot_be_drawn_from(tmp_path):
     ae_gmm.AEGMM(2, n_init=1, network=network, training=training, random_state=0).fit(X).save(tmp_path / "model")
     with pytest.raises(DataError, match="with a density, got AEGMM"):
         commands.sample(str(tmp_path / "model"), str(tmp_path / "x.npz"), 3)
-
-
-# ---- records ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("recipe", "file"),
-    [
-        ("default", "nvisa-default-seed3.json"),
-        ("bound_alone/gmm", "nvisa-bound_alone-gmm-seed3.json"),
-        ("dec/default", "dec-default-seed3.json"),
-        ("vade/bernoulli", "vade-bernoulli-seed3.json"),
-        ("ltvae_full/bernoulli", "ltvae_full-bernoulli-seed3.json"),
-    ],
-)
-def test_a_record_is_named_after_its_method(tmp_path, recipe, file):
-    assert record_path(tmp_path, "digits", recipe, 3) == tmp_path / "digits" / file
-
-
-def test_every_recipe_builds_its_method_and_no_two_share_a_record(tmp_path):
-    for name, recipe in RECIPES.items():
-        if recipe.method in METHODS:  # or a control
-            assert type(recipe.build(7, 0)) is METHODS[recipe.method], name
-            assert recipe.build(7, 0).n_clusters == 7
-    assert len({record_path(tmp_path, "digits", name, 0) for name in RECIPES}) == len(RECIPES)
-    assert {recipe.method for recipe in RECIPES.values()} >= set(METHODS)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nvisa import NVISA, Network, Training, datasets
+from nvisa import NVISA, Network, Training
+from nvisa import data as datasets
 from nvisa.benchmark.page import write_records_report
-from nvisa.report.pack import tidy
+from nvisa.report import write_report
+from nvisa.report.encoding import one_line
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("plotly")
@@ -76,7 +78,7 @@ def digits_page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "digits.html"
     names = [f"digit-{i}.png" for i in range(500)]
     options = {"feature_shape": (8, 8), "maps": ("pca",), "names": names, "about": {"source": "digits"}}
-    return model.report(digits.X_train[:500], digits.y_train[:500], out=path, **options), model
+    return write_report(model, digits.X_train[:500], digits.y_train[:500], out=path, **options), model
 
 
 def place(page, i):
@@ -211,7 +213,7 @@ def test_hostile_data_neither_break_the_page_nor_run(visit, tmp_path):
     model = NVISA(3, **QUICK, **SMALL).fit(frame)
     about = {"source": HOSTILE[1], "command": HOSTILE[2], "model": HOSTILE[7]}
     labels, names = np.array(HOSTILE)[np.arange(90) % 9], np.array(HOSTILE)[np.arange(90) % 7]
-    page = visit(model.report(frame, labels, out=tmp_path / "r.html", names=names, maps=("pca",), about=about))
+    page = visit(write_report(model, frame, labels, out=tmp_path / "r.html", names=names, maps=("pca",), about=about))
     for section in page.locator("section").all():
         section.scroll_into_view_if_needed()
     page.wait_for_selector("#heat .main-svg")
@@ -219,7 +221,7 @@ def test_hostile_data_neither_break_the_page_nor_run(visit, tmp_path):
     for row in range(0, 9):
         page.evaluate("(row) => pin(row)", row)
     shown = page.locator("#anomalies .name").first.inner_text()
-    assert shown in [tidy(name) for name in np.array(HOSTILE)]
+    assert shown in [one_line(name) for name in np.array(HOSTILE)]
     exported = page.evaluate("""["=1+1", '-a"b', "-1.5", "@x", "plain, 7"].map(cell)""")
     assert exported == [
         '"\'=1+1"',
@@ -275,7 +277,7 @@ def test_seventy_thousand_images(visit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     X, y = seventy_thousand()
     model = NVISA(10, **QUICK, network=Network(hidden=(32,), latent_dim=4), training=Training(epochs=3)).fit(X[:4000])
-    path = model.report(X, y, out=tmp_path / "r.html", feature_shape=(28, 28), maps=("pca",))
+    path = write_report(model, X, y, out=tmp_path / "r.html", feature_shape=(28, 28), maps=("pca",))
     assert path.stat().st_size < 8_000_000
     page = visit(path)
     parts = page.evaluate("document.getElementById('plot').data.map((part) => part.x.length)")

@@ -1,8 +1,7 @@
-"""Controls: what a table's rows are held against. Clusterers as recipes want them, made from scikit-learn and NVISA.
+"""Controls: what a table's rows are held against. scikit-learn's clusterers, made as recipes want them.
 
 k-means sees the rows as they are; the mixture has full covariances on 50 principal components, since 784 x 784
-covariances of 6,000 rows are noise. "vat" is NVISA's q(y|x) with the consistency and information terms and no bound,
-from random weights: IMSAT (Hu et al., ICML 2017) on NVISA's networks.
+covariances of 6,000 rows are noise.
 """
 
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import Pipeline, make_pipeline
-
-from nvisa.methods.nvisa import NVISA
 
 __all__ = ["CONTROLS"]
 
@@ -30,9 +27,4 @@ def gmm(n_clusters: int, random_state: int) -> Pipeline:
     return make_pipeline(components, mixture)
 
 
-def vat(n_clusters: int, random_state: int, n_init: int = 1) -> NVISA:
-    """Consistency and information alone, the best of ``n_init`` restarts by neighbor information."""
-    return NVISA(n_clusters, inference=None, init="random", n_init=n_init, random_state=random_state)
-
-
-CONTROLS: dict[str, Callable[..., Any]] = {"kmeans": kmeans, "gmm": gmm, "vat": vat}
+CONTROLS: dict[str, Callable[..., Any]] = {"kmeans": kmeans, "gmm": gmm}

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from nvisa import data as datasets
 from nvisa.benchmark import MODELS, RECORDS
 from nvisa.benchmark.experiments import BEYOND, ROWS
+from nvisa.benchmark.records import Record, load_records
 from nvisa.benchmark.run import fitted
-from nvisa.benchmark.tables import ABLATION_ROWS, Record, load_records, values
+from nvisa.benchmark.tables import ABLATION_ROWS, values
 from nvisa.maths.metrics import accuracy
 from nvisa.report import pictures
 

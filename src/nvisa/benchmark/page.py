@@ -1,6 +1,5 @@
 """The records of a benchmark as a page: tables beside the slides', curves against time, the ablation, samples."""
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,19 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from nvisa.benchmark.experiments import ROWS
+from nvisa.benchmark.experiments import BEYOND, ROWS
+from nvisa.benchmark.records import Record, read_record
 from nvisa.benchmark.tables import ablation_cell, accuracy_cell, cell, slides_cell, values
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
 from nvisa.report.curves import chart, charts_of_history
-from nvisa.report.pack import Sheets, sheet, tidy
+from nvisa.report.encoding import one_line
 from nvisa.report.pictures import brightness
 from nvisa.report.render import render
+from nvisa.report.thumbnails import Thumbnails, gallery_sprite
 
 __all__ = ["read_records", "write_records_report"]
 
-Record = dict[str, Any]
 ROW_OF = {recipe: row for row in ROWS for recipe in (row.pixels, row.features)}
+LABELS = {recipe: row.label for row in (*ROWS, *BEYOND) for recipe in (row.pixels, row.features)}
 ABLATION = "ablation"
 PER_CLUSTER, MAX_CLUSTERS, MAX_GRIDS = 8, 20, 24  # of the samples
 
@@ -37,21 +38,10 @@ def read_records(paths: Sequence[str | Path]) -> list[Record]:
     if missing := [str(path) for path in paths if not Path(path).exists()]:
         raise ValueError(f"{', '.join(missing)}: expected records or a model directory, got nothing. Try nvisa fit.")
     files = [file for path in map(Path, paths) for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
-    found = [_read(file) for file in files]
-    records = [record for record in found if "recipe" in record]  # the others measure speed
+    records = [record for file in files if "recipe" in (record := read_record(file))]  # the others measure speed
     if not records:
         raise ValueError(f"{', '.join(map(str, paths))}: expected records of runs, got none. Try benchmarks/records.")
     return sorted(records, key=lambda record: (record["dataset"], record["recipe"], record["seed"]))
-
-
-def _read(file: Path) -> Record:
-    try:
-        record = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file}: expected a record in JSON, got {error}. Try a folder of records.") from error
-    if not isinstance(record, dict) or ("recipe" in record and not {"dataset", "seed", "status"} <= record.keys()):
-        raise ValueError(f"{file}: expected a benchmark's record, got other JSON. Try a folder of records.")
-    return record
 
 
 def write_records_report(paths: Sequence[str | Path], *, out: str | Path = "report.html") -> Path:
@@ -68,9 +58,9 @@ def write_records_report(paths: Sequence[str | Path], *, out: str | Path = "repo
     datasets = [_data_set(name, list(mine)) for name, mine in groupby(records, lambda record: record["dataset"])]
     charts = [made for data in datasets for made in data.pop("charts")]
     payload = {"charts": charts, "n_clusters": 0}
-    context = {"datasets": datasets, "records": records, "tidy": tidy, "grids": _grids(paths)}
+    context = {"datasets": datasets, "records": records, "one_line": one_line, "grids": _grids(paths)}
     path = Path(out).expanduser()
-    path.write_text(render("records.html", payload, **context), encoding="utf-8")
+    path.write_text(render("records.html", payload, package="nvisa.benchmark", **context), encoding="utf-8")
     return path
 
 
@@ -91,8 +81,11 @@ def _grid(folder: Path) -> dict[str, Any] | None:
     low, high = brightness(X)
     edges = ((0, 0), (1, 1), (1, 1), *[(0, 0)] * (len(shape) - 2))  # a dark line around each image
     framed = np.pad(X.reshape(-1, *shape), edges, constant_values=low)
-    draw = Sheets(framed.shape[1:], (low, high))
-    return {"name": tidy(folder.name), "sheet": sheet(framed.reshape(len(X), -1), draw, columns=PER_CLUSTER)}
+    draw = Thumbnails(framed.shape[1:], (low, high))
+    return {
+        "name": one_line(folder.name),
+        "sprite": gallery_sprite(framed.reshape(len(X), -1), draw, columns=PER_CLUSTER),
+    }
 
 
 def _data_set(name: str, records: list[Record]) -> dict[str, Any]:
@@ -100,7 +93,7 @@ def _data_set(name: str, records: list[Record]) -> dict[str, Any]:
     cells = [(recipe, list(mine)) for recipe, mine in groupby(records, lambda record: record["recipe"])]
     rows = [_row(name, recipe, mine) for recipe, mine in cells]
     return {
-        "name": tidy(name),
+        "name": one_line(name),
         "rows": [row for row in rows if not row["recipe"].startswith(ABLATION)],
         "ablation": [row for row in rows if row["recipe"].startswith(ABLATION)],
         "charts": _charts(name, cells),
@@ -112,8 +105,8 @@ def _row(dataset: str, recipe: str, records: list[Record]) -> dict[str, Any]:
     accuracy = values(records)
     seconds = [record["seconds"] for record in records if "seconds" in record]
     return {
-        "recipe": tidy(recipe),
-        "method": tidy(records[0].get("method", "")),
+        "recipe": one_line(recipe),
+        "method": LABELS.get(recipe) or one_line(records[0].get("method", "")),
         "accuracy": accuracy_cell(records),
         "best": f"{max(accuracy):.2f}" if accuracy else "-",
         "nmi": cell(values(records, "nmi")),
@@ -121,7 +114,7 @@ def _row(dataset: str, recipe: str, records: list[Record]) -> dict[str, Any]:
         "seeds": ", ".join(str(record["seed"]) for record in records),
         "seconds": f"{mean(seconds):.0f}" if seconds else "-",
         "slides": _slides(dataset, recipe),
-        "commits": ", ".join(sorted({tidy(record.get("commit", "")) for record in records})),
+        "commits": ", ".join(sorted({one_line(record.get("commit", "")) for record in records})),
     }
 
 

@@ -3,26 +3,23 @@
 python -m nvisa.benchmark.performance     writes them into docs/performance.md and docs/report.md
 """
 
-import json
 import re
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from nvisa.benchmark import RECORDS
-from nvisa.benchmark.grid import Grid, markdown
-from nvisa.benchmark.tables import PLACE
+from nvisa.benchmark.formats import Grid, markdown
+from nvisa.benchmark.records import Record, read_record
+from nvisa.benchmark.tables import PLACE, SPEED
 
-__all__ = ["DOCUMENTS", "load_records", "main", "rewrite", "table"]
+__all__ = ["load_records", "main", "rewrite", "table"]
 
-Record = dict[str, Any]
-DOCUMENTS = (Path("docs/performance.md"), Path("docs/report.md"))
 NO_RECORD = "No record yet; `make perf` makes them."
 
 
 def load_records(folder: Path = RECORDS / "performance") -> list[Record]:
     """Every performance record."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]
 
 
 def number(value: float | int) -> str:
@@ -34,7 +31,7 @@ def cell(value: object) -> str:
     """A text, a number, or the median of several with their range."""
     if isinstance(value, list):
         return f"{number(median(value))} ({number(min(value))}-{number(max(value))})"
-    return number(value) if isinstance(value, (int, float)) else str(value).replace("|", "\\|")
+    return number(value) if isinstance(value, (int, float)) else str(value)
 
 
 def size(record: Record) -> int:
@@ -71,7 +68,7 @@ def rewrite(text: str, records: list[Record]) -> str:
 
 def main() -> None:
     """Command line."""
-    for document in DOCUMENTS:
+    for document in map(Path, SPEED):
         document.write_text(rewrite(document.read_text(), load_records()))
 
 

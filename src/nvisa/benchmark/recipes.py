@@ -9,7 +9,7 @@ from nvisa.fitting.consistency import VAT, Augment
 from nvisa.fitting.training import Training
 from nvisa.maths.schedules import Constant, Cosine, Geometric
 from nvisa.methods import METHODS
-from nvisa.methods.nvisa import StdFloor
+from nvisa.methods.nvisa import StdAnnealing, WarmStart
 from nvisa.nets.layers import Network
 
 __all__ = ["ABLATION", "RECIPES", "Recipe"]
@@ -24,6 +24,7 @@ class Recipe:
     ``curve`` records the accuracy on test every epoch; it is looked at by people, never by the fit.
     ``start`` is the recipe whose clusterer, fitted to the same data and seed, is handed over as ``pretraining``; to
     NVISA, which takes clusters and not an autoencoder, as ``init``, after the one that ``settings`` may name.
+    ``warm_start`` keeps NVISA's start: ``init`` becomes ``WarmStart(init)``.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Recipe:
     curve: bool = False
     row: str = ""
     start: str = ""
+    warm_start: bool = False
 
     @property
     def name(self) -> str:
@@ -41,6 +43,8 @@ class Recipe:
         """The unfitted clusterer for this number of clusters and seed, and the fitted one that it starts from."""
         makers: dict[str, Callable[..., Any]] = {**METHODS, **CONTROLS}
         settings = self.settings if start is None else self.settings | self._handed(start)
+        if self.warm_start:
+            settings = settings | {"init": WarmStart(settings["init"], masked=MASKED)}
         return makers[self.method](n_clusters=n_clusters, random_state=seed, **settings)
 
     def _handed(self, start: Any) -> dict[str, Any]:
@@ -50,20 +54,25 @@ class Recipe:
         return {"init": (self.settings["init"], start) if "init" in self.settings else start}
 
 
-# The bound alone, as in the slides: VIMCO, M = 15, std annealing, no batch norm, no consistency. The floor starts at
+MASKED = 0.3  # of a start that is kept: the share of the inputs that its autoencoder does not see
+
+# NVISA as in the slides: VIMCO, M = 15, std annealing, no batch norm, no consistency. The floor starts at
 # the data's top deviation, where the first clusters split, and ends near the noise. Clusters form while it falls, so
 # the steps count: batches of 32 buy four times the paper's in the same time, 256 hidden units twice those of 500. The
-# floor of z falls with that of x (docs/methods/nvisa.md, "What the bound alone reaches").
-BOUND_ALONE = {
+# floor of z falls with that of x (docs/methods/nvisa.md).
+PAPER = {
     "consistency": None,
     "n_samples": 15,
     "network": Network(hidden=(256, 256), batch_norm=False),
 }
-COOLING = StdFloor(x=Geometric(0.9, 0.07, until=0.9), z=Geometric(0.6, 0.05, until=0.9))
+PAPER_FROM_RANDOM = PAPER | {
+    "init": "random",
+    "std_annealing": StdAnnealing(x=Geometric(0.9, 0.07, until=0.9), z=Geometric(0.6, 0.05, until=0.9)),
+}
 # From a start. Clusters of codes are correlated: with the paper's diagonal p(z|y) the bound cuts them elsewhere.
-SETTLED = BOUND_ALONE | {
+PAPER_FROM_START = PAPER | {
     "network": Network(hidden=(256, 256), batch_norm=False, prior_covariance="full"),
-    "std_floor": StdFloor(x=Geometric(0.12, 0.05, until=0.9), z=Constant(0.03), settled=True),
+    "std_annealing": StdAnnealing(x=Geometric(0.12, 0.05, until=0.9), z=Constant(0.03)),
     "training": Training(steps=20_000, batch_size=32, learning_rate=Cosine(1e-3, 1e-4)),
 }
 SHORT = {
@@ -72,22 +81,22 @@ SHORT = {
 }
 
 # Table 2: the rows of the slides' ablation, and NVISA* from AE + GMM. What a row says, and nothing else, differs.
-HOT = StdFloor(x=Geometric(1.3, 0.05, until=0.9), z=Geometric(1.0, 0.1, until=0.9))
-PLAIN = StdFloor()
+ANNEALED = StdAnnealing(x=Geometric(1.3, 0.05, until=0.9), z=Geometric(1.0, 0.1, until=0.9))
+NOT_ANNEALED = StdAnnealing()
 LAST = Geometric(0.2, 0.05, until=0.9)  # from AE + GMM
 ABLATION: dict[str, dict[str, Any]] = {
-    "enum_y_bernoulli": {"inference": "enum_y", "likelihood": "bernoulli", "std_floor": PLAIN},
-    "enum_y": {"inference": "enum_y", "std_floor": PLAIN},
-    "enum_y_annealed": {"inference": "enum_y", "std_floor": HOT},
-    "nvil": {"inference": "nvil", "std_floor": PLAIN},
-    "nvil_annealed": {"inference": "nvil", "std_floor": HOT},
-    "vimco": {"std_floor": PLAIN},
-    "vimco_bernoulli": {"likelihood": "bernoulli", "std_floor": PLAIN},
-    "vimco_1000": {"n_samples": 1000, "std_floor": PLAIN},
-    "vimco_1000_annealed": {"n_samples": 1000, "std_floor": HOT},
-    "vimco_mean_field_annealed": {"posterior": "mean_field", "std_floor": HOT},
-    "vimco_annealed": {"std_floor": HOT},
-    "vimco_annealed_gmm": {"init": "gmm", "std_floor": StdFloor(x=LAST, z=Geometric(0.5, 0.1, until=0.9))},
+    "enum_y_bernoulli": {"inference": "enum_y", "likelihood": "bernoulli", "std_annealing": NOT_ANNEALED},
+    "enum_y": {"inference": "enum_y", "std_annealing": NOT_ANNEALED},
+    "enum_y_annealed": {"inference": "enum_y", "std_annealing": ANNEALED},
+    "nvil": {"inference": "nvil", "std_annealing": NOT_ANNEALED},
+    "nvil_annealed": {"inference": "nvil", "std_annealing": ANNEALED},
+    "vimco": {"std_annealing": NOT_ANNEALED},
+    "vimco_bernoulli": {"likelihood": "bernoulli", "std_annealing": NOT_ANNEALED},
+    "vimco_1000": {"n_samples": 1000, "std_annealing": NOT_ANNEALED},
+    "vimco_1000_annealed": {"n_samples": 1000, "std_annealing": ANNEALED},
+    "vimco_mean_field_annealed": {"posterior": "mean_field", "std_annealing": ANNEALED},
+    "vimco_annealed": {"std_annealing": ANNEALED},
+    "vimco_annealed_gmm": {"init": "gmm", "std_annealing": StdAnnealing(x=LAST, z=Geometric(0.5, 0.1, until=0.9))},
 }
 
 
@@ -140,37 +149,39 @@ GM_GAN = {
     "penalty": 10.0,
     "network": Network(hidden=(16, 32), latent_dim=20),
     "training": Training(steps=5000, batch_size=64, learning_rate=Constant(5e-4)),
-    "recognition": Training(steps=800, batch_size=64, learning_rate=Cosine(2e-3)),
+    "classifier_training": Training(steps=800, batch_size=64, learning_rate=Cosine(2e-3)),
 }
+
+
+def _paper(settings: dict[str, Any], start: str = "") -> Recipe:
+    """NVISA of the slides from a start that is kept."""
+    return Recipe("nvisa", PAPER_FROM_START | settings, curve=True, start=start, warm_start=True)
+
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe("nvisa", curve=True),
-    "bound_alone/random": Recipe(
+    "paper/random": Recipe(
         "nvisa",
-        BOUND_ALONE
+        PAPER_FROM_RANDOM
         | {
-            "init": "random",
             "likelihood": "gaussian",
-            "std_floor": COOLING,
             "training": Training(epochs=18, batch_size=32, learning_rate=Cosine(1e-3, 2e-4)),
         },
         curve=True,
     ),
-    "bound_alone/gmm": Recipe("nvisa", SETTLED | {"likelihood": "gaussian"}, curve=True, start="ae_gmm/bernoulli"),
+    "paper/gmm": _paper({"likelihood": "gaussian"}, start="ae_gmm/bernoulli"),
     # From the clusters that the default, GMVAE and VaDE's second row begin with: what the bound makes of them.
-    "bound_alone/umap": Recipe("nvisa", SETTLED | {"init": "umap", "likelihood": "gaussian_shared"}, curve=True),
+    "paper/umap": _paper({"init": "umap", "likelihood": "gaussian_shared"}),
     # Features, and more columns: one sigma for all z and fewer steps, so that a run is minutes.
-    "bound_alone/random_features": Recipe(
-        "nvisa", BOUND_ALONE | SHORT | {"init": "random", "std_floor": COOLING}, curve=True
-    ),
-    "bound_alone/gmm_features": Recipe("nvisa", SETTLED | SHORT, curve=True, start="ae_gmm/features"),
-    "bound_alone/umap_features": Recipe("nvisa", SETTLED | SHORT | {"init": "umap"}, curve=True),
-    # From the clusters of consistency alone, the best of three restarts by neighbor information.
-    "from_consistency": Recipe("nvisa", start="vat/restarts"),
+    "paper/random_features": Recipe("nvisa", PAPER_FROM_RANDOM | SHORT, curve=True),
+    "paper/gmm_features": _paper(SHORT, start="ae_gmm/features"),
+    "paper/umap_features": _paper(SHORT | {"init": "umap"}),
+    # From IMSAT's clusters, the best of three restarts by neighbor information.
+    "from_imsat": Recipe("nvisa", start="imsat/restarts"),
     # From UMAP's clusters and from those, the better by neighbor information.
-    "two_starts": Recipe("nvisa", {"init": "umap", "n_init": 2}, start="vat/restarts"),
+    "two_starts": Recipe("nvisa", {"init": "umap", "n_restarts": 2}, start="imsat/restarts"),
     # The gradient of the sum: the bound moves q(y|x) too.
-    "pulled": Recipe("nvisa", {"consistency": VAT(pull=1.0)}),
+    "bound_gradient": Recipe("nvisa", {"consistency": VAT(bound_gradient=1.0)}),
     # Self-supervision by small affine maps of the images, in place of adversarial displacements and beside them; the
     # information term then counts once.
     "augment": Recipe("nvisa", {"consistency": Augment()}, curve=True),
@@ -215,12 +226,13 @@ RECIPES: dict[str, Recipe] = {
     "ltvae_full/bernoulli": Recipe(
         "ltvae", LTVAE_PIXELS | {"structure": "search"}, row="ltvae_full", start="ae_gmm/bernoulli"
     ),
-    # Controls: what the input alone gives, and what consistency alone gives.
+    # Controls: what the input alone gives.
     "kmeans/default": Recipe("kmeans"),
     "kmeans/one_start": Recipe("kmeans", {"n_init": 1}),  # scikit-learn's default
     "gmm/default": Recipe("gmm"),
-    "vat/default": Recipe("vat"),
-    "vat/restarts": Recipe("vat", {"n_init": 3}),
+    # Consistency and information without a model of x, on NVISA's networks.
+    "imsat/default": Recipe("imsat"),
+    "imsat/restarts": Recipe("imsat", {"n_restarts": 3}),
     # For images of 28 x 28: minutes on one thread, where DCGAN's nets and epochs take hours (docs/methods/gm_gan.md).
     "gm_gan/default": Recipe("gm_gan", GM_GAN),
     "gm_gan/information": Recipe("gm_gan", GM_GAN | {"information": 1.0}),

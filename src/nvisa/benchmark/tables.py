@@ -9,31 +9,29 @@ from the method's own paper, - absent, N/A diverged.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from scipy.stats import spearmanr
 
-from nvisa.benchmark import RECORDS, paper
-from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, IMAGES, ROWS, SLIDES, Row
-from nvisa.benchmark.grid import Grid, markdown
+from nvisa.benchmark import paper
+from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, HEADLINE, IMAGES, ROWS, SLIDES, Row
+from nvisa.benchmark.formats import Grid, markdown
+from nvisa.benchmark.records import Record, load_records
 
 __all__ = [
     "ABLATION_ROWS",
-    "DOCUMENTS",
     "NO_RECORD",
     "PLACE",
+    "SPEED",
     "TABLES",
-    "Record",
     "ablation_cell",
     "accuracy_cell",
     "cell",
-    "load_records",
+    "documents",
     "main",
     "rendered",
     "rewrite",
@@ -41,23 +39,11 @@ __all__ = [
     "values",
 ]
 
-Record = dict[str, Any]
 Records = Sequence[Record]
-DOCUMENTS = (
-    "README.md",
-    "docs/benchmark.md",
-    "docs/benchmark-in-full.md",
-    *(f"docs/methods/{name}.md" for name in ("ae_gmm", "dec", "gm_gan", "gmvae", "ltvae", "nvisa", "vade", "vae_gmm")),
-)
+SPEED = ("docs/performance.md", "docs/report.md")  # their places are nvisa.benchmark.performance's
 PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 NOT_RUN = "not run"  # the slides' dash says something else
 NO_RECORD = "No record yet: the command above makes them."
-
-
-def load_records(folder: Path = RECORDS) -> list[Record]:
-    """Every record of a run below the folder; performance records are others'."""
-    found = (json.loads(path.read_text()) for path in sorted(folder.rglob("*.json")))
-    return [record for record in found if "recipe" in record]
 
 
 def values(records: Records, metric: str = "accuracy", split: str = "") -> list[float]:
@@ -140,7 +126,7 @@ def slides_cell(row: Row, dataset: str) -> str:
     name = dataset.removesuffix("_resnet50")
     if row.paper not in paper.TABLE or name not in paper.DATASETS:
         return ""
-    if row.pixels == "bound_alone/gmm":
+    if row.pixels == "paper/gmm":
         return paper.WITH_AE_GMM_INIT if name == "mnist" else ""
     published = paper.TABLE[row.paper][paper.DATASETS.index(name)]
     if row.paper == "NVISA(avg±std)":
@@ -264,17 +250,17 @@ def _ordered(dataset: str, recipe: str, runs: Records) -> tuple[str, ...]:
 
 
 def _starts(records: Records) -> Grid:
-    """The default beside the same from consistency alone, and of each seed's two fits the one that I(Y; Y') prefers."""
+    """The default beside the same from IMSAT's clusters, and of each seed's two fits the one that I(Y; Y') prefers."""
     rows = []
     for name in (*IMAGES, *FEATURES):
-        runs = [_of(records, recipe, name) for recipe in ("default", "from_consistency")]
+        runs = [_of(records, recipe, name) for recipe in ("default", "from_imsat")]
         first, second = ({run["seed"]: run for run in mine if run["status"] == "ok"} for mine in runs)
         if pairs := [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]:
             columns = *zip(*pairs, strict=True), (kept := [max(pair, key=_information) for pair in pairs])
             cells = [text for fits in columns for text in (cell(values(fits)), f"{mean(map(_information, fits)):.3f}")]
             right = sum(values([run])[0] == max(values(pair)) for run, pair in zip(kept, pairs, strict=True))
             rows.append((name, *cells[:5], f"{right} of {len(pairs)}"))
-    head = ("data", "from UMAP's clusters %", "its I(Y; Y')", "from consistency alone %", "its I(Y; Y')")
+    head = ("data", "from UMAP's clusters %", "its I(Y; Y')", "from IMSAT's clusters %", "its I(Y; Y')")
     return Grid((*head, "the larger I of each pair %", "the better fit"), tuple(rows))
 
 
@@ -284,8 +270,8 @@ def _information(run: Record) -> float:
 
 TABLES: dict[str, Callable[[Records], Grid]] = {
     "default": _by_recipe("default"),
-    "bound_alone_random": _by_recipe("bound_alone/random", _published("NVISA(avg±std)")),
-    "bound_alone_gmm": _by_recipe("bound_alone/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
+    "paper_random": _by_recipe("paper/random", _published("NVISA(avg±std)")),
+    "paper_gmm": _by_recipe("paper/gmm", lambda name: paper.WITH_AE_GMM_INIT if name == "mnist" else "-"),
     "ae_gmm": _by_recipe("ae_gmm/bernoulli", _published("AE+GMM")),
     "vae_gmm": _by_recipe("vae_gmm/bernoulli", _published("VAE+GMM")),
     "dec": _by_recipe("dec/pixels", _published("DEC")),
@@ -297,6 +283,9 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
     "gmvae": _by_recipe("gmvae/bernoulli", _published("GMVAE")),
     "ltvae_gmm": _by_recipe("ltvae_gmm/bernoulli", _published("LTVAE-GMM")),
     "ltvae_full": _by_recipe("ltvae_full/bernoulli", _published("LTVAE-full")),
+    "imsat": _by_recipe("imsat/default"),
+    "imsat_restarts": _by_recipe("imsat/restarts"),
+    "headline": _overview((*IMAGES, *FEATURES), HEADLINE),
     "table1": _overview(IMAGES, beside=True),
     "beyond": _overview(IMAGES, BEYOND),
     "features": _overview(FEATURES),
@@ -317,6 +306,12 @@ def rendered(name: str, records: Records, render: Callable[[Grid], str] = markdo
     return render(grid) if grid.rows else NO_RECORD
 
 
+def documents(root: Path = Path()) -> list[Path]:
+    """The pages below ``root`` that have a place for a table of runs."""
+    pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    return [page for page in pages if page not in [root / name for name in SPEED] and PLACE.search(page.read_text())]
+
+
 def rewrite(text: str, records: Records) -> str:
     """The document with every marked place filled from the records."""
     return PLACE.sub(lambda place: f"{place[1]}{rendered(place[2], records)}\n{place[3]}", text)
@@ -327,7 +322,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m nvisa.benchmark.tables", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check, records = parser.parse_args(arguments).check, load_records()
-    for path in map(Path, DOCUMENTS):
+    for path in documents():
         old = path.read_text()
         new = rewrite(old, records)
         if check and new != old:

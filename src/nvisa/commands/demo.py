@@ -1,37 +1,41 @@
-"""The demonstration: NVISA's defaults on the handwritten digits that ship with scikit-learn.
+"""``nvisa demo``: NVISA's defaults on the handwritten digits that ship with scikit-learn.
 
 Labels are used for one table at the end, never to fit or to choose.
 """
+# ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
+import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.mixture import GaussianMixture
+from nvisa.commands.options import add_command
+from nvisa.commands.printing import command_line, print_result
 
-from nvisa import data as datasets
-from nvisa.commands.results import command
-from nvisa.fitting.training import Training
-from nvisa.maths import metrics
-from nvisa.methods.nvisa import NVISA
-from nvisa.nets.layers import Network
-from nvisa.persistence import check_target
-from nvisa.report import pictures
+__all__ = ["add", "demo"]
 
-__all__ = ["run"]
-
-Array = NDArray[np.floating]
 PER_CLUSTER = 10  # images in a line of generated.png
 
 
-def run(out: str = "nvisa-demo", *, quick: bool = False, quiet: bool = False) -> dict[str, Any]:
+def add(commands: Any) -> None:
+    """Options of the command."""
+    parser = add_command(commands, "demo", run, "cluster 1,797 handwritten digits, draw them, say what to type next")
+    parser.add_argument("--out", default="nvisa-demo", metavar="DIR", help="default nvisa-demo")
+    parser.add_argument("--quick", action="store_true", help="two epochs, to see that it runs; the clusters are poor")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the demonstration, which prints as it goes."""
+    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+        table = demo(args.out, quick=args.quick, quiet=args.quiet or args.json)
+    print_result(args, table, None)
+
+
+def demo(out: str = "nvisa-demo", *, quick: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Fit, compare, draw, save, and say what to type next.
 
     Parameters
@@ -48,9 +52,12 @@ def run(out: str = "nvisa-demo", *, quick: bool = False, quiet: bool = False) ->
     dict
         The table, {name: {"accuracy", "nmi", "ari", "seconds", ...}}.
     """
+    from nvisa import data
+    from nvisa.persistence import check_target
+
     folder = Path(out).expanduser()
     check_target(folder / "model")
-    digits = datasets.load("digits")
+    digits = data.load("digits")
     X = digits.X_train
     print(f"{len(X):,} handwritten digits of 8 x 8 pixels, from scikit-learn. No label is used to cluster them.\n")
     clusterer, table = _compare(X, digits.y_train, _clusterer(quick=quick, quiet=quiet))
@@ -64,17 +71,24 @@ def run(out: str = "nvisa-demo", *, quick: bool = False, quiet: bool = False) ->
     return table
 
 
-def _clusterer(*, quick: bool, quiet: bool) -> NVISA:
+def _clusterer(*, quick: bool, quiet: bool) -> Any:
+    from nvisa import NVISA, Network, Training
+
     if not quick:
         return NVISA(random_state=0, verbose=int(not quiet))
     network, training = Network(hidden=(32,), latent_dim=2), Training(epochs=2)
     return NVISA(init="random", network=network, training=training, random_state=0, verbose=int(not quiet))
 
 
-def _compare(X: Array, y: NDArray[np.integer], clusterer: NVISA) -> tuple[NVISA, dict[str, Any]]:
+def _compare(X: Any, y: Any, clusterer: Any) -> tuple[Any, dict[str, Any]]:
     """NVISA fitted, and its agreement with the labels beside that of two classics on the same rows."""
+    from sklearn.cluster import KMeans
+    from sklearn.mixture import GaussianMixture
+
+    from nvisa.maths import metrics
+
     mixture = GaussianMixture(10, covariance_type="full", reg_covar=1e-2, n_init=5, random_state=0)
-    methods: dict[str, Callable[[Array], NDArray[np.integer]]] = {
+    methods: dict[str, Callable[[Any], Any]] = {
         "NVISA()": clusterer.fit_predict,
         "k-means, best of 10": KMeans(10, n_init=10, random_state=0).fit_predict,
         "Gaussian mixture, full, best of 5": mixture.fit_predict,
@@ -98,7 +112,7 @@ def _table(table: dict[str, dict[str, float]]) -> str:
     return "\n".join([heading, *lines, "The labels were used for this table only."])
 
 
-def _draw(folder: Path, clusterer: NVISA, X: Array, shape: tuple[int, ...], *, quick: bool) -> list[str]:
+def _draw(folder: Path, clusterer: Any, X: Any, shape: tuple[int, ...], *, quick: bool) -> list[str]:
     """Both pictures; what was written, a line each."""
     try:
         _draw_generated(folder / "generated.png", clusterer, X, shape)
@@ -111,8 +125,12 @@ def _draw(folder: Path, clusterer: NVISA, X: Array, shape: tuple[int, ...], *, q
     ]
 
 
-def _draw_generated(path: Path, clusterer: NVISA, X: Array, shape: tuple[int, ...]) -> None:
+def _draw_generated(path: Path, clusterer: Any, X: Any, shape: tuple[int, ...]) -> None:
     """Means of p(x|z), z ~ p(z|y), beside the members of each cluster of largest p(x)."""
+    import numpy as np
+
+    from nvisa.report import pictures
+
     labels, score = clusterer.predict(X), clusterer.score_samples(X)
     made, real = [], []
     for k in range(clusterer.n_clusters):
@@ -123,8 +141,13 @@ def _draw_generated(path: Path, clusterer: NVISA, X: Array, shape: tuple[int, ..
     pictures.save_grid(path, [("generated", made), ("most typical members", real)], title="Clusters of NVISA")
 
 
-def _draw_latent(path: Path, clusterer: NVISA, X: Array, *, quick: bool) -> str:
+def _draw_latent(path: Path, clusterer: Any, X: Any, *, quick: bool) -> str:
     """The latent vectors in the plane, colored by cluster; how they were brought there."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    from nvisa.report import pictures
+
     z = clusterer.transform(X)
     if quick:
         name, points = "PCA", PCA(2, random_state=0).fit_transform(z)
@@ -136,10 +159,10 @@ def _draw_latent(path: Path, clusterer: NVISA, X: Array, *, quick: bool) -> str:
 
 def _next(folder: Path) -> str:
     lines = [
-        command("sample", folder / "model", "-n", 100, "--mean", "--out", folder / "more.png"),
-        command("report", folder / "model", "--data", "digits", "--out", folder / "report.html"),
-        command("fit", "your.csv", "--n-clusters", 5, "--out", "my-model"),
-        command("predict", "my-model", "your.csv", "--out", "labels.csv"),
+        command_line("sample", folder / "model", "-n", 100, "--mean", "--out", folder / "more.png"),
+        command_line("report", folder / "model", "--data", "digits", "--out", folder / "report.html"),
+        command_line("fit", "your.csv", "--n-clusters", 5, "--out", "my-model"),
+        command_line("predict", "my-model", "your.csv", "--out", "labels.csv"),
     ]
     return "\n".join(["\nNext, more digits, a page about the fit, and your own file (.csv, .parquet, .npy, a folder):"]
                      + [f"  {line}" for line in lines])  # fmt: skip

@@ -1,21 +1,40 @@
 """``nvisa features``: a data set of images or a folder of them, to a feature file."""
+# ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
+import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from nvisa.commands.options import SUBFOLDERS_HELP, add_command, add_data_home
+from nvisa.commands.printing import Result, print_result
+from nvisa.commands.progress import DownloadProgress, ImageProgress
 
-from nvisa import data as datasets
-from nvisa.data import DataError
-from nvisa.data.features import extract, folder_images, load_backbone
-from nvisa.data.files.images import folder_labels
-from nvisa.fitting.progress import DownloadProgress, ImageProgress
+__all__ = ["add", "features"]
 
-__all__ = ["features"]
-
-COARSE = {"cifar100": "cifar100_coarse"}  # the same images with labels of fewer classes: one file holds both
 SHORT = {"efficientnet_lite2": "effnet_lite2", "resnet50": "resnet50"}  # in the names of feature files
+
+
+def add(commands: Any) -> None:
+    """Options of the command."""
+    parser = add_command(commands, "features", run, "turn images into a feature file by a pretrained backbone")
+    parser.add_argument("input", metavar="INPUT", help="a data set of images (nvisa data list) or a folder of images")
+    names = "efficientnet_lite2, resnet50; your own: an .onnx, TorchScript (.pt) or package.module:factory"
+    parser.add_argument("--backbone", required=True, metavar="NAME", help=names)
+    for name in ("mean", "std"):
+        text = f"your own: {name} of R G B, of pixels in 0..1 as torchvision counts (default: pixels to -1..1)"
+        parser.add_argument(f"--{name}", nargs=3, type=float, metavar=("R", "G", "B"), help=text)
+    parser.add_argument("--size", type=int, metavar="N", help="your own: side of its images (default: the file's, 224)")
+    parser.add_argument("--out", metavar="FILE", help="an .npz; a run that was cut continues (data set: has a default)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")
+    parser.add_argument("--labels-from-folders", action="store_true", help=SUBFOLDERS_HELP)
+    add_data_home(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file and print what it holds."""
+    names = ("out", "data_home", "labels_from_folders", "batch_size", "mean", "std", "size", "quiet")
+    result = features(args.input, args.backbone, **{name: getattr(args, name) for name in names})
+    print_result(args, result, lambda r: f"{r['n_rows']:,} images, {r['n_features']:,} features each: wrote {r['out']}")
 
 
 def features(
@@ -28,21 +47,26 @@ def features(
     batch_size: int = 64,
     quiet: bool = False,
     **preprocessing: Any,
-) -> dict[str, Any]:
+) -> Result:
     """Write ``x_train, y_train, x_test, y_test`` of a data set, or ``X`` and ``names`` (and ``y``) of a folder.
 
     ``out`` is by default the file in the data home that :func:`nvisa.data.load` finds by its name;
-    ``preprocessing`` is :func:`load_backbone`'s mean, std and size.
+    ``preprocessing`` is :func:`nvisa.data.features.load_backbone`'s mean, std and size.
     """
+    import numpy as np
+
+    from nvisa.data.features import extract, load_backbone
+    from nvisa.data.features.sources import fine_name, of_data_set, of_folder
+
     loaded = load_backbone(backbone, **preprocessing)
     is_folder = Path(source).is_dir()
-    source = source if is_folder else _fine(source)
+    source = source if is_folder else fine_name(source)
     path = Path(out) if out is not None else _default_out(source, backbone, data_home, is_folder=is_folder)
     progress = None if quiet else ImageProgress()
     if is_folder:
-        splits, labels = _of_folder(source, with_labels=labels_from_folders)
+        splits, labels = of_folder(source, with_labels=labels_from_folders)
     else:
-        splits, labels = _of_dataset(source, data_home)
+        splits, labels = of_data_set(source, data_home, progress=DownloadProgress())
     if out is None:
         path.parent.mkdir(parents=True, exist_ok=True)
     extract(splits, loaded, path, labels=labels, batch_size=batch_size, progress=progress)
@@ -51,57 +75,14 @@ def features(
     return {"out": str(path), "n_rows": sum(map(len, splits.values())), "n_features": shape[1], "backbone": loaded.name}
 
 
-def _fine(name: str) -> str:
-    """The data set whose file holds the labels of this one: cifar100 of cifar100_coarse, else itself."""
-    return next((fine for fine, coarse in COARSE.items() if coarse == name), name)
-
-
 def _default_out(source: str, backbone: str, data_home: str | None, *, is_folder: bool) -> Path:
     """``<data home>/features/<data set>_<backbone>.npz``, where nothing is yet: others' records may name its digest."""
+    from nvisa import data
+
     if is_folder or backbone not in SHORT:
         what = "a folder of images" if is_folder else "a network of your own"
         raise ValueError(f"{source}: expected an .npz to write, as for {what}, got none. Try --out FILE.npz.")
-    path = datasets.data_home(data_home) / "features" / f"{source}_{SHORT[backbone]}.npz"
+    path = data.data_home(data_home) / "features" / f"{source}_{SHORT[backbone]}.npz"
     if path.exists():
         raise ValueError(f"{path}: expected no file there yet, got one. Try removing it, or --out FILE.npz.")
     return path
-
-
-def _of_folder(folder: str, *, with_labels: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    images = folder_images(folder)
-    labels: dict[str, Any] = {"names": np.array([path.relative_to(folder).as_posix() for path in images.paths])}
-    if with_labels:
-        labels["y"] = folder_labels(images.paths, Path(folder))
-    return {"X": images}, labels
-
-
-def _of_dataset(name: str, data_home: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    coarse = _coarse_labels(name, data_home)  # first, so that its pixels are gone before the others come
-    dataset = datasets.load(name, data_home, progress=DownloadProgress())
-    shape = dataset.feature_shape
-    if len(shape) < 2:
-        raise DataError(f"{name}: expected a data set of images, got one of {shape[0]} columns. Try cifar10.")
-    names = np.array(dataset.classes)
-    images, labels = {"x_train": _pixels(dataset.X_train, shape)}, {"y_train": dataset.y_train, "names": names}
-    if dataset.X_test is not None and dataset.y_test is not None:
-        images |= {"x_test": _pixels(dataset.X_test, shape)}
-        labels |= {"y_test": dataset.y_test}
-    return images, labels | ({"fine_names": names} | coarse if coarse else {})
-
-
-def _coarse_labels(name: str, data_home: str | None) -> dict[str, Any]:
-    """Superclasses of both splits and their names; nothing where there are none."""
-    if name not in COARSE:
-        return {}
-    dataset = datasets.load(COARSE[name], data_home, progress=DownloadProgress())
-    names = np.array(dataset.classes)
-    return {"coarse_train": dataset.y_train, "coarse_test": dataset.y_test, "coarse_names": names}
-
-
-def _pixels(X: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Rows in [0, 1] as the bytes that they were, block by block."""
-    images = np.empty((len(X), *shape), np.uint8)
-    for start in range(0, len(X), 4096):
-        block = slice(start, start + 4096)
-        images[block] = np.rint(X[block] * 255).reshape(-1, *shape)
-    return images

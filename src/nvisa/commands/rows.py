@@ -1,4 +1,4 @@
-"""What a command's DATA stands for: a file, a folder of images, or a data set's name, as rows that were checked."""
+"""The rows that DATA stands for: of a file, a folder of images, or a data set with a name; read and checked."""
 
 import difflib
 import hashlib
@@ -12,43 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvisa import data as datasets
+from nvisa.commands.options import ReadOptions
+from nvisa.commands.printing import listed
+from nvisa.commands.progress import DownloadProgress
 from nvisa.data import DataError
-from nvisa.fitting.progress import DownloadProgress
+from nvisa.maths import metrics
 from nvisa.nets.rows import blocks
 
-__all__ = ["Reading", "Rows", "aligned", "as_frame", "read_rows", "shown"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How DATA is read; every field is an option of the command line."""
-
-    label_column: str | None = None
-    id_column: str | None = None
-    drop: tuple[str, ...] = ()
-    drop_text: bool = False
-    drop_missing: bool = False
-    image_size: tuple[int, int] | None = None
-    labels_from_folders: bool = False
-    data_home: str | None = None
-
-    def words(self) -> list[str]:
-        """The options as they are typed."""
-        size = None if self.image_size is None else "{}x{}".format(*self.image_size)
-        valued = {
-            "--label-column": self.label_column,
-            "--id-column": self.id_column,
-            "--image-size": size,
-            "--data-home": self.data_home,
-        }
-        flags = {
-            "--drop-text": self.drop_text,
-            "--drop-missing": self.drop_missing,
-            "--labels-from-folders": self.labels_from_folders,
-        }
-        words = [word for option, value in valued.items() if value is not None for word in (option, value)]
-        words += [word for name in self.drop for word in ("--drop", name)]
-        return words + [option for option, is_on in flags.items() if is_on]
+__all__ = ["Rows", "as_frame", "check_labels", "read_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +38,7 @@ class Rows:
     n_incomplete: int = 0  # rows left out for their gaps
 
 
-def read_rows(data: str, reading: Reading, *, split: str | None = None, to_fit: bool = False) -> Rows:
+def read_rows(data: str, options: ReadOptions, *, split: str | None = None, to_fit: bool = False) -> Rows:
     """Read DATA.
 
     Parameters
@@ -85,26 +56,26 @@ def read_rows(data: str, reading: Reading, *, split: str | None = None, to_fit: 
         If it is unreadable, holds numbers that are not finite, or has nothing that an option could apply to.
     """
     is_name = not Path(data).suffix and Path(data).name == data
-    known = {entry.name for entry in datasets.available(reading.data_home)} if is_name else set()
+    known = {entry.name for entry in datasets.available(options.data_home)} if is_name else set()
     if is_name and data not in known and not Path(data).exists():
-        close = shown(difflib.get_close_matches(data, known) or sorted(known))
+        close = listed(difflib.get_close_matches(data, known) or sorted(known))
         raise DataError(f"{data}: expected a file, a folder or a data set's name, got none of them. Try {close}.")
     if data in known:
         if Path(data).exists():
             warnings.warn(f"{data} is read as the data set of that name; write ./{data} for the path.", stacklevel=2)
-        rows = _from_data_set(data, reading, "train" if to_fit else split)
+        rows = _from_data_set(data, options, "train" if to_fit else split)
     elif split is not None:
         raise DataError(f"{data}: expected a data set's name with --split, got a path. Try without --split.")
     else:
-        rows = _from_path(data, reading)
-    return _without_gaps(rows, drop_missing=reading.drop_missing)
+        rows = _from_path(data, options)
+    return _without_gaps(rows, drop_missing=options.drop_missing)
 
 
-def _from_data_set(name: str, reading: Reading, split: str | None) -> Rows:
-    asked = replace(reading, drop_text=False, drop_missing=False, data_home=None).words()
-    if options := [word for word in asked if word.startswith("--")]:
-        raise DataError(f"{name}: expected a path with {', '.join(options)}, got a data set's name. Try without it.")
-    dataset = datasets.load(name, reading.data_home, progress=DownloadProgress())
+def _from_data_set(name: str, options: ReadOptions, split: str | None) -> Rows:
+    asked = replace(options, drop_text=False, drop_missing=False, data_home=None).words()
+    if wrong := [word for word in asked if word.startswith("--")]:
+        raise DataError(f"{name}: expected a path with {', '.join(wrong)}, got a data set's name. Try without it.")
+    dataset = datasets.load(name, options.data_home, progress=DownloadProgress())
     if split == "test" and dataset.X_test is None:
         raise DataError(f"{name}: expected a test split, got a data set without one. Try --split train.")
     is_test = split == "test" or (split is None and dataset.X_test is not None)
@@ -115,15 +86,15 @@ def _from_data_set(name: str, reading: Reading, split: str | None) -> Rows:
     return Rows(X, f"{name}, {split} split", dataset.digest, labels, feature_shape=shape, split=split)
 
 
-def _from_path(data: str, reading: Reading) -> Rows:
+def _from_path(data: str, options: ReadOptions) -> Rows:
     table = datasets.read_table(
         data,
-        label_column=reading.label_column,
-        id_column=reading.id_column,
-        drop=reading.drop,
-        drop_text=reading.drop_text,
-        image_size=reading.image_size,
-        labels_from_folders=reading.labels_from_folders,
+        label_column=options.label_column,
+        id_column=options.id_column,
+        drop=options.drop,
+        drop_text=options.drop_text,
+        image_size=options.image_size,
+        labels_from_folders=options.labels_from_folders,
     )
     digest = _digest(Path(data).expanduser(), table.X)
     return Rows(
@@ -178,54 +149,6 @@ def _gaps_text(rows: Rows, n_gaps: NDArray[np.integer], is_whole: NDArray[np.boo
     )
 
 
-def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
-    """The rows as the model wants them: its columns in its order, or as many columns as it has.
-
-    Raises
-    ------
-    DataError
-        If columns are missing or unknown, their number is another, or images have another ``shape`` than the model's.
-    """
-    if shape is not None and rows.feature_shape is not None and _plain(shape) != _plain(rows.feature_shape):
-        want, got = (" x ".join(map(str, each)) for each in (shape, rows.feature_shape))
-        advice = _way_to_shape(_plain(shape), _plain(rows.feature_shape), is_folder=Path(rows.source).is_dir())
-        raise DataError(
-            f"{rows.source}: expected images of {want}, as the model was fitted on, got {got}. Try {advice}."
-        )
-    names = None if (known := getattr(model, "feature_names_in_", None)) is None else [str(name) for name in known]
-    if names is not None and rows.columns is not None:
-        missing = [name for name in names if name not in rows.columns]
-        unknown = [name for name in rows.columns if name not in names]
-        if missing or unknown:
-            problems = [f"{what} {shown(which)}" for what, which in (("no", missing), ("also", unknown)) if which]
-            raise DataError(
-                f"{rows.source}: expected the columns that the model was fitted on, {shown(names)}; got "
-                f"{' and '.join(problems)}. Try --label-column, --id-column, --drop or --drop-text as for fit."
-            )
-        order = [rows.columns.index(name) for name in names]
-        return as_frame(rows.X[:, order], names)
-    if rows.X.shape[1] != model.n_features_in_:
-        raise DataError(
-            f"{rows.source}: expected {model.n_features_in_} columns, as the model was fitted on, got "
-            f"{rows.X.shape[1]}. Try the kind of data that it was fitted on."
-        )
-    return rows.X if names is None else as_frame(rows.X, names)
-
-
-def _way_to_shape(want: tuple[int, ...], got: tuple[int, ...], *, is_folder: bool) -> str:
-    """What makes images of one shape images of the other; only folders are resized here, and none is recolored."""
-    size = f"{want[0]}x{want[1]}"
-    resize = f"--image-size {size}" if is_folder else f"resizing them to {size}"
-    convert = "converting them to " + ("color" if want[2:] == (3,) else "gray" if len(want) == 2 else "its channels")
-    convert += " (Pillow: Image.convert)"
-    return " and ".join([resize] * (want[:2] != got[:2]) + [convert] * (want[2:] != got[2:]))
-
-
-def _plain(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of an image, without the one channel of a gray one."""
-    return tuple(shape[:2]) if len(shape) == 3 and shape[2] == 1 else tuple(shape)
-
-
 def as_frame(X: NDArray[np.float32], columns: Sequence[str] | None) -> Any:
     """A data frame, so that the clusterer learns the columns' names; the array itself where there are none."""
     if columns is None:
@@ -235,7 +158,11 @@ def as_frame(X: NDArray[np.float32], columns: Sequence[str] | None) -> Any:
     return pd.DataFrame(X, columns=list(columns), copy=False)
 
 
-def shown(names: Sequence[str], limit: int = 8) -> str:
-    """At most eight names, then how many more."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+def check_labels(rows: Rows) -> None:
+    """Say which labels cannot be used, before anything is trained or predicted."""
+    if rows.labels is None:
+        return
+    if n := sum(label is None or (isinstance(label, float) and np.isnan(label)) for label in rows.labels.tolist()):
+        advice = "Try removing these rows, or --drop for the column in place of --label-column."
+        raise DataError(f"{rows.source}: expected a label for every row, got {n:,} without one. {advice}")
+    metrics.nmi(rows.labels, rows.labels)

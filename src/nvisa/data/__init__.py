@@ -1,4 +1,4 @@
-"""Data sets by name, and tables from the user's own files. A leaf: imports nothing else of nvisa."""
+"""Data sets by name, the user's own files, and features of images. Nothing here imports the rest of nvisa."""
 
 from nvisa.data.datasets.download import Progress
 from nvisa.data.datasets.loading import Availability, Dataset, available, data_home, fetch, load

@@ -1,6 +1,6 @@
-"""Errors of the data rooms: each says the path, what was expected, what came, and what to try."""
+"""Errors of data: each says the path, what was expected, what came, and what to try."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,7 +8,35 @@ __all__ = ["ChecksumError", "DataError", "DownloadError", "describing", "extra_n
 
 
 class DataError(ValueError):
-    """Data that cannot be used as it stands."""
+    """Data that cannot be used as it stands.
+
+    Parameters
+    ----------
+    problem
+        Where, what was expected, and what came.
+    hint
+        What to try; ``{name}`` stands for an argument of the function that reads.
+    arguments
+        The value to try of each argument that the hint names; None: whatever suits the caller's data.
+
+    Examples
+    --------
+    >>> print(DataError("x.csv: expected numbers, got text.", "Try {drop_text}.", drop_text=True))
+    x.csv: expected numbers, got text. Try drop_text=True.
+    """
+
+    def __init__(self, problem: str, hint: str = "", **arguments: object) -> None:
+        super().__init__(problem, hint)  # what pickle hands to another process; the attributes go with it
+        self.problem, self.hint, self.arguments = problem, hint, arguments
+
+    def __str__(self) -> str:
+        return self.told(lambda name, value: name if value is None else f"{name}={value!r}")
+
+    def told(self, spell: Callable[[str, object], str]) -> str:
+        """The message, with each argument as ``spell(name, value)`` writes it: a program calls it otherwise."""
+        if not self.hint:
+            return self.problem
+        return f"{self.problem} {self.hint.format(**{name: spell(name, v) for name, v in self.arguments.items()})}"
 
 
 class ChecksumError(DataError):

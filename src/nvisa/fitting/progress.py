@@ -1,4 +1,4 @@
-"""Progress of fits and downloads: a bar in a terminal, a plain line every tenth elsewhere. A leaf on rich.
+"""Progress of fits: a bar in a terminal, a plain line every tenth elsewhere. A leaf on rich.
 
 EpochProgress is a callback of ``clusterer.on_epoch``; ``verbose=1`` installs it.
 """
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-__all__ = ["DownloadProgress", "EpochProgress", "ImageProgress", "clock", "describe"]
+__all__ = ["EpochProgress", "clock", "describe", "time_left"]
 
 Record = dict[str, Any]
 
@@ -95,7 +95,7 @@ class EpochProgress:
         if record["epoch"] == 1:
             self.runs[stage] = self.runs.get(stage, 0) + 1
             self.task = None
-        n_restarts = getattr(clusterer, "_n_restarts", 1)
+        n_restarts = getattr(clusterer, "_n_restarts", None) or 1
         title = f"{stage} {self.runs.get(stage, 1)}/{n_restarts}" if n_restarts > 1 else stage
         if self.bars is not None:
             self._draw(self.bars, title, record)
@@ -121,34 +121,3 @@ def _bars(console: Console) -> Progress:
 def _is_tenth(epoch: int, n_epochs: int) -> bool:
     """Whether another tenth of the run is done with this epoch."""
     return 10 * epoch // n_epochs > 10 * (epoch - 1) // n_epochs
-
-
-class DownloadProgress:
-    """Shows a download, as ``nvisa.data.fetch`` reports it: a line at every tenth of a file."""
-
-    def __init__(self, file: Any = None) -> None:
-        self.file = file if file is not None else sys.stderr
-        self.shown: dict[str, int] = {}
-
-    def __call__(self, name: str, here: int, total: int | None) -> None:
-        """Show that ``here`` of ``total`` bytes of a file have arrived."""
-        tenth = 10 * here // total if total else here >> 20
-        if tenth > self.shown.get(name, -1):
-            self.shown[name] = tenth
-            of = f" of {total / 1e6:.1f}" if total else ""
-            print(f"{name}: {here / 1e6:.1f}{of} MB", file=self.file, flush=True)
-
-
-class ImageProgress:
-    """Shows how many images of a split are done: a line at every tenth."""
-
-    def __init__(self, file: Any = None) -> None:
-        self.file = file if file is not None else sys.stderr
-        self.tenths: dict[str, int] = {}
-
-    def __call__(self, split: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` images are done."""
-        tenth = 10 * done // total
-        if tenth > self.tenths.get(split, 0):
-            self.tenths[split] = tenth
-            print(f"{split}: {done:,} of {total:,} images", file=self.file, flush=True)

@@ -43,7 +43,18 @@ CHARTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
         },
         "zero",
     ),
-    ("What was maximized", "objective", {"objective": "objective"}, "linear"),
+    (
+        "Adversarial game",
+        "nats",
+        {
+            "log_fooled": "log D(x) of generated rows",
+            "log_told_apart": "what the discriminator maximizes",
+            "log_q_of_generated": "log q(y|x) of generated rows",
+            "log_q_of_maker": "log q(y|x) of generated rows",  # its name in models of version 0.1.0
+        },
+        "linear",
+    ),
+    ("Objective that is maximized", "objective", {"objective": "objective"}, "linear"),
 )
 
 

@@ -11,12 +11,15 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from nvisa.fitting.checkpoint import data_digest
+from nvisa.fitting.training import clusters_in_use
 from nvisa.maths import metrics
-from nvisa.report import facts, pack
+from nvisa.report import cluster_statistics as statistics
 from nvisa.report.curves import charts_of_history, running
+from nvisa.report.encoding import encoded, encoded_floats, encoded_json, one_line
+from nvisa.report.evaluation import Evaluation
 from nvisa.report.maps import chosen_maps, plane
 from nvisa.report.render import render
-from nvisa.report.subject import Subject
+from nvisa.report.thumbnails import gallery_sprite, map_sprites
 
 __all__ = ["write_report"]
 
@@ -71,30 +74,34 @@ def write_report(
     ImportError
         If the extra "report" is not installed.
     """
-    subject = Subject(clusterer, X, y, feature_shape=feature_shape, names=names, about=about)
-    gallery = Gallery(subject)
-    payload: Part = {"charts": charts_of_history(clusterer.history_), "n_clusters": subject.n_clusters}
-    context: Part = {"facts": _glance(subject), "clusters": _clusters(subject, gallery), "box": _box(subject)}
-    if subject.X is not None:
-        payload |= _map(subject, chosen_maps(tuple(maps), len(subject.X)))
-        context |= {"pairs": _pairs(subject, gallery), "anomalies": _anomalies(subject, gallery)}
-    if subject.y is not None:
-        context["agreement"] = _agreement(subject)
-    context |= {"subject": subject, "sheet": gallery.sheet(), "columns_of": gallery.columns_of()}
+    evaluation = Evaluation(clusterer, X, y, feature_shape=feature_shape, names=names, about=about)
+    gallery = Gallery(evaluation)
+    payload: Part = {"charts": charts_of_history(clusterer.history_), "n_clusters": evaluation.n_clusters}
+    context: Part = {
+        "overview": _overview(evaluation),
+        "clusters": _clusters(evaluation, gallery),
+        "reproduction": _reproduction(evaluation),
+    }
+    if evaluation.X is not None:
+        payload |= _map(evaluation, chosen_maps(tuple(maps), len(evaluation.X)))
+        context |= {"pairs": _pairs(evaluation, gallery), "anomalies": _anomalies(evaluation, gallery)}
+    if evaluation.y is not None:
+        context["agreement"] = _agreement(evaluation)
+    context |= {"evaluation": evaluation, "sprite": gallery.sprite(), "columns_of": gallery.columns_of()}
     path = Path(out).expanduser()
     path.write_text(render("clusterer.html", payload, **context), encoding="utf-8")
     return path
 
 
 class Gallery:
-    """The rows and samples that the page shows outside the map: images on one sheet, or cells of a table."""
+    """The rows and samples that the page shows outside the map: images in one sprite, or cells of a table."""
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.evaluation = evaluation
         self.rows: list[Array] = []
 
     def add(self, X: Array, numbers: Sequence[int] | None = None) -> list[Part]:
-        """Members [n D] to show: where each stands on the sheet, its values, and its row number if it has one."""
+        """Members [n D] to show: where each stands in the sprite, its values, and its row number if it has one."""
         start = len(self.rows)
         self.rows.extend(X)
         return [
@@ -103,73 +110,73 @@ class Gallery:
 
     def of_rows(self, numbers: Ints) -> list[Part]:
         """Rows of the data, by number."""
-        return self.add(np.asarray(self.subject.X[np.asarray(numbers, dtype=int)]), numbers.tolist())
+        return self.add(np.asarray(self.evaluation.X[np.asarray(numbers, dtype=int)]), numbers.tolist())
 
-    def sheet(self) -> Part | None:
-        """Every image that was added, on one sheet."""
-        draw = self.subject.images
-        return None if draw is None or not self.rows else pack.sheet(np.stack(self.rows), draw)
+    def sprite(self) -> Part | None:
+        """Every image that was added, in one."""
+        draw = self.evaluation.images
+        return None if draw is None or not self.rows else gallery_sprite(np.stack(self.rows), draw)
 
     def columns_of(self) -> list[list[int]]:
         """The columns that a cluster's tables show: those that set it apart, else the first."""
-        subject = self.subject
-        if subject.X is None:
-            return [list(range(min(N_FEATURES, subject.n_features)))] * subject.n_clusters
-        return [np.argsort(-np.abs(line), kind="stable")[:N_FEATURES].tolist() for line in subject.contrasts[2]]
+        evaluation = self.evaluation
+        if evaluation.X is None:
+            return [list(range(min(N_FEATURES, evaluation.n_features)))] * evaluation.n_clusters
+        return [np.argsort(-np.abs(line), kind="stable")[:N_FEATURES].tolist() for line in evaluation.contrasts[2]]
 
 
 # ---- parts of the page ------------------------------------------------------------------------------------------
 
 
-def _glance(subject: Subject) -> list[tuple[str, str, str]]:
+def _overview(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     """(what, how much, a note) of the data and the run."""
-    sizes, fitted = subject.sizes, subject.clusterer
-    shape = "" if subject.feature_shape is None else "images of " + " x ".join(map(str, subject.feature_shape))
-    equal = f"as many as {facts.effective_clusters(sizes):.1f} of equal size"
+    sizes, fitted = evaluation.sizes, evaluation.clusterer
+    shape = "" if evaluation.feature_shape is None else "images of " + " x ".join(map(str, evaluation.feature_shape))
+    equal = f"as many as {statistics.effective_clusters(sizes):.1f} of equal size"
     lines = [
-        ("rows" if subject.X is not None else "training rows", f"{sizes.sum():,}", ""),
-        ("features", f"{subject.n_features:,}", shape),
-        ("clusters in use", f"{metrics.clusters_in_use(sizes)} of {len(sizes)}", equal),
+        ("rows" if evaluation.X is not None else "training rows", f"{sizes.sum():,}", ""),
+        ("features", f"{evaluation.n_features:,}", shape),
+        ("clusters in use", f"{clusters_in_use(sizes)} of {len(sizes)}", equal),
         ("largest, smallest", f"{sizes.max():,}, {sizes.min():,}", "rows in a cluster"),
     ]
-    if subject.X is not None:
-        confidence = subject.q.max(1)
+    if evaluation.X is not None:
+        confidence = evaluation.q.max(1)
         below = f"{(confidence < 0.9).mean():.1%} of rows below 0.9"
-        lines.append(("mean confidence", f"{confidence.mean():.3f}", below))
+        lines.append(("mean of max q(y|x)", f"{confidence.mean():.3f}", below))
     if (information := getattr(fitted, "neighbor_information_", None)) is not None:
-        most = f"nats, of at most {np.log(subject.n_clusters):.3f}; no label is used"
+        most = f"nats, of at most {np.log(evaluation.n_clusters):.3f}; no label is used"
         lines.append(("neighbor information", f"{information:.3f}", most))
     lines.append(("training", f"{fitted.n_iter_} epochs", f"{running(fitted.history_)[-1]:,.1f} s"))
     return lines
 
 
-def _clusters(subject: Subject, gallery: Gallery) -> list[Part]:
+def _clusters(evaluation: Evaluation, gallery: Gallery) -> list[Part]:
     """A card for every cluster."""
-    cards = [{"k": k, "size": int(size), "parts": []} for k, size in enumerate(subject.sizes)]
-    if subject.X is not None:
-        _add_members(cards, subject, gallery)
-    _add_inventions(cards, subject.clusterer, gallery)
+    cards = [{"k": k, "size": int(size), "parts": []} for k, size in enumerate(evaluation.sizes)]
+    if evaluation.X is not None:
+        _add_members(cards, evaluation, gallery)
+    _add_samples(cards, evaluation.clusterer, gallery)
     return cards
 
 
-def _add_members(cards: list[Part], subject: Subject, gallery: Gallery) -> None:
+def _add_members(cards: list[Part], evaluation: Evaluation, gallery: Gallery) -> None:
     """Typical and uncertain rows, the confidence, and what sets the cluster apart."""
-    q, labels = subject.q, subject.labels
+    q, labels = evaluation.q, evaluation.labels
     kinds = {
-        "Most typical": facts.typical(subject.z, labels, subject.n_clusters, PER_CLUSTER),
-        "Least certain": facts.uncertain(q, labels, PER_CLUSTER),
+        "Most typical": statistics.typical(evaluation.z, labels, evaluation.n_clusters, PER_CLUSTER),
+        "Smallest max q(y|x)": statistics.uncertain(q, labels, PER_CLUSTER),
     }
-    inside, outside, contrast = subject.contrasts
+    inside, outside, contrast = evaluation.contrasts
     for card in cards:
         k, members = card["k"], q[labels == card["k"], card["k"]]
         card["confidence"] = float(members.mean()) if len(members) else None
         card["parts"] += [(title, gallery.of_rows(found[k])) for title, found in kinds.items()]
         apart = np.argsort(-np.abs(contrast[k]), kind="stable")[:N_FEATURES]
-        card["apart"] = [(subject.columns[d], inside[k, d], outside[k, d], contrast[k, d]) for d in apart]
+        card["apart"] = [(evaluation.columns[d], inside[k, d], outside[k, d], contrast[k, d]) for d in apart]
 
 
-def _add_inventions(cards: list[Part], clusterer: Any, gallery: Gallery) -> None:
-    """What the model makes up: the middle of every cluster, decoded, and samples (the mean of p(x|z))."""
+def _add_samples(cards: list[Part], clusterer: Any, gallery: Gallery) -> None:
+    """Of the model: the mean of every cluster, decoded, and samples (the mean of p(x|z))."""
     prototypes = getattr(clusterer, "prototypes", lambda: None)()
     for card in cards:
         k = card["k"]
@@ -177,61 +184,61 @@ def _add_inventions(cards: list[Part], clusterer: Any, gallery: Gallery) -> None
             card["prototype"] = gallery.add(prototypes[k : k + 1])
         if hasattr(clusterer, "sample"):
             made, _ = clusterer.sample(PER_CLUSTER, cluster=k, noise=False, random_state=k)
-            card["parts"].append(("Made up by the model", gallery.add(made)))
+            card["parts"].append(("Samples: mean of p(x|z), z from p(z|y)", gallery.add(made)))
 
 
-def _pairs(subject: Subject, gallery: Gallery) -> list[Part]:
+def _pairs(evaluation: Evaluation, gallery: Gallery) -> list[Part]:
     """The pairs of clusters that are confused most, with the rows between them."""
-    joint, q = facts.overlap(subject.q), subject.q
+    joint, q = statistics.overlap(evaluation.q), evaluation.q
     pairs = []
-    for a, b in facts.confused_pairs(joint, N_PAIRS):
-        rows = facts.between(q, a, b, PER_PAIR)
+    for a, b in statistics.confused_pairs(joint, N_PAIRS):
+        rows = statistics.between(q, a, b, PER_PAIR)
         rows = rows[q[rows][:, [a, b]].min(1) >= 0.005]  # others would show 0.00
         if len(rows) == 0:
             continue
-        pairs.append({"a": a, "b": b, "share": facts.confusion_rate(joint, a, b), "members": gallery.of_rows(rows),
+        pairs.append({"a": a, "b": b, "share": statistics.confusion_rate(joint, a, b), "members": gallery.of_rows(rows),
                       "q": [(float(q[i, a]), float(q[i, b])) for i in rows]})  # fmt: skip
     return pairs
 
 
-def _anomalies(subject: Subject, gallery: Gallery) -> Part | None:
+def _anomalies(evaluation: Evaluation, gallery: Gallery) -> Part | None:
     """The rows of lowest score, and for tables the features in which they are far out."""
-    if (score := subject.score) is None:
+    if (score := evaluation.score) is None:
         return None
     n_scored = int(np.isfinite(score).sum())
     rows = np.argsort(score, kind="stable")[: min(N_ANOMALIES, n_scored)]  # NaN comes last
-    far = facts.deviations(subject.X, rows)
+    far = statistics.deviations(evaluation.X, rows)
     members = gallery.of_rows(rows)
-    for member, x, deviation in zip(members, subject.X[rows], far, strict=True):
+    for member, x, deviation in zip(members, evaluation.X[rows], far, strict=True):
         n = member["row"]
-        member |= {"score": float(score[n]), "cluster": int(subject.labels[n])}
+        member |= {"score": float(score[n]), "cluster": int(evaluation.labels[n])}
         most = np.argsort(-np.abs(deviation), kind="stable")[:4]
         far_out = [d for d in most if d == most[0] or abs(deviation[d]) >= 1]
-        member["far"] = [(subject.columns[d], float(x[d]), float(deviation[d])) for d in far_out]
+        member["far"] = [(evaluation.columns[d], float(x[d]), float(deviation[d])) for d in far_out]
     return {"members": members, "n_scored": n_scored, "n_rows": len(score)}
 
 
-def _agreement(subject: Subject) -> Part:
+def _agreement(evaluation: Evaluation) -> Part:
     """Metrics and the table of confusions, clusters in the order of their classes."""
-    names, index = subject.classes
-    counts = metrics.contingency(index, subject.labels, subject.n_clusters)
-    order = facts.matched_order(counts)
-    values = metrics.evaluate(index, subject.labels)
-    values["calibration error"] = metrics.calibration_error(index, subject.q / subject.q.sum(1, keepdims=True))
-    table = counts[:, order] if len(names) <= MAX_CLASSES and subject.n_clusters <= MAX_CLASSES else None
+    names, index = evaluation.classes
+    counts = metrics.contingency(index, evaluation.labels, evaluation.n_clusters)
+    order = statistics.matched_order(counts)
+    values = metrics.evaluate(index, evaluation.labels)
+    values["calibration error"] = metrics.calibration_error(index, evaluation.q / evaluation.q.sum(1, keepdims=True))
+    table = counts[:, order] if len(names) <= MAX_CLASSES and evaluation.n_clusters <= MAX_CLASSES else None
     return {"metrics": values, "classes": names, "order": order.tolist(), "counts": table, "sums": counts.sum(1)}
 
 
-def _box(subject: Subject) -> Part:
+def _reproduction(evaluation: Evaluation) -> Part:
     """All that is needed to make the run again."""
-    about, fitted = subject.about, subject.clusterer
-    digest = about.get("data_digest") or (None if subject.X is None else data_digest(subject.X)["sha256"])
+    about, fitted = evaluation.about, evaluation.clusterer
+    digest = about.get("data_digest") or (None if evaluation.X is None else data_digest(evaluation.X)["sha256"])
     made = {"data": about.get("source"), "SHA-256 of the data": digest, "model": about.get("model"),
             "SHA-256 of the model": about.get("model_digest"), "command": about.get("command")}  # fmt: skip
     return {
         "method": type(fitted).__name__,
-        "params": [(name, pack.tidy(repr(value), 400)) for name, value in fitted.get_params(deep=False).items()],
-        "made": [(name, pack.tidy(value, 400)) for name, value in made.items() if value is not None],
+        "params": [(name, one_line(repr(value), 400)) for name, value in fitted.get_params(deep=False).items()],
+        "made": [(name, one_line(value, 400)) for name, value in made.items() if value is not None],
         "versions": [("python", platform.python_version()), *((name, version(name)) for name in PACKAGES)],
     }
 
@@ -239,45 +246,45 @@ def _box(subject: Subject) -> Part:
 # ---- the map ----------------------------------------------------------------------------------------------------
 
 
-def _map(subject: Subject, names: list[str]) -> Part:
+def _map(evaluation: Evaluation, names: list[str]) -> Part:
     """Points of the latent space, their colors, and what hovering shows."""
-    rows, q = subject.shown, subject.q
-    planes = dict(plane(subject.z[rows], name, RandomState(0)) for name in names)
+    rows, q = evaluation.shown, evaluation.q
+    planes = dict(plane(evaluation.z[rows], name, RandomState(0)) for name in names)
     payload: Part = {
         "n": len(rows),
-        "rows": None if len(rows) == len(q) else pack.packed(rows.astype(np.uint32)),
-        "maps": [{"name": name, "x": pack.levels(points[:, 0]), "y": pack.levels(points[:, 1])}
+        "rows": None if len(rows) == len(q) else encoded(rows.astype(np.uint32)),
+        "maps": [{"name": name, "x": encoded_floats(points[:, 0]), "y": encoded_floats(points[:, 1])}
                  for name, points in planes.items()],
-        "cluster": _numbers(subject.labels[rows]),
+        "cluster": _numbers(evaluation.labels[rows]),
         "second": _numbers(np.argsort(-q[rows], kind="stable")[:, 1]),
-        "confidence": pack.levels(q[rows].max(1)),
-        "overlap": facts.overlap(q).tolist(),
-        **_hover(subject, rows),
+        "confidence": encoded_floats(q[rows].max(1)),
+        "overlap": statistics.overlap(q).tolist(),
+        **_hover(evaluation, rows),
     }  # fmt: skip
-    if subject.score is not None:
-        payload["score"] = pack.levels(subject.score[rows])
-    if subject.y is not None:
-        payload |= {"classes": subject.classes[0], "label": _numbers(subject.classes[1][rows])}
-    if subject.names is not None:
-        payload["names"] = pack.packed_json([subject.names[i] for i in rows])
+    if evaluation.score is not None:
+        payload["score"] = encoded_floats(evaluation.score[rows])
+    if evaluation.y is not None:
+        payload |= {"classes": evaluation.classes[0], "label": _numbers(evaluation.classes[1][rows])}
+    if evaluation.names is not None:
+        payload["names"] = encoded_json([evaluation.names[i] for i in rows])
     return payload
 
 
 def _numbers(values: Ints) -> Part:
-    return pack.packed(values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16))
+    return encoded(values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16))
 
 
-def _hover(subject: Subject, rows: Ints) -> Part:
+def _hover(evaluation: Evaluation, rows: Ints) -> Part:
     """What the map shows of a row: its image, or its values in the columns that tell clusters apart most."""
-    if (draw := subject.images) is not None:
-        X = subject.X
+    if (draw := evaluation.images) is not None:
+        X = evaluation.X
         order = RandomState(0).permutation(len(rows))  # where not all fit, those with an image are a fair sample
-        sheets = pack.sheets(lambda part: np.asarray(X[rows[order[part]]]), len(rows), draw, IMAGE_BYTES)
-        return {"sheets": sheets, "place": pack.packed(np.argsort(order).astype(np.uint32))}
-    inside, _, contrast = subject.contrasts
+        sprites = map_sprites(lambda part: np.asarray(X[rows[order[part]]]), len(rows), draw, IMAGE_BYTES)
+        return {"sprites": sprites, "place": encoded(np.argsort(order).astype(np.uint32))}
+    inside, _, contrast = evaluation.contrasts
     strongest = np.argsort(-np.abs(contrast).max(0), kind="stable")
     n_columns = int(np.clip(TABLE_BYTES // (4 * len(rows)), 4, 12))
     seen, drawn = np.sort(strongest[:n_columns]), np.sort(strongest[:N_FEATURES_IN_ALL])
-    values = np.asarray(subject.X[rows][:, seen], dtype=np.float32)
-    heat = {"x": [subject.columns[d] for d in drawn], "z": np.round(contrast[:, drawn], 3).tolist()}
-    return {"columns": [subject.columns[d] for d in seen], "values": pack.packed(values), "heat": heat}
+    values = np.asarray(evaluation.X[rows][:, seen], dtype=np.float32)
+    heat = {"x": [evaluation.columns[d] for d in drawn], "z": np.round(contrast[:, drawn], 3).tolist()}
+    return {"columns": [evaluation.columns[d] for d in seen], "values": encoded(values), "heat": heat}

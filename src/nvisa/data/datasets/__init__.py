@@ -1,1 +1,1 @@
-"""Data sets that have names."""
+"""Data sets that have names: the catalog, downloads, and how each is read."""

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.datasets import load_digits
 
 from nvisa.data.datasets import archives
 from nvisa.data.datasets.catalog import ARCHIVE_SETS, FEATURE_SETS, IDX_SETS, FeatureSet, IdxFile
@@ -294,6 +293,8 @@ def _archive_availability(home: Path, name: str) -> Availability:
 
 def _load_digits() -> Dataset:
     """The 1,797 8 x 8 digits that ship with scikit-learn, ink 0..16 scaled to [0, 1]; no published split."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415  slow, and only here
+
     X, y = load_digits(return_X_y=True)
     X, y = (X / 16).astype("<f4"), y.astype("<i8")
     return Dataset(

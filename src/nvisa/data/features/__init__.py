@@ -1,4 +1,4 @@
-"""Images to feature files by a pretrained backbone. A leaf: imports nothing else of nvisa.
+"""Images to feature files by a pretrained backbone.
 
 backbone = load_backbone("efficientnet_lite2")
 extract({"x_train": images}, backbone, "features.npz")

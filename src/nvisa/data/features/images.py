@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["Folder", "folder_images"]
+from nvisa.data.errors import describing
+from nvisa.data.files.images import ADVICE, list_images
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
+__all__ = ["Folder", "folder_images"]
 
 
 class Folder(Sequence):
@@ -30,19 +31,12 @@ def folder_images(folder: str | Path) -> Folder:
 
     Raises
     ------
-    ValueError
+    DataError
         If there are none.
     """
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = [path for path in found if not path.name.startswith(".")]
-    if not found:
-        raise ValueError(f"{folder}: expected images ({', '.join(SUFFIXES)}), got none. Try another folder.")
-    return Folder(found)
+    return Folder(list_images(Path(folder)))
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"{path}: expected a PNG or JPEG image, got: {error}. Try removing it.") from error
+    with describing(path, "a PNG or JPEG image", advice=ADVICE), Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

@@ -1,1 +1,1 @@
-"""Tables, arrays and images from the user's own files."""
+"""The user's own files: arrays, tables and folders of images, as rows."""

@@ -85,9 +85,12 @@ def numeric_block(frame: pd.DataFrame, path: Path, *, drop_text: bool) -> tuple[
     if text and not drop_text:
         found = _listed(f"{name!r}{_example(frame[name])}" for name in text)
         raise DataError(
-            f"{path}: expected numeric columns, got {len(text)} of {frame.shape[1]} that are not: {found}. "
-            "Try drop_text=True to leave them out, label_column= if one holds the labels, id_column= if one names "
-            "the rows, or encode them as numbers (pandas.get_dummies; a date as its days since another)."
+            f"{path}: expected numeric columns, got {len(text)} of {frame.shape[1]} that are not: {found}.",
+            "Try {drop_text} to leave them out, {label_column} if one holds the labels, {id_column} if one names "
+            "the rows, or encode them as numbers (pandas.get_dummies; a date as its days since another).",
+            drop_text=True,
+            label_column=None,
+            id_column=None,
         )
     numbers = frame.drop(columns=text)
     if numbers.shape[1] == 0:

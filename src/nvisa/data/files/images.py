@@ -13,7 +13,7 @@ from nvisa.data.files.arrays import Float32
 __all__ = ["folder_labels", "list_images", "read_images"]
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
-GREY_MODES = ("1", "L", "LA", "I", "F")
+GRAY_MODES = ("1", "L", "LA", "I", "F")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 ADVICE = "Try removing it or saving it again."
 
@@ -33,11 +33,11 @@ def read_images(
     """(X [N D], shape of one image): (H, W) if all are gray, else (H, W, 3)."""
     headers = [_header(path) for path in paths]
     height, width = _size_asked(image_size) or _common_size(folder, [size for size, _ in headers])
-    is_grey = all(gray for _, gray in headers)
-    shape = (height, width) if is_grey else (height, width, 3)
+    is_gray = all(gray for _, gray in headers)
+    shape = (height, width) if is_gray else (height, width, 3)
     X = np.empty((len(paths), int(np.prod(shape))), dtype=np.float32)
     for row, path in zip(X, paths, strict=True):
-        row[:] = _pixels(path, "L" if is_grey else "RGB", (width, height)).reshape(-1)
+        row[:] = _pixels(path, "L" if is_gray else "RGB", (width, height)).reshape(-1)
     return X, shape
 
 
@@ -47,7 +47,9 @@ def folder_labels(paths: Sequence[Path], folder: Path) -> np.ndarray:
     if loose := [part[0] for part in parts if len(part) == 1]:
         raise DataError(
             f"{folder}: expected every image in a subfolder named for its label, got {len(loose)} beside "
-            f"them, such as {loose[0]!r}. Try moving them, or labels_from_folders=False."
+            f"them, such as {loose[0]!r}.",
+            "Try moving them, or {labels_from_folders}.",
+            labels_from_folders=False,
         )
     return np.array([part[0] for part in parts])
 
@@ -58,7 +60,7 @@ def _header(path: Path) -> tuple[tuple[int, int], bool]:
         width, height = image.size
         if image.getexif().get(0x0112) in SIDEWAYS:
             width, height = height, width
-        return (height, width), image.mode in GREY_MODES or image.mode.startswith("I;16")
+        return (height, width), image.mode in GRAY_MODES or image.mode.startswith("I;16")
 
 
 def _size_asked(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -75,8 +77,9 @@ def _common_size(folder: Path, sizes: list[tuple[int, int]]) -> tuple[int, int]:
     if len(counts) > 1:
         shown = ", ".join(f"{h} x {w} ({n})" for (h, w), n in counts.most_common(3))
         raise DataError(
-            f"{folder}: expected images of one size, got {len(counts)} sizes, most often {shown}. "
-            f"Try image_size={counts.most_common(1)[0][0]} to resize them."
+            f"{folder}: expected images of one size, got {len(counts)} sizes, most often {shown}.",
+            "Try {image_size} to resize them.",
+            image_size=counts.most_common(1)[0][0],
         )
     return sizes[0]
 

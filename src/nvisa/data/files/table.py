@@ -117,9 +117,10 @@ def read_table(
 
 def _refuse(path: Path, asked: dict[str, bool], kind: str) -> None:
     """Raise a DataError if anything was asked for that only another kind of source has."""
-    if any(asked.values()):
-        options = ", ".join(name for name, is_asked in asked.items() if is_asked)
-        raise DataError(f"{path}: expected {kind} ({options}). Try without it.")
+    if wrong := [name for name, is_asked in asked.items() if is_asked]:
+        got = "a folder" if path.is_dir() else f"a {path.suffix}"
+        named = ", ".join(f"{{{name}}}" for name in wrong)
+        raise DataError(f"{path}: expected {kind}, got {got}.", f"Try without {named}.", **dict.fromkeys(wrong))
 
 
 def _read_npy(path: Path) -> Table:

@@ -3,12 +3,12 @@
 // Text from the data reaches the page through textContent or text() only.
 
 // Petroff's ten colors (arXiv 2107.02270), chosen to be told apart with every kind of color blindness.
-const COLOURS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"];
+const COLORS = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"];
 const payload = JSON.parse(document.getElementById("payload").textContent);
 const $ = (id) => document.getElementById(id);
 const all = (query) => Array.from(document.querySelectorAll(query));
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const color = (k) => COLOURS[k % COLOURS.length];
+const color = (k) => COLORS[k % COLORS.length];
 const count = new Intl.NumberFormat("en").format; // the formatter itself is slow to make
 const redraws = []; // what follows a change of light and dark
 
@@ -94,7 +94,7 @@ function line(chart) {
   layout.annotations = chart.marks.map((m) => ({ x: m.x, y: 1, yref: "paper", yanchor: "bottom", xanchor: "left", showarrow: false, text: text(m.text), font: { size: 10, color: css("--soft") } }));
   const traces = chart.series.map((s, i) => ({
     x: s.x, y: s.y, name: text(s.name, 40), mode: s.ends || s.x.length < 2 ? "markers" : "lines",
-    line: { color: color(i), width: 2, dash: DASHES[Math.floor(i / COLOURS.length) % 5] },
+    line: { color: color(i), width: 2, dash: DASHES[Math.floor(i / COLORS.length) % 5] },
   }));
   return [traces, layout];
 }
@@ -170,7 +170,7 @@ function groups() {
 function split() {
   const { x, y } = payload.maps[map.plane], lists = [];
   const of = map.color === "cluster" || map.color === "label" ? groups().of : null, values = map[map.color];
-  for (let i = 0; i < payload.n; i++) (lists[of ? of[i] % COLOURS.length : +!Number.isNaN(values[i])] ??= []).push(i);
+  for (let i = 0; i < payload.n; i++) (lists[of ? of[i] % COLORS.length : +!Number.isNaN(values[i])] ??= []).push(i);
   const marker = (points, k) => (of ? { color: color(k) } : k ? scale(Array.from(points, (i) => values[i])) : { color: css("--void") });
   map.parts = lists.map((points, k) => ({ points, marker: marker(points, k), x: Float32Array.from(points, (i) => x[i]), y: Float32Array.from(points, (i) => y[i]) })).filter(Boolean);
 }
@@ -227,17 +227,17 @@ const pointAt = (event) => map.parts[event.curveNumber].points[event.pointNumber
 
 const pictures = new Map();
 
-function picture(sheet) {
-  if (!pictures.has(sheet)) {
+function picture(sprite) {
+  if (!pictures.has(sprite)) {
     const image = new Image();
-    image.src = payload.sheets.urls[sheet];
-    pictures.set(sheet, image.decode().then(() => image));
+    image.src = payload.sprites.urls[sprite];
+    pictures.set(sprite, image.decode().then(() => image));
   }
-  return pictures.get(sheet);
+  return pictures.get(sprite);
 }
 
 async function paint(canvas, i) {
-  const { columns, height, width, n } = payload.sheets, place = map.place[i];
+  const { columns, height, width, n } = payload.sprites, place = map.place[i];
   Object.assign(canvas, { width, height });
   canvas.style.imageRendering = width < 13 ? "pixelated" : "auto";
   if (place >= n) return canvas.remove();
@@ -261,7 +261,7 @@ function describe(i) {
 
 function showRow(i) {
   const parts = [describe(i)];
-  if (payload.sheets) {
+  if (payload.sprites) {
     const canvas = element("canvas", { role: "img", ariaLabel: `row ${rowOf(i)}` });
     parts.unshift(canvas);
     paint(canvas, i);
@@ -373,7 +373,7 @@ function bind() {
 
 function offer() {
   $("plane").append(...payload.maps.map((plane, i) => element("option", { value: i, textContent: plane.name })));
-  const ways = [["cluster", "cluster"], ["confidence", "confidence"]];
+  const ways = [["cluster", "cluster"], ["confidence", "max q(y|x)"]];
   if (map.score) ways.push(["score", "score: log p(x)"]);
   if (map.label) ways.push(["label", "label"]);
   $("color").append(...ways.map(([value, textContent]) => element("option", { value, textContent })));

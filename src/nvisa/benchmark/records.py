@@ -1,0 +1,164 @@
+"""Records: one JSON file a run. Every reader goes through :func:`read_record`, which knows the names of before.
+
+Evidence is not rewritten: a record keeps the words of the version that wrote it, and :func:`upgrade` turns them into
+today's when it is read.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nvisa.benchmark import RECORDS
+from nvisa.benchmark.recipes import RECIPES
+
+__all__ = [
+    "Record",
+    "load_records",
+    "model_path",
+    "read_record",
+    "record_path",
+    "upgrade",
+    "without_nan",
+    "write_record",
+]
+
+Record = dict[str, Any]
+
+
+def record_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
+    """Where the record of this run stands."""
+    method = RECIPES[recipe].name
+    name = recipe.removeprefix(f"{method}/").replace("/", "-")
+    return folder / dataset / f"{method}-{name}-seed{seed}.json"
+
+
+def model_path(folder: Path, dataset: str, recipe: str, seed: int) -> Path:
+    """Where the model of this run is kept, if it is."""
+    return record_path(folder, dataset, recipe, seed).with_suffix("")
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_record(path: Path) -> Record:
+    """The record in this file, under today's names.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected a record in JSON, got {error}. Try a folder of records.") from error
+    if not isinstance(record, dict) or ("recipe" in record and not {"dataset", "seed", "status"} <= record.keys()):
+        raise ValueError(f"{path}: expected a benchmark's record, got other JSON. Try a folder of records.")
+    return upgrade(record)
+
+
+def load_records(folder: Path = RECORDS) -> list[Record]:
+    """Every record of a run below the folder; records of speed are not among them."""
+    return [record for path in sorted(folder.rglob("*.json")) if "recipe" in (record := read_record(path))]
+
+
+# ---- names of before -------------------------------------------------------------------------------------------------
+
+METHODS_BEFORE = {"vat": "imsat"}
+RECIPES_BEFORE = {
+    "vat/default": "imsat/default",
+    "vat/restarts": "imsat/restarts",
+    "from_consistency": "from_imsat",
+    "pulled": "bound_gradient",
+}
+KEYS_BEFORE = {"neighbour_information": "neighbor_information", "log_q_of_maker": "log_q_of_generated"}
+WORDS_BEFORE = {"centres": "centers"}  # of notes
+PARAMS_BEFORE = {"reparameterise": "reparameterize", "recognition": "classifier_training"}
+OF_IMSAT = ("n_clusters", "consistency", "n_restarts", "network", "training", "random_state", "verbose")
+
+
+def upgrade(record: Record) -> Record:
+    """The record under today's names; one that has them comes back equal."""
+    if "recipe" not in record:  # of speed
+        return record | ({"note": _words(record["note"])} if "note" in record else {})
+    new = _renamed(record, KEYS_BEFORE) | {"recipe": _recipe(record["recipe"])}
+    if "method" in record:
+        new["method"] = METHODS_BEFORE.get(record["method"], record["method"])
+    if "start" in record and "recipe" in record["start"]:
+        new["start"] = record["start"] | {"recipe": _recipe(record["start"]["recipe"])}
+    for name in ("history", "restarts"):
+        if isinstance(record.get(name), list):
+            new[name] = [_renamed(entry, KEYS_BEFORE) for entry in record[name]]
+    if "params" in record:
+        new["params"] = _params(record["params"])
+    return new
+
+
+def _renamed(mapping: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in mapping.items()}
+
+
+def _words(text: str) -> str:
+    return re.sub("|".join(WORDS_BEFORE), lambda found: WORDS_BEFORE[found[0]], text)
+
+
+def _recipe(name: str) -> str:
+    return RECIPES_BEFORE.get(name) or re.sub("^bound_alone/", "paper/", name)
+
+
+def _params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as text, those of a start behind ``init__``: each clusterer's are upgraded by themselves."""
+    inner = {name: value for name, value in params.items() if name.startswith("init__")}
+    own = {name: value for name, value in params.items() if name not in inner}
+    start = _settings({name.removeprefix("init__"): value for name, value in inner.items()})
+    return _settings(own) | {f"init__{name}": value for name, value in start.items()}
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one clusterer. NVISA's of before are known by ``reparameterise``; without inference it was IMSAT."""
+    new = _renamed(params, PARAMS_BEFORE)
+    if "reparameterise" not in params:
+        return new
+    new["n_restarts"], annealing = new.pop("n_init"), new.pop("std_floor")
+    if new["inference"] == "None":
+        return {name: new[name] for name in OF_IMSAT}
+    if "settled=True" in annealing:
+        new["init"] = f"WarmStart({_quoted(new['init'])}, masked=0.3)"
+    new["init"] = re.sub(r"NVISA\(inference=None, init='random', (.*?)n_init=", r"IMSAT(\1n_restarts=", new["init"])
+    new["std_annealing"] = re.sub(", settled=(True|False)", "", annealing).replace("StdFloor(", "StdAnnealing(")
+    new["consistency"] = re.sub(r"\bpull=", "bound_gradient=", new["consistency"])
+    return new
+
+
+def _quoted(init: str) -> str:
+    """A start as ``repr`` shows it: a word stands in quotes, a clusterer does not."""
+    return repr(init) if init.isidentifier() else init
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record beside its final name, and rename it: it is whole, or it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(without_nan(record), indent=1, allow_nan=False) + "\n")
+    partial.rename(path)
+
+
+def without_nan(value: Any) -> Any:
+    """The same with Python's own numbers, eight digits of each, and null for what is not finite: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,120 @@
+"""What the rows hold: their kind, range, scale and gaps, and the likelihood and scaling that follow from them.
+
+A fit says it before training. No label is looked at.
+"""
+
+import re
+import warnings
+
+import numpy as np
+
+from nvisa.commands.printing import Result, listed
+from nvisa.commands.rows import Rows
+from nvisa.nets.rows import blocks, make_rescale
+
+__all__ = ["profile", "profile_text"]
+
+
+def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = None) -> Result:
+    """What the rows are, as plain values, and the likelihood and scaling that follow from it or were asked for."""
+    low, high, is_binary = _ranges(rows)
+    likelihood = likelihood or ("bernoulli" if is_binary else "gaussian_shared")
+    if likelihood == "bernoulli":
+        scaling, why = "none", "probabilities have no scale"
+    else:
+        scaling, why = (scaling, "as asked for") if scaling else _scaling(rows)
+    return {
+        "kind": _kind(rows),
+        "source": rows.source,
+        "n_rows": len(rows.X),
+        "n_features": rows.X.shape[1],
+        "feature_shape": rows.feature_shape,
+        "columns": rows.columns,
+        "range": [float(low.min()), float(high.max())],
+        "n_constant": int((low == high).sum()),
+        "left_out": list(rows.left_out),
+        "perhaps_names": _perhaps_names(rows),
+        "n_incomplete": rows.n_incomplete,
+        "rows_are_named": rows.names is not None and not rows.n_incomplete,
+        "has_labels": rows.labels is not None,
+        "likelihood": likelihood,
+        "scaling": scaling,
+        "why_scaling": why,
+    }
+
+
+def _kind(rows: Rows) -> str:
+    if rows.feature_shape is not None:
+        return "images"
+    return "array" if rows.columns is None else "table"
+
+
+def _perhaps_names(rows: Rows) -> list[str]:
+    """Columns called id or the like, of whole numbers that seldom repeat: features, unless somebody says otherwise."""
+    if rows.columns is None:
+        return []
+    from nvisa.data.files.columns import IDENTIFIER  # noqa: PLC0415  pandas, which has read the columns
+
+    named = {name: rows.X[:, d] for d, name in enumerate(rows.columns) if IDENTIFIER.search(name)}
+    return [n for n, x in named.items() if (x == np.round(x)).all() and 2 * len(np.unique(x)) > len(x) > 1]
+
+
+def _ranges(rows: Rows) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(least [D], largest [D], whether every value is 0 or 1), block by block."""
+    low, high, is_binary = rows.X[0], rows.X[0], True
+    for block in blocks(rows.X):
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+        is_binary = is_binary and bool(((block == 0) | (block == 1)).all())
+    return low, high, is_binary and bool(high.max() > low.min())
+
+
+def _scaling(rows: Rows) -> tuple[str, str]:
+    """("columns" or "global", why): columns with names of their own have units of their own.
+
+    Columns that only count on (pixel0, pixel1, ...) are one vector, and the library's own rule decides.
+    """
+    if rows.columns is not None and len({re.sub(r"[\W\d_]+$", "", name) for name in rows.columns}) > 1:
+        return "columns", "columns with names of their own have units of their own"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant columns, which the fit will say
+        scale = make_rescale(rows.X, "auto").scale.numpy()
+    if (scale == scale[0]).all():
+        return "global", "the columns vary alike"
+    return "columns", "some columns vary ten times as much as others"
+
+
+SCALES = {
+    "auto": "decided by the columns' deviations",
+    "columns": "each column by its own deviation",
+    "global": "one scale for all columns",
+    "none": "none",
+}
+LIKELIHOODS = {
+    "bernoulli": "a probability each (bernoulli)",
+    "gaussian": "numbers whose deviations depend on z (gaussian)",
+    "gaussian_shared": "numbers with one deviation a column (gaussian_shared)",
+}
+
+
+def profile_text(found: Result) -> str:
+    """The same for people, a few lines."""
+    low, high = found["range"]
+    shape = "" if found["feature_shape"] is None else " of " + " x ".join(map(str, found["feature_shape"]))
+    lines = [f"{found['source']}: {found['kind']}{shape}, {found['n_rows']:,} rows x {found['n_features']:,} columns"]
+    if found["columns"] is not None:
+        lines.append(f"  columns    {listed(found['columns'])}")
+    lines.append(f"  values     {low:g} .. {high:g}, modeled as {LIKELIHOODS[found['likelihood']]}")
+    lines.append(f"  scaling    {SCALES[found['scaling']]}: {found['why_scaling']}")
+    if found["left_out"]:
+        lines.append(f"  left out   columns {listed(found['left_out'])}")
+    if found["perhaps_names"]:
+        lines.append(
+            f"  used       {listed(found['perhaps_names'])}: if they name the rows, --id-column or --drop NAME"
+        )
+    if found["n_incomplete"]:
+        lines.append(f"  left out   {found['n_incomplete']:,} rows with gaps")
+    if found["rows_are_named"]:
+        lines.append("  row names  kept for the result, not used")
+    if found["has_labels"]:
+        lines.append("  labels     kept aside for the comparison at the end, not used")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Options that several commands share: how each is declared, and what they say together."""
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nvisa.commands import exit_codes
+
+__all__ = [
+    "DATA_HELP",
+    "ReadOptions",
+    "Renamed",
+    "add_command",
+    "add_data_home",
+    "add_model_and_data",
+    "add_read_options",
+    "add_records",
+    "add_split",
+    "option",
+]
+
+DATA_HELP = "a .csv, .parquet, .npy, .npz, a folder of images, or a data set's name (nvisa data list)"
+SUBFOLDERS_HELP = "folder: labels are the subfolders' names"
+
+
+def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], object], text: str) -> Any:
+    """A command with the options that all have; ``run`` may return an exit code."""
+    parser = commands.add_parser(name, help=text, description=text + ".", epilog=exit_codes.TEXT)
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors (and --json's document)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    return parser
+
+
+def add_model_and_data(parser: argparse.ArgumentParser) -> None:
+    """MODEL, DATA, and how DATA is read."""
+    parser.add_argument("model", metavar="MODEL", help="model directory")
+    parser.add_argument("data", metavar="DATA", help=DATA_HELP)
+    add_split(parser)
+    add_read_options(parser)
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """--split."""
+    parser.add_argument("--split", choices=("train", "test"), help="of a data set with a name (default test, if any)")
+
+
+def add_data_home(parser: argparse.ArgumentParser) -> None:
+    """--data-home."""
+    parser.add_argument("--data-home", metavar="DIR", help="folder of data sets (default $NVISA_DATA_HOME, a cache)")
+
+
+def add_records(parser: argparse.ArgumentParser) -> None:
+    """--records."""
+    parser.add_argument("--records", default="benchmarks/records", metavar="DIR", help="default benchmarks/records")
+
+
+# ---- how DATA is read ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How DATA is read; every field is an option."""
+
+    label_column: str | None = None
+    id_column: str | None = None
+    drop: tuple[str, ...] = ()
+    drop_text: bool = False
+    drop_missing: bool = False
+    image_size: tuple[int, int] | None = None
+    labels_from_folders: bool = False
+    data_home: str | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "ReadOptions":
+        """As they were typed."""
+        given = {field.name: getattr(args, field.name) for field in fields(cls)}
+        return cls(**given | {"drop": tuple(given["drop"])})
+
+    def words(self) -> list[str]:
+        """The options as they are typed."""
+        size = None if self.image_size is None else "{}x{}".format(*self.image_size)
+        valued = {
+            "--label-column": self.label_column,
+            "--id-column": self.id_column,
+            "--image-size": size,
+            "--data-home": self.data_home,
+        }
+        flags = {
+            "--drop-text": self.drop_text,
+            "--drop-missing": self.drop_missing,
+            "--labels-from-folders": self.labels_from_folders,
+        }
+        words = [word for name, value in valued.items() if value is not None for word in (name, value)]
+        words += [word for name in self.drop for word in ("--drop", name)]
+        return words + [name for name, is_on in flags.items() if is_on]
+
+
+def add_read_options(parser: argparse.ArgumentParser) -> None:
+    """An option for every field of :class:`ReadOptions`."""
+    add_data_home(parser)
+    parser.add_argument("--label-column", metavar="NAME", help=".csv, .parquet: holds labels, not a feature")
+    parser.add_argument("--id-column", metavar="NAME", help=".csv, .parquet: names the rows, not a feature")
+    parser.add_argument("--drop", metavar="NAME", action="append", default=[], help=".csv, .parquet: leave it out")
+    parser.add_argument("--drop-missing", action="store_true", help="leave out rows with missing values")
+    parser.add_argument("--drop-text", action="store_true", help=".csv, .parquet: leave out what is not numeric")
+    parser.add_argument("--image-size", type=_size, metavar="HxW", help="folder: resize every image, such as 28x28")
+    parser.add_argument("--labels-from-folders", action="store_true", help=SUBFOLDERS_HELP)
+
+
+def _size(text: str) -> tuple[int, int]:
+    if not (found := re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", text.lower())):
+        raise argparse.ArgumentTypeError(f"expected pixels such as 28x28, got {text!r}")
+    return int(found[1]), int(found[2] or found[1])
+
+
+# ---- names of options ------------------------------------------------------------------------------------------------
+
+
+def option(name: str, value: object = None) -> str:
+    """An argument of a function, as the option that sets it.
+
+    Examples
+    --------
+    >>> option("drop_text", True), option("image_size", (28, 27)), option("labels_from_folders", False)
+    ('--drop-text', '--image-size 28x27', 'without --labels-from-folders')
+    """
+    word = "--" + name.replace("_", "-")
+    if isinstance(value, tuple):
+        return f"{word} {'x'.join(map(str, value))}"
+    if value is None or isinstance(value, bool):
+        return f"without {word}" if value is False else word
+    return f"{word} {value}"
+
+
+class Renamed(argparse.Action):
+    """An option that had this name once: it is refused with the new one, ``const``."""
+
+    def __init__(self, option_strings: list[str], dest: str, const: str) -> None:
+        super().__init__(
+            option_strings, dest, nargs="?", const=const, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _args: object, _values: object, option_string: str | None = None
+    ) -> None:
+        """Refuse it."""
+        parser.error(f"{option_string} is now {self.const}")

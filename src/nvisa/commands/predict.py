@@ -1,0 +1,43 @@
+"""``nvisa predict``: the cluster of each row of DATA, as a table."""
+# ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
+
+import argparse
+from typing import Any
+
+from nvisa.commands.options import ReadOptions, add_command, add_model_and_data
+from nvisa.commands.printing import Result, print_result, sizes_text
+
+__all__ = ["add", "predict"]
+
+
+def add(commands: Any) -> None:
+    """Options of the command."""
+    parser = add_command(commands, "predict", run, "write the cluster of each row of DATA")
+    add_model_and_data(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="a .csv or .parquet")
+    parser.add_argument("--proba", action="store_true", help="also q(y|x), in columns p0, p1, ...")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the clusters and print their sizes."""
+    result = predict(args.model, args.data, args.out, ReadOptions.of(args), split=args.split, proba=args.proba)
+    print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{sizes_text(r)}\nwrote {r['out']}")
+
+
+def predict(
+    model: str, data: str, out: str, options: ReadOptions, *, split: str | None = None, proba: bool = False
+) -> Result:
+    """Write the cluster of each row of DATA, and with ``proba`` q(y|x), as a table."""
+    import numpy as np
+
+    from nvisa.commands.models import cluster_sizes, load_with_rows
+    from nvisa.commands.output_files import TABLES, check_output, write_table
+
+    path = check_output(out, TABLES, source=data)
+    clusterer, rows, X = load_with_rows(model, data, options, split)
+    q = clusterer.predict_proba(X)
+    columns: dict[str, Any] = {"row": rows.names or np.arange(len(q)), "cluster": q.argmax(1)}
+    if proba:
+        columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
+    write_table(path, columns)
+    return {"out": out, "source": rows.source, "n_rows": len(q), **cluster_sizes(columns["cluster"], q.shape[1])}
