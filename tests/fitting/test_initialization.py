@@ -1,47 +1,49 @@
-"""What a start hands over to training: its codes, its assignment, and the deviations at which the bound is largest."""
-
-import math
-from functools import partial
-from types import SimpleNamespace
+"""What a start hands over to training: its codes, its assignment, and how a warm one keeps them."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs
-from torch import nn
 from torch.testing import assert_close
 
 from nvisa import GMVAE, NVISA
+from nvisa.fitting import initialization
 from nvisa.fitting.graph import neighbor_information, neighbors
 from nvisa.fitting.initialization import (
+    InitialClusters,
     Start,
+    WarmStart,
+    codes_of,
     distill,
-    keep,
+    find_start,
     merged_microclusters,
     pretrain,
     reconstruction_error,
+    subset,
+    warm_start,
 )
-from nvisa.fitting.training import Source, Training
-from nvisa.maths.bounds import RunningMoments
-from nvisa.maths.schedules import Constant, Geometric
-from nvisa.methods.nvisa import Objective, StdFloor
-from nvisa.nets.layers import Network, Rescale
-from nvisa.nets.mixture_vae import Densities
-from oracles import TIGHT, build, gradients, normal
+from nvisa.fitting.training import Listener, Training
+from nvisa.maths.schedules import Constant, Geometric, StdAnnealing
+from nvisa.methods.nvisa import Bound
+from nvisa.nets.layers import Network
+from nvisa.nets.mixture_vae import MixtureVAE
+from nvisa.nets.rows import Rescale, Source
+from nvisa.settings import SettingError, check_settings
+from oracles import build, normal
 
 D, Z, K = 4, 2, 3
 
 
 def networks(rng, likelihood="gaussian_shared", hidden=7):
-    """Densities with random weights; the rescaling is the identity."""
+    """A MixtureVAE with random weights; the rescaling is the identity."""
     network = Network(hidden=(hidden, hidden), latent_dim=Z, batch_norm=False)
     rescale = Rescale(torch.zeros(D), torch.ones(D))
-    return build(lambda: Densities(rescale, K, network, likelihood=likelihood, posterior="joint"), rng, spread=0.5)
+    return build(lambda: MixtureVAE(rescale, K, network, likelihood=likelihood, posterior="joint"), rng, spread=0.5)
 
 
 def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
     x = normal(rng, 100, D).float()
-    source = Source(x.numpy(), torch.device("cpu"))
+    source = Source(x.numpy())
     start = Start(np.arange(100), normal(rng, 100, K).mul(9).softmax(1).float().numpy(), np.zeros((100, Z)), 0.0)
     errors = {}
     for kept in (True, False):
@@ -49,8 +51,8 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
         pretrain(net, source, Training(epochs=200, batch_size=50, learning_rate=5e-3), rng)
         before = float(reconstruction_error(net, x).detach().mean())
         training = Training(epochs=200, batch_size=50, learning_rate=5e-3)
-        also = partial(lambda net, x: -reconstruction_error(net, x), net) if kept else None
-        history = distill(net.log_posterior, net, source, start, training, rng, also=also)
+        beside = (lambda x, net=net: -reconstruction_error(net, x)) if kept else None
+        history = distill(net.log_q_y, net, source, start, training, rng, beside=beside)
         assert history[-1]["log_q_of_start"] > -0.6  # of -1.1: it has learned the assignment
         errors[kept] = float(reconstruction_error(net, x).detach().mean()) / before
     assert errors[True] < 1.2
@@ -60,27 +62,60 @@ def test_distilling_with_the_autoencoder_keeps_it_and_without_it_does_not(rng):
 def test_the_start_s_rows_are_taught_and_no_others(rng):
     """Of 200 rows the start knows the last 50, and of these the side of the first column."""
     x = normal(rng, 200, D).float()
-    source, rows = Source(x.numpy(), torch.device("cpu")), np.arange(150, 200)
+    source, rows = Source(x.numpy()), np.arange(150, 200)
     side = (x[:, 0] > 0).long()
     start = Start(rows, torch.eye(K)[side[rows]].numpy(), np.zeros((50, Z)), 0.0)
     net = networks(torch.Generator().manual_seed(3), hidden=16).float()
-    distill(net.log_posterior, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
+    distill(net.log_q_y, net, source, start, Training(epochs=60, batch_size=25, learning_rate=1e-2), rng)
     with torch.no_grad():
-        assert (net.log_posterior(x[rows]).argmax(1) == side[rows]).float().mean() > 0.95
-        assert (net.log_posterior(x).argmax(1) == side).float().mean() > 0.7  # the others follow as far as it reaches
+        assert (net.log_q_y(x[rows]).argmax(1) == side[rows]).float().mean() > 0.95
+        assert (net.log_q_y(x).argmax(1) == side).float().mean() > 0.7  # the others follow as far as it reaches
 
 
-def test_the_deviations_of_a_kept_start_settle_at_the_first_floors(rng):
+STILL = Training(epochs=1, batch_size=60, learning_rate=0.0)  # an epoch that moves nothing
+
+
+def bound_of(net, generator, x=Constant(0.5), z=Constant(0.3)):
+    return Bound(net, "vimco", 4, False, x, z, generator)
+
+
+def test_a_warm_start_loads_the_codes_and_begins_at_the_first_floors(rng):
     x, proba = normal(rng, 60, D).float(), normal(rng, 60, K).mul(3).softmax(1).float().numpy()
     start = Start(np.arange(60), proba, np.zeros((60, Z)), 0.0)
-    floors = {"floor_x": Geometric(0.7, 0.01), "floor_z": Geometric(0.4, 0.01)}
-    kept, twin = (networks(torch.Generator().manual_seed(3)).float() for _ in range(2))
-    untaught = lambda *_, **__: None  # noqa: E731
-    source = Source(x.numpy(), torch.device("cpu"))
-    keep(kept, source, start, untaught, Training(), lambda: SimpleNamespace(held=None, **floors))
+    warm, twin = (networks(torch.Generator().manual_seed(3)).float() for _ in range(2))
+    floors = Geometric(0.7, 0.01), Geometric(0.4, 0.01)
+    source = Source(x.numpy())
+    warm_start(warm, source, start, STILL, rng, (), lambda: bound_of(warm, rng, *floors))
     twin.load_codes(twin.code(x).detach().numpy(), proba)
-    twin.settle(x, 0.7, 0.4)
-    assert all(map(torch.equal, kept.state_dict().values(), twin.state_dict().values()))
+    twin.init_scales(x, 0.7, 0.4)
+    assert all(map(torch.equal, warm.state_dict().values(), twin.state_dict().values()))
+
+
+def test_a_warm_start_teaches_loads_begins_and_teaches_again(rng, monkeypatch):
+    """In this order: 8 % of the run beside the autoencoder, the codes, the deviations, 25 % beside the bound."""
+    net, x, calls = networks(rng).float(), normal(rng, 60, D).float(), []
+    start = Start(np.arange(30), np.full((30, K), 1 / K, np.float32), np.zeros((30, Z)), 0.0)
+    bound = bound_of(net, rng)
+
+    def distilled(log_q_y_of, module, source, taught, training, generator, listeners, beside):
+        assert (log_q_y_of, module, taught, listeners) == (net.log_q_y, net, start, watching)
+        calls.append(("distill", training.epochs, beside))
+        return [{"stage": "distillation", "epochs": training.epochs}]
+
+    monkeypatch.setattr(initialization, "distill", distilled)
+    for name in ("load_codes", "init_scales"):
+        monkeypatch.setattr(net, name, lambda *args, name=name: calls.append((name, *args)))
+    watching = (Listener(),)
+    history = warm_start(net, Source(x.numpy()), start, Training(epochs=100), rng, watching, lambda: bound)
+    assert [call[0] for call in calls] == ["distill", "load_codes", "init_scales", "distill"]
+    assert [record["epochs"] for record in history] == [8, 25]
+    (_, _, beside), (_, codes, proba), (_, seen, *floors), (_, _, beside_then) = calls
+    assert_close(beside(x), -reconstruction_error(net, x))
+    np.testing.assert_allclose(codes, net.code(x[:30]).detach(), rtol=1e-5, atol=1e-6)
+    assert proba is start.proba
+    assert torch.equal(seen, x[:30])  # the start's rows, at most 4,096 of them
+    assert floors == [0.5, 0.3]
+    assert beside_then == bound.bound_with_fixed_q_y
 
 
 @pytest.mark.parametrize("fineness", [(1, 3, 10), (10, 3, 1)])
@@ -94,33 +129,33 @@ def test_of_several_cuts_the_one_with_the_most_neighbor_information_is_kept(fine
     assert neighbor_information(proba, graph) == pytest.approx(score)
 
 
-def test_a_held_bound_is_the_bound_and_moves_everything_but_q_y(rng):
+def test_with_q_y_fixed_the_bound_is_the_bound_and_moves_everything_else(rng):
     net, x = networks(rng), normal(rng, 6, D)
     values = []
-    for held in (True, False):
-        generator = torch.Generator().manual_seed(5)
-        floors = Constant(0.5), Constant(0.3)
-        ascent = Objective(net, "vimco", 4, False, *floors, (), None, generator, RunningMoments())
-        value = ascent.held(x) if held else ascent(x, np.arange(6), 0.0).value
+    for fixed in (True, False):
+        bound = bound_of(net, torch.Generator().manual_seed(5))
+        value = bound.bound_with_fixed_q_y(x) if fixed else bound(x, np.arange(6), 0.0).value
         net.zero_grad()
         value.sum().backward()
         values.append(value.detach())
-        assert (net.y_logits.weight.grad is None) == held
+        assert (net.y_logits.weight.grad is None) == fixed
         assert net.z_head.loc.weight.grad.abs().max() > 0
         assert net.trunk[0].weight.grad.abs().max() > 0
     assert_close(*values)
 
 
-def test_training_begins_higher_from_a_settled_start():
+def test_training_begins_higher_from_a_warm_start():
     X, _ = make_blobs(400, centers=4, n_features=8, cluster_std=0.7, random_state=0)
-    bounds = {}
-    for settled in (True, False):
-        floor = StdFloor(Constant(0.02), Constant(0.02), settled=settled)
-        network = Network(hidden=(24,), latent_dim=2, batch_norm=False)
-        settings = {"network": network, "training": Training(epochs=20, batch_size=50), "std_floor": floor}
-        model = NVISA(4, init="gmm", consistency=None, n_samples=5, random_state=0, **settings).fit(X)
-        bounds[settled] = next(record["bound"] for record in model.history_ if record["stage"] == "training")
-    assert bounds[True] > bounds[False] + 1.0
+    bounds = []
+    for init in (WarmStart("gmm"), "gmm"):
+        settings = {"network": Network(hidden=(24,), latent_dim=2, batch_norm=False), "init": init}
+        settings |= {
+            "training": Training(epochs=20, batch_size=50),
+            "std_annealing": StdAnnealing(*2 * [Constant(0.02)]),
+        }
+        model = NVISA(4, consistency=None, n_samples=5, random_state=0, **settings).fit(X)
+        bounds.append(next(record["bound"] for record in model.history_ if record["stage"] == "training"))
+    assert bounds[0] > bounds[1] + 1.0
 
 
 @pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")  # after twelve epochs
@@ -133,3 +168,101 @@ def test_the_history_begins_with_the_start(kind):
     assert list(dict.fromkeys(record["stage"] for record in seen)) == ["pretraining", "distillation", "training"]
     assert model.history_ == seen
     assert model.n_iter_ == len(seen)
+
+
+# ---- a first assignment ----------------------------------------------------------------------------------------------
+
+
+class Model:
+    """A clusterer that gives every row the cluster of its sign, and notes what it was asked for."""
+
+    def __init__(self, n_clusters=2) -> None:
+        self.n_clusters, self.asked = n_clusters, []
+
+    def predict_proba(self, X):
+        self.asked.append(X)
+        return np.eye(self.n_clusters)[(X[:, 0] > 0).astype(int)]
+
+
+@pytest.fixture
+def blobs():
+    return make_blobs(120, n_features=D, centers=np.array([[-4.0] * D, [4.0] * D]), random_state=0)
+
+
+class Halved:
+    """An autoencoder as far as a start looks at it: the code is half of the row."""
+
+    rescale = Rescale(torch.ones(D), torch.ones(D))
+
+    def code(self, x):
+        return x[:, :Z]
+
+
+@pytest.mark.parametrize("init", ["gmm", Model()], ids=["gmm", "model"])
+def test_a_start_finds_the_two_planted_groups(blobs, init):
+    """ "umap" too: every fit with the default settings shows it."""
+    X, y = blobs
+    start = find_start(Halved(), Source(X), init, 2, np.random.RandomState(0))
+    assert start.rows.tolist() == list(range(120))
+    assert start.proba.dtype == np.float32
+    labels = start.proba.argmax(1)
+    assert len(set(zip(labels, y, strict=True))) == 2
+    assert start.score == pytest.approx(np.log(2), abs=0.02)
+    np.testing.assert_array_equal(start.codes, X[:, :Z].astype(np.float32))
+    if isinstance(init, Model):
+        np.testing.assert_array_equal(init.asked[0], X)  # in the user's type and units
+
+
+def test_a_model_of_another_number_of_clusters_is_no_start(blobs):
+    with pytest.raises(SettingError, match="init must be a start of n_clusters=3 clusters, got 2"):
+        find_start(Halved(), Source(blobs[0]), Model(), 3, np.random.RandomState(0))
+
+
+def test_many_rows_are_looked_at_in_part(rng, monkeypatch):
+    random = np.random.RandomState(0)
+    rows = subset(50, random, 20)
+    assert len(set(rows)) == 20
+    assert rows.tolist() == sorted(rows)
+    assert subset(5, random, 20).tolist() == [0, 1, 2, 3, 4]
+    net, X = networks(rng).float(), np.random.RandomState(1).randn(50, D).astype(np.float32)
+    codes = codes_of(net, Source(X), np.random.RandomState(4), limit=20)
+    expected = net.code(torch.from_numpy(X[subset(50, np.random.RandomState(4), 20)])).detach()
+    np.testing.assert_allclose(codes, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_distilling_climbs_the_mean_log_q_of_the_assignment(rng):
+    """The value and the term of one batch, against their formula; what is beside it is added to the value alone."""
+    net, X = networks(rng).float(), normal(rng, 8, D).float()
+    proba = normal(rng, 8, K).softmax(1).float()
+    start = Start(np.arange(8), proba.numpy(), np.zeros((8, Z)), 0.0)
+    expected = float((proba * net.log_q_y(X).detach()).sum(1).mean())
+    (record,) = distill(net.log_q_y, net, Source(X.numpy()), start, STILL, rng, beside=lambda x: x[:, 0] ** 2)
+    assert record["log_q_of_start"] == pytest.approx(expected, rel=1e-5)
+    assert record["objective"] == pytest.approx(expected + float((X[:, 0] ** 2).mean()), rel=1e-5)
+    assert (record["stage"], record["epoch"]) == ("distillation", 1)
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_start_is_one_of_the_names_or_a_model():
+    constraint = InitialClusters(("umap", "gmm"))
+    assert [constraint.allows(value) for value in ("umap", "gmm", Model())] == [True] * 3
+    assert not any(constraint.allows(value) for value in ("random", "", None, 3, ("umap",), object()))
+    assert constraint.expected == "'umap', 'gmm' or a fitted clusterer with predict_proba"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"init": "random"}, "init must be 'umap', 'gmm' or a fitted clusterer with predict_proba, got 'random'."),
+        ({"masked": 1.0}, "masked must be a number in [0, 1), got 1.0."),
+        ({"masked": -0.1}, "masked must be a number in [0, 1), got -0.1."),
+    ],
+    ids=str,
+)
+def test_warm_starts_that_cannot_be_are_refused(wrong, message):
+    check_settings(WarmStart(Model(), masked=0.99))
+    with pytest.raises(SettingError) as caught:
+        check_settings(WarmStart(**wrong))
+    assert str(caught.value) == message
