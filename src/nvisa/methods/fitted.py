@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.maths.shapes import Data, Tensor
@@ -23,7 +24,7 @@ Record = dict[str, Any]
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-class FittedClusterer(ABC):
+class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform where it is defined: set_output
     """What a clusterer can do once it is fitted, by its networks alone.
 
     Attributes
