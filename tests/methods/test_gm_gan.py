@@ -54,16 +54,6 @@ def game(rng, *, dynamic=True, penalty=0.3, information=0.0, rate=1e-3):
 
 
 @both
-def test_z_is_affine_in_the_noise(rng, dynamic):
-    mixture, y = latent(rng, dynamic=dynamic), torch.tensor([2, 0, 0, 1])
-    state = rng.get_state()
-    z = mixture.draw(y, rng)
-    noise = normal(rng.set_state(state), len(y), Z)
-    for k, e, drawn in zip(y, noise, z, strict=True):
-        assert_close(drawn.detach(), mixture.factor[k].detach() @ e + mixture.loc[k].detach(), **TIGHT)
-
-
-@both
 def test_the_moments_are_the_mixture_s(rng, dynamic):
     mixture, n = latent(rng, dynamic=dynamic), 60_000
     z = mixture.draw(torch.arange(n) % K, rng).detach()
@@ -77,7 +67,7 @@ def test_the_moments_are_the_mixture_s(rng, dynamic):
 
 
 def test_means_start_at_the_separation_of_the_paper(rng):
-    """c = 0.1, sigma = 0.15 and Z = 100 are 5.4 sigma; any Z starts at the same distance, any mean within its c."""
+    """c = 0.1, sigma = 0.15 and Z = 100 are 5.4 sigma."""
     spread, scale, latent_dim = 0.1, 0.15, 100
     separation = spread * (2 * latent_dim / 3) ** 0.5 / scale
     assert round(separation, 1) == GMGAN().separation
@@ -85,10 +75,6 @@ def test_means_start_at_the_separation_of_the_paper(rng):
     mixture.start(separation, scale, rng)
     assert 0.99 * spread < mixture.loc.abs().max() <= spread * (1 + 1e-6)
     assert_close(mixture.factor, scale * torch.eye(latent_dim).expand(10, -1, -1))
-    flat = FactorPrior(4000, 2, dynamic=False)
-    flat.start(separation, scale, rng)
-    squared = (flat.loc[:2000] - flat.loc[2000:]).square().sum(1)
-    assert abs(squared.mean() - (separation * scale) ** 2) < 6 * squared.std() / 2000**0.5
 
 
 @both

@@ -166,10 +166,8 @@ def test_a_searched_tree_comes_back_from_its_directory(searched, tmp_path):
 
 
 def test_the_first_tree_is_the_start_with_the_highest_bic(rng, monkeypatch):
-    z, found, settle = normal(rng, 90, 2), [], ltvae.fit_from_posteriors
-    monkeypatch.setattr(
-        ltvae, "fit_from_posteriors", lambda *start: found.append(fit_from_posteriors(*start)) or found[-1]
-    )
+    z, found, fit = normal(rng, 90, 2), [], ltvae.fit_from_posteriors
+    monkeypatch.setattr(ltvae, "fit_from_posteriors", lambda *start: found.append(fit(*start)) or found[-1])
     tree = LTVAE(4, n_init=6)._first_tree(z, np.random.RandomState(0))
     scores = [model.score for model in found]
     assert len(set(scores)) > 1  # rows without clusters: every start ends elsewhere
