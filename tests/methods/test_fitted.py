@@ -94,14 +94,12 @@ def test_a_model_directory_gives_the_clusterer_back(blobs, fitted, tmp_path):
             np.testing.assert_array_equal(getattr(again, method)(X), getattr(fitted, method)(X))
 
 
-@pytest.mark.parametrize("changed", [{"n_clusters": 4}, {"network": None}], ids=str)
-def test_a_model_that_could_not_be_loaded_is_not_saved(fitted, changed, tmp_path):
-    other = clone(fitted).set_params(**changed)
+def test_a_model_of_other_networks_than_its_settings_say_is_not_saved(fitted, tmp_path):
+    """It could not be loaded."""
+    other = clone(fitted).set_params(network=None)
     for name, value in vars(fitted).items():
         if name.endswith("_"):
             setattr(other, name, value)
-    if type(fitted).__name__ == "LTVAE" and "n_clusters" in changed:
-        return  # its tree says how many states there are
     with pytest.raises(ModelError, match="Set back what was changed after fit"):
         other.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()

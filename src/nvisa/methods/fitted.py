@@ -115,7 +115,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
             with torch.device("meta"):
                 described: Any = self._networks(Rescale(torch.zeros(n_features), torch.ones(n_features)))
             check_state(described.state_dict(), self.module_.state_dict())
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a setting that is none, or another's
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
         save(self, path, extra=extra)
 
