@@ -14,20 +14,8 @@ import pytest
 import safetensors.torch
 
 import nvisa
-from nvisa import (
-    NVISA,
-    VAT,
-    Augment,
-    Constant,
-    Cosine,
-    Geometric,
-    Halving,
-    ModelError,
-    Network,
-    StdFloor,
-    Training,
-    persistence,
-)
+from nvisa import NVISA, VAT, Augment, ModelError, Network, Training, WarmStart, persistence
+from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods import SETTINGS, load
 
 SMALL = {"network": Network(hidden=(16,), latent_dim=2), "training": Training(epochs=2), "init": "random"}
@@ -38,7 +26,8 @@ EXAMPLES = [
     Geometric(1.3, 0.02, until=0.8),
     Halving(1.0, every=1 / 30, end=1e-4),
     Network(hidden=(7, 5), latent_dim=3, batch_norm=False, scaling="columns"),
-    StdFloor(x=Halving(), z=Geometric(1.0, 0.1), relative=False),
+    StdAnnealing(x=Halving(), z=Geometric(1.0, 0.1), relative=False),
+    WarmStart("umap", masked=0.3),
     Training(epochs=3, learning_rate=Halving(1e-3), clip_norm=math.inf, device="cpu"),
     VAT(radius=0.1, balance=1.0),
     Augment(image_shape=(2, 3, 1), shift=0.2),
@@ -83,11 +72,14 @@ def test_a_setting_comes_back(setting):
 
 
 def test_every_settings_class_has_an_example_and_a_place_in_the_registry():
-    rooms = ("methods", "nets", "training", "schedules", "consistency", "initialization")
+    """Constraints on settings are frozen too: they are no settings."""
+    rooms = ("maths", "nets", "fitting")
     names = [m.name for m in walk_packages(nvisa.__path__, "nvisa.") if m.name.split(".")[1] in rooms]
     kinds = [kind for name in names for kind in vars(import_module(name)).values() if isinstance(kind, type)]
     here = [kind for kind in kinds if kind.__module__.startswith("nvisa.") and kind.__module__.split(".")[1] in rooms]
-    frozen = {kind.__name__ for kind in here if is_dataclass(kind) and kind.__dataclass_params__.frozen}
+    frozen = {
+        k.__name__ for k in here if is_dataclass(k) and k.__dataclass_params__.frozen and not hasattr(k, "allows")
+    }
     assert frozen == set(SETTINGS) == {type(s).__name__ for s in EXAMPLES}
 
 
@@ -118,7 +110,8 @@ def test_a_field_that_is_not_ours_is_refused():
         {},
         {"inference": "nvil", "likelihood": "gaussian", "posterior": "mean_field"},
         {"inference": "enum_y", "likelihood": "bernoulli", "consistency": None},
-        {"consistency": VAT(radius=0.1), "std_floor": StdFloor(x=Halving(), relative=False), "n_init": 2},
+        {"consistency": VAT(radius=0.1), "std_annealing": StdAnnealing(x=Halving(), relative=False), "n_restarts": 2},
+        {"init": ("random", WarmStart("gmm", masked=0.1)), "n_restarts": 2},
         {"network": Network((8, 6), latent_dim=3, batch_norm=False, scaling="columns")},
         {"consistency": (VAT(), Augment(image_shape=(1, 1, 3), information=0.0))},
         {"training": Training(epochs=1, learning_rate=1e-3)},
@@ -204,7 +197,7 @@ def test_the_manifest_is_strict_json_and_says_what_wrote_it(fitted, tmp_path):
 
     manifest = json.loads((tmp_path / "m" / "manifest.json").read_text(), parse_constant=refuse)
     assert manifest["extra"] == {"feature_shape": [1, 3], "source": "here", "score": None}
-    assert (manifest["schema"], manifest["class"]) == (1, "NVISA")
+    assert (manifest["schema"], manifest["class"]) == (2, "NVISA")
     assert manifest["versions"]["nvisa"] == nvisa.__version__
 
 
@@ -289,7 +282,7 @@ DAMAGE = {
     "bytes": (lambda m: (m / "manifest.json").write_bytes(b"\xff\xfe\x00"), "in JSON"),
     "another's manifest": (lambda m: edit(m, format="web app"), "expected the manifest of an nvisa model"),
     "a list": (lambda m: (m / "manifest.json").write_text("[]"), "expected the manifest of an nvisa model"),
-    "newer schema": (lambda m: edit(m, schema=2), r"newer nvisa \(schema 2\), this one reads 1: upgrade"),
+    "newer schema": (lambda m: edit(m, schema=3), r"newer nvisa \(schema 3\), this one reads 2: upgrade"),
     "older schema": (lambda m: edit(m, schema=0), "damaged at schema"),
     "no schema": (lambda m: edit(m, schema=None), "damaged at schema"),
     "no params": (lambda m: edit(m, params=None, sha256=3), "damaged at params, sha256"),
@@ -298,6 +291,7 @@ DAMAGE = {
     "unknown type": (param("network", {"$type": "Popen"}), "expected settings among"),
     "other K": (param("n_clusters", 4), r"expected y_logits.weight of shape \(4, 16\).* got \(3, 16\)"),
     "other network": (param("network", {"$type": "Network", "hidden": [16, 16], "latent_dim": 2}), "differing in"),
+    "no layers": (param("network", {"$type": "Network", "hidden": []}), "model: list index out of range"),
     "nonsense": (param("n_clusters", "many"), "model: "),
     "no width": (lambda m: edit(m, fitted={}), "n_features_in_"),
 }
@@ -385,11 +379,11 @@ def test_a_model_left_aside_by_a_killed_save_is_pointed_to(model):
         load(model)
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [{"n_clusters": 5}, {"network": Network(hidden=(16,), latent_dim=3)}, {"likelihood": "no such"}, {"network": 5}],
-    ids=str,
-)
+UNLOADABLE = ({"n_clusters": 5}, {"likelihood": "no such"}, {"network": 5})
+UNBUILDABLE = ({"network": Network(hidden, latent_dim=3)} for hidden in ((16,), (), (-1,)))
+
+
+@pytest.mark.parametrize("changed", [*UNLOADABLE, *UNBUILDABLE], ids=str)
 def test_a_model_that_could_not_be_loaded_is_not_saved(fitted, model, changed):
     before, clusterer = contents(model), deepcopy(fitted)
     with pytest.raises(ModelError, match="Set back what was changed after fit"):

@@ -5,9 +5,10 @@ A leaf. Everything that is read from a file written before the names changed (sc
 
 from typing import Any
 
-__all__ = ["upgrade_fit", "upgrade_manifest", "upgrade_names", "upgrade_tensor_name"]
+__all__ = ["upgrade_fit", "upgrade_manifest", "upgrade_names", "upgrade_tensors"]
 
 Json = dict[str, Any]
+Tensors = dict[str, Any]  # this leaf knows no torch
 
 NAMES = {  # of settings, of fitted attributes, of an epoch's record
     "reparameterise": "reparameterize",
@@ -20,6 +21,7 @@ NAMES = {  # of settings, of fitted attributes, of an epoch's record
 }
 NVISA_NAMES = {"n_init": "n_restarts", "std_floor": "std_annealing"}  # other methods keep theirs
 IMSAT_SETTINGS = ("n_clusters", "consistency", "n_restarts", "network", "training", "random_state", "verbose")
+NO_IMSAT = ("start_score_", "std_floor_x_", "std_floor_z_")
 IMSAT_NETWORKS = ("module.rescale.", "module.trunk.", "module.y_logits.")
 MASKED = 0.3  # what a settled start hid of its autoencoder's inputs
 
@@ -55,19 +57,26 @@ def _kept(init: Any) -> Any:
     return init if init == "random" else {"$type": "WarmStart", "init": init, "masked": MASKED}
 
 
-def upgrade_tensor_name(name: str) -> str:
-    """The name of a tensor of a model or of a checkpoint's stage in today's networks."""
+def upgrade_tensors(tensors: Tensors, kind: str) -> Tensors:
+    """The tensors of a model or of a checkpoint's stage in the names of today's networks, of the class ``kind``."""
+    named = {_tensor_name(name): tensor for name, tensor in tensors.items()}
+    if kind != "IMSAT":
+        return named
+    # It was NVISA without a bound: what the bound alone needs is left behind.
+    ours = (name for name in named if name.startswith(IMSAT_NETWORKS) or not name.startswith(("module.", "objective.")))
+    return {name: named[name] for name in ours}
+
+
+def _tensor_name(name: str) -> str:
     for old, new in (("module.maker.", "module.generator."), ("module.recogniser.", "module.classifier.")):
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
 
 
-def upgrade_manifest(manifest: Json, arrays: Json) -> tuple[Json, Json]:
+def upgrade_manifest(manifest: Json, tensors: Tensors) -> tuple[Json, Tensors]:
     """A model of schema 1, its manifest and its tensors, as this version writes them."""
     manifest = upgrade_fit(manifest) | {"fitted": upgrade_names(manifest["fitted"]), "schema": 2}
-    arrays = {upgrade_tensor_name(name): tensor for name, tensor in arrays.items()}
-    if manifest["class"] == "IMSAT":  # it was NVISA without a bound: what the bound alone needs is left behind
-        arrays = {n: t for n, t in arrays.items() if n.startswith(("fitted.", *IMSAT_NETWORKS))}
-        manifest["fitted"] = {n: v for n, v in manifest["fitted"].items() if not n.startswith("std_floor_")}
-    return manifest, arrays
+    if manifest["class"] == "IMSAT":
+        manifest["fitted"] = {n: v for n, v in manifest["fitted"].items() if n not in NO_IMSAT}
+    return manifest, upgrade_tensors(tensors, manifest["class"])

@@ -344,7 +344,12 @@ def read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
         arrays = safetensors.torch.load(content)
     except Exception as error:  # safetensors has one class of error, torch others for unknown types
         raise ModelError(f"{path}: expected {ARRAYS} in safetensors, got something else ({error}).") from error
-    return upgrade_manifest(manifest, arrays) if manifest["schema"] == 1 else (manifest, arrays)
+    if manifest["schema"] == SCHEMA:
+        return manifest, arrays
+    try:
+        return upgrade_manifest(manifest, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: expected a whole manifest of schema 1, got one damaged at {error}.") from error
 
 
 def _content(folder: Path, name: str) -> bytes:

@@ -8,8 +8,10 @@ from torch.testing import assert_close
 
 from nvisa.fitting.training import Training
 from nvisa.maths.distributions import log_normal
-from nvisa.methods.gmvae import GMVAE, LEAST_SCALE, Networks, free_bits_penalty
-from nvisa.nets.layers import Network, Rescale
+from nvisa.methods.gmvae import GMVAE, Networks, free_bits_penalty
+from nvisa.nets.autoencoder import LEAST_SCALE
+from nvisa.nets.layers import Network
+from nvisa.nets.rows import Rescale
 from oracles import TIGHT, build, gmvae_terms, gradients, grid, hermite, normal, vae_elbo
 from oracles import log_normal as log_normal_oracle
 

@@ -31,7 +31,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensor_name
+from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensors
 from nvisa.fitting.training import Listener, StageState
 from nvisa.nets.rows import blocks
 from nvisa.persistence import ModelError, encode, write_file
@@ -86,7 +86,13 @@ class CheckpointWriter(Listener):
             raise ModelError(f"{self.folder}: expected a checkpoint of {state.name}, got {saved.name}. {START_AGAIN}")
         self.n_begun += 1
         if saved.sha256:
-            restore_state(state, self.read(saved))
+            tensors = self.read(saved)
+            try:
+                restore_state(state, tensors)
+            except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+                raise ModelError(
+                    f"{self.folder}: expected the state of {state.name}, got another ({error}). {START_AGAIN}"
+                ) from error
         state.history, state.finished = saved.history, saved.finished
 
     def end_epoch(self, state: StageState) -> None:
@@ -134,7 +140,7 @@ class CheckpointWriter(Listener):
             raise ModelError(
                 f"{path}: expected what the checkpoint wrote, got a changed or missing file. {START_AGAIN}"
             )
-        return safetensors.torch.load(content)
+        return upgrade_tensors(safetensors.torch.load(content), self.run.get("class", ""))
 
     def _remove(self, keep: set[str]) -> None:
         for path in self.folder.glob("*.safetensors*"):
@@ -224,7 +230,7 @@ def _readable(folder: Path) -> Iterator[None]:
     """What goes wrong inside is the manifest's damage, and said so."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ModelError(f"{folder}: expected {MANIFEST}, got something unreadable ({error}). {START_AGAIN}") from error
 
 
@@ -326,7 +332,7 @@ def restore_state(state: StageState, tensors: dict[str, Tensor]) -> None:
     """Put back what :func:`state_tensors` has copied."""
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("module", "optimizer", "generator", *_others(state))}
     for name, value in tensors.items():
-        part, _, rest = upgrade_tensor_name(name).partition(".")
+        part, _, rest = name.partition(".")
         parts[part][rest] = value
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():

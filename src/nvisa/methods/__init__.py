@@ -74,7 +74,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
                 Rescale(torch.zeros(n_features), torch.ones(n_features)), manifest["fitted"]
             )
         persistence.restore(clusterer, networks, manifest, arrays)
-    except (TypeError, ValueError, RuntimeError, KeyError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
     clusterer.module_.to(torch_device(device))

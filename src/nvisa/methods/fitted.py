@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.maths.shapes import Data, Tensor
@@ -23,7 +24,7 @@ Record = dict[str, Any]
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-class FittedClusterer(ABC):
+class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform where it is defined: set_output
     """What a clusterer can do once it is fitted, by its networks alone.
 
     Attributes
@@ -119,7 +120,7 @@ class FittedClusterer(ABC):
                 units = Rescale(torch.zeros(n_features), torch.ones(n_features))
                 described: Any = self._networks(units, vars(self))
             check_state(described.state_dict(), self.module_.state_dict())
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a setting that is none, or another's
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
         save(self, path, extra=extra)
 

@@ -1,0 +1,111 @@
+"""What every fitted clusterer does: predict, transform, save. None of it depends on how it was fitted."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+from nvisa import ModelError, load
+from nvisa.maths.metrics import accuracy
+from nvisa.methods.generative import GenerativeClusterer
+from small_methods import make
+
+STREAMED = ("predict", "predict_proba", "transform", "score_samples", "reconstruct")
+
+
+def test_separated_blobs_are_recovered(blobs, fitted):
+    X, y = blobs
+    assert accuracy(y, fitted.labels_) > 0.95
+
+
+def test_labels_are_the_prediction_of_the_training_rows_and_numbered_by_size(blobs, fitted):
+    X, y = blobs
+    np.testing.assert_array_equal(fitted.labels_, fitted.predict(X))
+    sizes = np.bincount(fitted.labels_, minlength=3)
+    assert (np.diff(sizes) < 0).all()
+    np.testing.assert_allclose(sizes, np.sort(np.bincount(y))[::-1], atol=10)
+
+
+def test_the_history_names_finite_terms_of_every_epoch(fitted):
+    assert len(fitted.history_) == fitted.n_iter_
+    for record in fitted.history_:
+        terms = {name: value for name, value in record.items() if name not in ("stage", "epoch", "n_epochs", "seconds")}
+        assert len(terms) > 1
+        assert np.isfinite(list(terms.values())).all()
+
+
+def test_no_row_depends_on_the_others(blobs, fitted):
+    X, _ = blobs
+    order = np.random.RandomState(0).permutation(len(X))
+    for method in STREAMED:
+        if (function := getattr(fitted, method, None)) is None:
+            continue
+        whole = function(X)
+        np.testing.assert_array_equal(function(X[order]), whole[order])
+        np.testing.assert_array_equal(np.concatenate([function(X[:7]), function(X[7:8]), function(X[8:])]), whole)
+
+
+def test_probabilities_sum_to_one_and_point_at_the_label(blobs, fitted):
+    proba = fitted.predict_proba(blobs[0])
+    np.testing.assert_allclose(proba.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(proba.argmax(1), fitted.labels_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_floating_type_goes_through(blobs, fitted, dtype):
+    X = blobs[0].astype(dtype)
+    assert {fitted.transform(X).dtype, fitted.predict_proba(X).dtype} == {np.dtype(dtype)}
+    if isinstance(fitted, GenerativeClusterer):
+        assert fitted.score_samples(X).dtype == dtype
+
+
+def test_latent_columns_are_as_many_as_their_names(blobs, fitted):
+    names = list(fitted.get_feature_names_out())
+    assert names == [f"{type(fitted).__name__.lower()}{i}" for i in range(fitted.transform(blobs[0]).shape[1])]
+
+
+@pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")
+def test_data_frames_and_set_output(blobs):
+    frame = pd.DataFrame(blobs[0], columns=list("abcde"))
+    model = make("ae_gmm").set_output(transform="pandas").fit(frame)
+    assert list(model.transform(frame).columns) == ["aegmm0", "aegmm1"]
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"a": "z"}))
+
+
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
+
+def test_pickle_and_clone(blobs, fitted):
+    X, _ = blobs
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), fitted.predict_proba(X))
+    assert clone(fitted).get_params() == fitted.get_params()
+
+
+def test_a_model_directory_gives_the_clusterer_back(blobs, fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    again, X = load(tmp_path / "model"), blobs[0]
+    assert (type(again), again.get_params()) == (type(fitted), fitted.get_params())
+    np.testing.assert_array_equal(again.labels_, fitted.labels_)
+    for method in STREAMED:
+        if hasattr(fitted, method):
+            np.testing.assert_array_equal(getattr(again, method)(X), getattr(fitted, method)(X))
+
+
+def test_a_model_of_other_networks_than_its_settings_say_is_not_saved(fitted, tmp_path):
+    """It could not be loaded."""
+    other = clone(fitted).set_params(network=None)
+    for name, value in vars(fitted).items():
+        if name.endswith("_"):
+            setattr(other, name, value)
+    with pytest.raises(ModelError, match="Set back what was changed after fit"):
+        other.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_page_is_written_by_a_function_now(fitted_by, blobs):
+    with pytest.raises(AttributeError, match=r"nvisa\.write_report\(clusterer, X\)"):
+        fitted_by("ae_gmm").report(blobs[0])
+    assert not hasattr(fitted_by("ae_gmm"), "report")
