@@ -43,7 +43,7 @@ def test_restarts_keep_the_one_with_the_most_neighbor_information(blobs):
 def test_restarts_take_the_starts_of_a_tuple_in_turn(blobs):
     """``start_score_`` is NaN after random weights, and the restart that is kept is one of its start alone."""
     X = blobs[0]
-    model = make("nvisa", 3, n_restarts=3, init=("random", "gmm"), random_state=2).fit(X)
+    model = make("nvisa", 3, n_restarts=3, init=["random", "gmm"], random_state=2).fit(X)  # a list will do
     scores = [restart["neighbor_information"] for restart in model.restarts_]
     kept = int(np.argmax(scores))
     assert np.isnan(model.start_score_) == (kept != 1)
