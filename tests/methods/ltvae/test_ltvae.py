@@ -35,6 +35,19 @@ def networks(rng, likelihood="gaussian", n_features=4):
     return net
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.4])
+def test_the_objective_steps_by_its_rate_towards_the_batch_s_statistics(rng, rate):
+    net, z = networks(rng), normal(rng, 40, 2)
+    before, batch = net.tree.statistics(z[:30]), net.tree.statistics(z[30:])
+    ltvae.Objective(net, z[:30], rate, FLOOR, rng).follow(z[30:])
+    expected = before.prior + rate * (batch.prior - before.prior)
+    assert_close(net.tree.log_prior.exp(), expected, **TIGHT)
+    mass, first = (
+        getattr(before, n)[0] + rate * (getattr(batch, n)[0] - getattr(before, n)[0]) for n in ("mass", "first")
+    )
+    assert_close(net.tree.loc_0, (first / mass[:, None])[:, net.tree.structure.dims(0)], **TIGHT)
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian_unit", "bernoulli"])
 def test_the_terms_add_up_to_the_paper_s_bound(rng, likelihood):
     net, noise = networks(rng, likelihood), normal(rng, 6, 2)
@@ -192,3 +205,14 @@ def test_em_follows_the_codes(searched):
     tree.load_state_dict(model.module_.tree.state_dict())
     path = em(tree, z, 20, ltvae.LEAST_VARIANCE)
     assert path[-1] - path[0] < 1.0
+
+
+def test_the_rate_of_em_is_the_setting(monkeypatch):
+    rates, objective = set(), ltvae.Objective
+    monkeypatch.setattr(
+        ltvae, "Objective", lambda net, z, rate, *rest: rates.add(rate) or objective(net, z, rate, *rest)
+    )
+    LTVAE(2, em_rate=0.3, **SMALL | {"training": Training(epochs=1), "pretraining": Training(epochs=1)}).fit(
+        two_facets(60)[0]
+    )
+    assert rates == {0.3}
