@@ -1,11 +1,16 @@
 """What every test gets: one torch thread, its own generator, a check that nobody drew from a global one."""
 
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+
+from nvisa.fitting import initialization
+from nvisa.fitting.training import Training
 
 torch.set_num_threads(1)  # one a worker: two workers share two cores, and sums keep their order
 
@@ -34,3 +39,15 @@ def _global_generators_untouched(request: pytest.FixtureRequest) -> Iterator[Non
     }
     names = " and ".join(name for name, has_moved in moved.items() if has_moved)
     assert not names, f"the test moved the global generator of {names}: pass a generator instead"
+
+
+@pytest.fixture
+def one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What documents run, made short: one epoch, and UMAP's layout, whose compiler takes longer, left out."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Training, "n_epochs", lambda *_: 1)
+    monkeypatch.setattr(initialization, "umap_points", lambda X, *_, **__: X)
+    with warnings.catch_warnings():
+        # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
+        warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")
+        yield
