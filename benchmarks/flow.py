@@ -3,8 +3,8 @@
     python benchmarks/flow.py            three lines: the default fit, the slides' own fit, predict
     python benchmarks/flow.py --list     with every function
 
-A reader who follows a call opens a file at every switch. Comprehensions and lambdas belong to the line they stand in and
-are not counted.
+A reader who follows a call opens a file at every switch. Comprehensions and lambdas belong to the line that they stand
+in and are not counted.
 """
 
 import sys

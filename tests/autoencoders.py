@@ -63,7 +63,7 @@ def rotated_clusters(rng, n=3000):
 
 @torch.no_grad()
 def mass(fitted, net):
-    """Integral of the density over x where q(z|x) = N(0, I), which p(z) is to be: then S densities in x are averaged."""
+    """Integral of the density over x where q(z|x) = N(0, I), which p(z) is to be: S densities in x are averaged."""
     net.encoder.init_scale(1 - LEAST_SCALE)
     net.encoder.z_loc.weight.zero_()
     net.encoder.z_loc.bias.zero_()

@@ -6,8 +6,6 @@
 In ``params`` a settings object (a frozen dataclass of nvisa's) is ``{"$type": name, ...fields}`` and a float
 that is not finite ``{"$float": "inf"}``; it is rebuilt from a closed table of classes that the reader
 passes in, never by import path. In ``fitted``, null is a number that is not finite.
-
-A leaf: it imports nothing of nvisa.
 """
 
 import hashlib

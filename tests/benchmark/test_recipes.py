@@ -1,13 +1,13 @@
 """Recipes: rows differ in what their names say, and controls are what they are called."""
 
 import numpy as np
-from nvisa.methods.imsat import IMSAT
 
 from nvisa.benchmark.recipes import ABLATION, RECIPES
 from nvisa.benchmark.records import record_path
 from nvisa.fitting.initialization import WarmStart
 from nvisa.maths.metrics import accuracy
 from nvisa.methods import METHODS
+from nvisa.methods.imsat import IMSAT
 
 
 def test_an_ablations_row_differs_in_what_its_name_says():

@@ -159,9 +159,7 @@ class NVISA(GenerativeClusterer):
     """
 
     READS_PRIOR = True
-    DEFAULT_TRAINING = Training(
-        steps=4000
-    )  # At 2,500 the bound and the information still rose (benchmarks/lab-notes.md)
+    DEFAULT_TRAINING = Training(steps=4000)  # 2,500 are too few (benchmarks/lab-notes.md, "The length")
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
     TOGETHER: ClassVar = (
         ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
