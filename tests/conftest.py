@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from nvisa.fitting import initialization
-from nvisa.fitting.training import Training
-
 torch.set_num_threads(1)  # one a worker: two workers share two cores, and sums keep their order
 
 # A deadline measures the machine, not the code; the same examples on every run make a red CI repeatable.
@@ -45,8 +42,8 @@ def _global_generators_untouched(request: pytest.FixtureRequest) -> Iterator[Non
 def one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What documents run, made short: one epoch, and UMAP's layout, whose compiler takes longer, left out."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Training, "n_epochs", lambda *_: 1)
-    monkeypatch.setattr(initialization, "umap_points", lambda X, *_, **__: X)
+    monkeypatch.setattr("nvisa.fitting.training.Training.n_epochs", lambda *_: 1)
+    monkeypatch.setattr("nvisa.fitting.initialization.umap_points", lambda X, *_, **__: X)
     with warnings.catch_warnings():
         # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
         warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")

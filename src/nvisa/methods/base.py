@@ -204,10 +204,15 @@ class DeepClusterer(
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
         """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
-        result = self._fit_once(self._run(X, rescale, rng, number, report, checkpoint))
+        generator, device = generator_from(rng), torch_device(self._training.device)
+        module: Any = build(lambda: self._networks(rescale), generator, device)
+        reporter = None if report is None else Reporter(module, report)
+        listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
+        run = Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
+        result = self._fit_once(run)
         n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
         order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
-        result.module.permute(torch.from_numpy(order).to(result.module.rescale.shift.device))
+        result.module.permute(torch.from_numpy(order).to(device))
         return result
 
     def _fit_restarts(
