@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from nvisa.methods import METHODS
 from small_methods import make
 
-# A few epochs on the few rows of a check may leave one cluster; that it is said is tested in test_collapse.py.
+# A few epochs on the few rows of a check may leave one cluster; that it is said is tested in test_base.py.
 pytestmark = pytest.mark.filterwarnings("ignore:Only . of . clusters are in use")
 
 QUICK = [make(name) for name in METHODS]

@@ -7,7 +7,6 @@ from sklearn.datasets import make_blobs
 from torch.testing import assert_close
 
 from nvisa import IMSAT, VAT, Augment, Network, Training, load
-from nvisa.fitting import training
 from nvisa.fitting.consistency import ConsistencyObjective, adversarial_direction
 from nvisa.maths.metrics import accuracy
 from nvisa.methods.imsat import Networks
@@ -120,14 +119,13 @@ def test_a_restart_is_a_fit_of_its_own_whose_seed_decides_it(blobs, monkeypatch)
     """Other restarts neither change it nor come before it in the random numbers."""
     one, three = make(2, n_restarts=1).fit(blobs[0]), make(2, n_restarts=3).fit(blobs[0])
     assert three.restarts_[0] == one.restarts_[0]
-    numbers = []
-    monkeypatch.setattr(training.Run, "__post_init__", lambda run: numbers.append(run.number), raising=False)
+    numbers, fit_once = [], IMSAT._fit_once
+    monkeypatch.setattr(IMSAT, "_fit_once", lambda model, run: numbers.append(run.number) or fit_once(model, run))
     make(1, n_restarts=3).fit(blobs[0])
     assert numbers == [0, 1, 2]
 
 
 @pytest.mark.parametrize("consistency", [None, (), "mixup", ("vat", 3), (None,)], ids=str)
 def test_without_consistency_there_is_nothing_to_train(consistency, blobs):
-    with pytest.raises(SettingError, match="consistency must be 'vat', 'augment', VAT") as caught:
+    with pytest.raises(SettingError, match="consistency must be one of 'vat', 'augment' or"):
         make(1, consistency=consistency).fit(blobs[0])
-    assert not caught.value.expected.endswith("None")

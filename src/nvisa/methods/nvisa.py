@@ -158,7 +158,7 @@ class NVISA(GenerativeClusterer):
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
     TOGETHER: ClassVar = (
         ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
-        ("n_restarts", "one for each init", lambda s: not isinstance(s.init, tuple) or s.n_restarts >= len(s.init)),
+        ("n_restarts", "one for each init", lambda s: s.n_restarts >= len(s._starts)),
     )
 
     inference: Annotated[str, OneOf("vimco", "nvil", "enum_y")] = "vimco"
@@ -178,6 +178,10 @@ class NVISA(GenerativeClusterer):
             raise SettingError("preset", OneOf(*PRESETS).expected, name)
         return cls(n_clusters, **(PRESETS[name] | settings))
 
+    @property
+    def _starts(self) -> tuple[Any, ...]:
+        return tuple(self.init) if isinstance(self.init, (tuple, list)) else (self.init,)
+
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
         return MixtureVAE(
             rescale, self.n_clusters, self._network,
@@ -187,7 +191,7 @@ class NVISA(GenerativeClusterer):
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
         net = run.module
-        init = self.init[run.number % len(self.init)] if isinstance(self.init, tuple) else self.init
+        init = self._starts[run.number % len(self._starts)]
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
         if init != "random":
