@@ -1,6 +1,8 @@
 """What every test gets: one torch thread, its own generator, a check that nobody drew from a global one."""
 
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -34,3 +36,15 @@ def _global_generators_untouched(request: pytest.FixtureRequest) -> Iterator[Non
     }
     names = " and ".join(name for name, has_moved in moved.items() if has_moved)
     assert not names, f"the test moved the global generator of {names}: pass a generator instead"
+
+
+@pytest.fixture
+def one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What documents run, made short: one epoch, and UMAP's layout, whose compiler takes longer, left out."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nvisa.fitting.training.Training.n_epochs", lambda *_: 1)
+    monkeypatch.setattr("nvisa.fitting.initialization.umap_points", lambda X, *_, **__: X)
+    with warnings.catch_warnings():
+        # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
+        warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")
+        yield

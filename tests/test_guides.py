@@ -8,16 +8,13 @@ import runpy
 import shlex
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 from sklearn.datasets import load_digits
 
 import nvisa
-from nvisa import Training
 from nvisa.commands import cli
-from nvisa.fitting import initialization
 
 pytest.importorskip("pandas")
 pytest.importorskip("PIL")
@@ -25,15 +22,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES, EXAMPLES = sorted((ROOT / "docs" / "guides").glob("*.md")), sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.fixture(autouse=True)
-def _short(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Training, "n_epochs", lambda *_: 1)
-    monkeypatch.setattr(initialization, "umap_points", lambda X, *_, **__: X)
-    with warnings.catch_warnings():
-        # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
-        warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")
-        yield
+pytestmark = pytest.mark.usefixtures("one_epoch")
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)

@@ -1,13 +1,9 @@
 """The notebooks run from their first cell to their last, with an epoch of training, and hold no outputs."""
 
 import json
-import warnings
 from pathlib import Path
 
 import pytest
-
-from nvisa import Training
-from nvisa.fitting import initialization
 
 pytest.importorskip("pandas")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
@@ -19,21 +15,15 @@ def code_of(path):
 
 
 @pytest.fixture
-def short(tmp_path, monkeypatch):
-    """UMAP's compiler alone takes longer than the rest, so the start works on the rows themselves."""
+def plots(one_epoch):
+    """Figures are drawn into memory."""
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Training, "n_epochs", lambda *_: 1)
-    monkeypatch.setattr(initialization, "umap_points", lambda X, *_, **__: X)
-    with warnings.catch_warnings():
-        # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
-        warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")
-        yield
+    yield
     pyplot.close("all")
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.usefixtures("plots")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook):
     if notebook.stem == "images":

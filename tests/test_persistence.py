@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 
 import nvisa
-from nvisa import NVISA, VAT, Augment, ModelError, Network, Training, WarmStart, persistence
+from nvisa import NVISA, VAT, Augment, ModelError, Network, Training, WarmStart, json_values, persistence
 from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods import SETTINGS, load
 
@@ -66,7 +66,7 @@ def contents(folder):
 @pytest.mark.parametrize("setting", EXAMPLES, ids=lambda s: type(s).__name__)
 def test_a_setting_comes_back(setting):
     notes = {}
-    text = json.dumps(persistence.encode(setting, "s", notes), allow_nan=False)
+    text = json.dumps(json_values.encode(setting, "s", notes), allow_nan=False)
     assert persistence.decode(json.loads(text), SETTINGS) == setting
     assert notes == {}
 
@@ -84,7 +84,7 @@ def test_every_settings_class_has_an_example_and_a_place_in_the_registry():
 
 
 def test_numpy_scalars_and_lists_are_settings_too():
-    written = persistence.encode([np.int64(3), np.float32(0.5), True, None, "x"], "s", {})
+    written = json_values.encode([np.int64(3), np.float32(0.5), True, None, "x"], "s", {})
     assert written == [3, 0.5, True, None, "x"]
 
 

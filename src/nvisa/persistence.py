@@ -10,14 +10,12 @@ passes in, never by import path. In ``fitted``, null is a number that is not fin
 
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nvisa.compatibility import upgrade_manifest
+from nvisa.json_values import Notes, encode, plain, revive
 
 __all__ = [
     "ModelError",
@@ -51,36 +50,22 @@ PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "safetensors")
 KEYS = {"class": str, "params": dict, "fitted": dict, "omitted": dict, "extra": dict, "sha256": str}
 
 Manifest = dict[str, Any]
-Notes = dict[str, str]
 
 
 class ModelError(ValueError):
-    """A model directory that cannot be read, or a place where none can be written."""
+    """A model directory that cannot be read, or a place where none can be written.
+
+    Examples
+    --------
+    >>> import nvisa
+    >>> nvisa.load("no-such-folder")
+    Traceback (most recent call last):
+        ...
+    nvisa.persistence.ModelError: ...
+    """
 
 
 # ---- settings -------------------------------------------------------------------------------------------------
-
-
-def encode(value: Any, where: str, notes: Notes) -> Any:
-    """A setting as JSON; what has no form there becomes null, and ``notes[where]`` says what it was."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": repr(value)}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [encode(item, f"{where}[{i}]", notes) for i, item in enumerate(value)]
-    if _is_setting(value):
-        parts = {f.name: encode(getattr(value, f.name), f"{where}.{f.name}", notes) for f in fields(value)}
-        return {"$type": type(value).__name__, **parts}
-    notes[where] = f"{type(value).__name__} object, not stored"
-    return None
-
-
-def _is_setting(value: Any) -> bool:
-    own = type(value).__module__.split(".")[0] == "nvisa"
-    return own and is_dataclass(value) and not isinstance(value, type)
 
 
 def decode(value: Any, settings: Mapping[str, type]) -> Any:
@@ -117,22 +102,6 @@ def decode(value: Any, settings: Mapping[str, type]) -> Any:
 # ---- what fit has found ---------------------------------------------------------------------------------------
 
 
-def plain(value: Any, where: str, notes: Notes) -> Any:
-    """A fitted value as JSON: numbers that are not finite become null; what has no form there, too, with a note."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [plain(item, f"{where}[{i}]", notes) for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {str(key): plain(item, f"{where}.{key}", notes) for key, item in value.items()}
-    notes[where] = f"{type(value).__name__} object, not stored"
-    return None
-
-
 def _fitted(clusterer: Any, notes: Notes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(arrays, everything else) among the attributes whose name ends with an underscore."""
     arrays: dict[str, Tensor] = {}
@@ -151,19 +120,6 @@ def _fitted(clusterer: Any, notes: Notes) -> tuple[dict[str, Tensor], dict[str, 
 
 def _is_fitted_name(name: str) -> bool:
     return name.endswith("_") and not name.startswith("_") and name != "module_"
-
-
-def _revive(value: Any) -> Any:
-    """What `plain` wrote, with NaN for null and an array for names."""
-    if value is None:
-        return math.nan
-    if isinstance(value, list):
-        return [_revive(item) for item in value]
-    if isinstance(value, dict):
-        if set(value) == {"$strings"}:
-            return np.array(value["$strings"], dtype=object)
-        return {key: _revive(item) for key, item in value.items()}
-    return value
 
 
 # ---- writing --------------------------------------------------------------------------------------------------
@@ -385,7 +341,7 @@ def restore(clusterer: Any, module: nn.Module, manifest: Manifest, arrays: Mappi
     check_state(module.state_dict(), state)
     module.load_state_dict(state, assign=True)
     found = {name.removeprefix("fitted."): t.numpy() for name, t in arrays.items() if name.startswith("fitted.")}
-    found |= {name: _revive(value) for name, value in manifest["fitted"].items()}
+    found |= {name: revive(value) for name, value in manifest["fitted"].items()}
     if strange := [name for name in found if not _is_fitted_name(name)]:
         raise ModelError(f"expected fitted attributes, got {', '.join(strange)}.")
     for name, value in found.items():

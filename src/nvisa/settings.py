@@ -11,6 +11,7 @@ dataclasses (``Network``, ``Training``, ...) whose fields are annotated in the s
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -309,6 +310,7 @@ class Settings:
         found |= {name: a for name, a in inspect.get_annotations(cls).items() if name in vars(cls) and not _is_class(a)}
         cls.SETTINGS = {name: found[name] for name in sorted(found, key=LAST.__contains__)}
         cls.__init__ = _constructor(cls)  # type: ignore[method-assign]
+        cls.__doc__ = _with_inherited_parameters(cls)
 
 
 LAST = ("network", "training", "random_state", "verbose")  # what every method has stands at the end
@@ -340,3 +342,27 @@ def _constructor(cls: Any) -> Callable[..., None]:
 
 def _plain(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+# ---- its documentation -----------------------------------------------------------------------------------------------
+
+
+def _with_inherited_parameters(cls: Any) -> str | None:
+    """The class's docstring, with what its bases say of the settings that it does not describe itself."""
+    if "Parameters\n-" not in (doc := inspect.cleandoc(cls.__doc__ or "")):
+        return cls.__doc__
+    before, own, after = _parameters(doc)
+    for base in cls.__mro__[1:]:
+        for names, text in _parameters(inspect.cleandoc(vars(base).get("__doc__") or ""))[1].items():
+            if set(names) & cls.SETTINGS.keys() and not any(set(names) & set(known) for known in own):
+                own[names] = text
+    ordered = sorted(own, key=lambda names: min((*cls.SETTINGS, *names).index(name) for name in names))
+    return before + "".join(own[names] for names in ordered) + after
+
+
+def _parameters(doc: str) -> tuple[str, dict[tuple[str, ...], str], str]:
+    """What stands before a docstring's parameters, the text of each or of several together, what stands after."""
+    before, heading, rest = doc.partition("Parameters\n----------\n")
+    body, blank, after = rest.partition("\n\n")  # a parameter's text has no empty line
+    blocks = re.findall(r"^\S.*\n(?:[ ]+.*\n?)*", body + "\n", re.MULTILINE) if heading else []
+    return before + heading, {tuple(block.splitlines()[0].split(", ")): block for block in blocks}, blank[1:] + after

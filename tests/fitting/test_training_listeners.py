@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nvisa.fitting.training import DivergedError, Listener, Reporter, StepOutput, Tally, Training, maximize
+from nvisa.fitting.training import DivergedError, Listener, StepOutput, Tally, Training, maximize
 from nvisa.nets.rows import Source
 from oracles import normal
 
@@ -168,13 +168,6 @@ def test_the_history_that_is_returned_is_no_longer_the_stage_s(rng):
     history = maximize(climb(module), module, rows_source(10), training(), rng, [Keep()])
     history.clear()
     assert len(states[0].history) == 3
-
-
-def test_a_reporter_hands_on_the_networks_it_was_given_with_every_record(rng):
-    net, seen = Point(1.0), []
-    reporter = Reporter(net, lambda *args: seen.append(args))
-    history = maximize(climb(net), net, rows_source(10), training(epochs=2), rng, [reporter])
-    assert [(found is net, record) for found, record in seen] == [(True, record) for record in history]
 
 
 def test_the_labels_of_the_epoch_before_are_all_that_a_tally_keeps(rng):

@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
 from nvisa.maths.distributions import log_normal_tril
-from nvisa.maths.mixtures import BLOCK, RIDGE, TOL, e_step, em, fit_mixture, natural, statistics
+from nvisa.maths.mixtures import BLOCK, RIDGE, TOL, common_axes, e_step, em, fit_mixture, natural, statistics
 from oracles import TIGHT, normal
 
 Z, K = 2, 3
@@ -90,3 +90,19 @@ def test_an_empty_cluster_stays_empty_and_leaves_the_others_as_they_are(covarian
     for part, its in zip(parts, parts_with_empty, strict=True):
         assert_close(its[:K], part, rtol=0, atol=1e-9)
     assert 0 < parts_with_empty[0][K] < 1e-12
+
+
+# ---- axes in which several clusters are diagonal at once -------------------------------------------------------------
+
+
+def test_common_axes_recover_the_basis_in_which_clusters_were_drawn(rng):
+    basis, variances, weights = normal(rng, Z, Z) + 2 * torch.eye(Z), normal(rng, K, Z).exp(), normal(rng, K).softmax(0)
+    within = torch.einsum("ij,kj,lj->kil", basis, variances, basis)
+    axes = torch.from_numpy(common_axes(weights.numpy(), within.numpy()))
+    found = axes @ basis  # one number a row: the axes, in some order and scale
+    assert_close(
+        (found.abs() / found.abs().amax(1, keepdim=True)).sum(), torch.tensor(float(Z)).double(), atol=1e-4, rtol=0
+    )
+    turned = torch.einsum("ij,kjl,ml->kim", axes, within, axes)
+    gap = turned.diagonal(dim1=1, dim2=2).log().sum(1) - torch.logdet(turned)
+    assert_close(gap, torch.zeros(K).double(), atol=1e-6, rtol=0)

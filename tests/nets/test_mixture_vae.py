@@ -58,6 +58,15 @@ def test_renumbering_permutes_q_and_p_and_moves_no_latent_vector(rng, posterior)
     assert_close(net.encode(x), z, **TIGHT)
 
 
+def test_rows_are_drawn_in_the_user_s_units(rng):
+    net, z = networks(rng, rescale=Rescale(normal(rng, D), normal(rng, D).exp())), normal(rng, 9, Z)
+    mean = net.reconstruct(z) * net.rescale.scale + net.rescale.shift
+    assert_close(net.draw_x(z, None, 0.2), mean, **TIGHT)
+    noise = normal(torch.Generator().manual_seed(3), 9, D)
+    expected = mean + net.x_head.scale(0.2) * noise * net.rescale.scale
+    assert_close(net.draw_x(z, torch.Generator().manual_seed(3), 0.2), expected, **TIGHT)
+
+
 # ---- from a start ----------------------------------------------------------------------------------------------------
 
 

@@ -38,9 +38,10 @@ from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.records import model_path, record_path, write_record
 from nvisa.data import DataError, Dataset
 from nvisa.fitting.training import DivergedError
+from nvisa.json_values import encode
 from nvisa.maths.metrics import accuracy, evaluate
 from nvisa.methods import load
-from nvisa.persistence import encode, is_model, read_manifest
+from nvisa.persistence import is_model, read_manifest
 
 __all__ = ["NO_DATA", "fitted", "main", "processor", "run", "source_commit", "unfinished"]
 

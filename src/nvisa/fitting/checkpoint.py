@@ -33,8 +33,9 @@ from torch import Tensor, nn
 
 from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensors
 from nvisa.fitting.training import Listener, StageState
+from nvisa.json_values import encode
 from nvisa.nets.rows import blocks
-from nvisa.persistence import ModelError, encode, write_file
+from nvisa.persistence import ModelError, write_file
 
 __all__ = ["CheckpointWriter", "data_digest", "fingerprint", "open_checkpoint", "progress"]
 

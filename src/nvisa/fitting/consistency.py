@@ -72,6 +72,12 @@ class VAT:
         Share of the bound's gradient that reaches log q(y|x): 0 leaves q(y|x) to consistency while the bound trains
         everything else, the trunk below q(y|x) included; 1 is the gradient of the sum. A mixture of ten latent
         dimensions need not cut where the neighbors do, and then the bound pulls rows across (docs/methods/nvisa.md).
+
+    Examples
+    --------
+    >>> from nvisa import NVISA
+    >>> unequal = NVISA(10, consistency=VAT(balance=1))  # clusters may have very different sizes
+    >>> summed = NVISA(10, consistency=VAT(bound_gradient=1))  # the bound moves q(y|x) too
     """
 
     weight: Annotated[float, NotNegative] = 1.0
@@ -101,6 +107,12 @@ class Augment:
         Largest rotation, in degrees.
     weight, information, balance, bound_gradient
         As in :class:`VAT`.
+
+    Examples
+    --------
+    >>> from nvisa import NVISA, VAT
+    >>> images = NVISA(10, consistency=Augment(image_shape=(28, 28)))
+    >>> both = NVISA(10, consistency=(VAT(), Augment(information=0.0)))  # the information counts once
     """
 
     image_shape: tuple[int, ...] | None = None

@@ -39,7 +39,14 @@ Record = dict[str, Any]
 
 
 class DivergedError(RuntimeError):
-    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept."""
+    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept.
+
+    Examples
+    --------
+    >>> error = DivergedError("log_p_x", history=[{"bound": -90.0}])
+    >>> error.term, len(error.history)
+    ('log_p_x', 1)
+    """
 
     def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
         super().__init__(term, list(history))  # what pickle hands to another process
@@ -70,6 +77,14 @@ class Training:
         Largest norm of the whole gradient.
     device
         "auto": CUDA, then MPS, then CPU.
+
+    Examples
+    --------
+    >>> Training(steps=4000).n_epochs(60_000)
+    17
+    >>> from nvisa import Cosine, NVISA
+    >>> quick = NVISA(10, training=Training(epochs=5))
+    >>> slow = NVISA(10, training=Training(epochs=300, batch_size=128, learning_rate=Cosine(1e-3)))
     """
 
     epochs: Annotated[int | None, AtLeast(1, optional=True)] = None

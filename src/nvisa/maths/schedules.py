@@ -24,7 +24,13 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """``value``, always. A std floor of ``Constant(0.0)`` is no annealing."""
+    """``value``, always. A std floor of ``Constant(0.0)`` is no annealing.
+
+    Examples
+    --------
+    >>> Constant(0.1)(0.5)
+    0.1
+    """
 
     value: float = 0.0
 
@@ -39,6 +45,11 @@ class Halving(Schedule):
 
     The paper's reading note has epsilon halved every 100 of 3000 epochs from 1 down to 1e-4, which is
     ``Halving(1.0, every=1 / 30, end=1e-4)``.
+
+    Examples
+    --------
+    >>> [Halving(1.0, every=0.25, end=0.2)(fraction) for fraction in (0.0, 0.25, 0.5, 1.0)]
+    [1.0, 0.5, 0.25, 0.2]
     """
 
     start: float = 1.0
@@ -53,7 +64,14 @@ class Halving(Schedule):
 
 @dataclass(frozen=True)
 class Geometric(Schedule):
-    """``start * (end / start)^min(fraction / until, 1)``: halving made continuous, then held at ``end``."""
+    """``start * (end / start)^min(fraction / until, 1)``: halving made continuous, then held at ``end``.
+
+    Examples
+    --------
+    >>> cooling = Geometric(1.0, 0.01, until=0.8)
+    >>> cooling(0.0), round(cooling(0.4), 3), cooling(0.9)
+    (1.0, 0.1, 0.01)
+    """
 
     start: float
     end: float
@@ -66,7 +84,13 @@ class Geometric(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """``end + (start - end) (1 + cos(pi fraction)) / 2``: the learning rate's usual decay."""
+    """``end + (start - end) (1 + cos(pi fraction)) / 2``: the learning rate's usual decay.
+
+    Examples
+    --------
+    >>> Cosine(2e-3)(0.5)
+    0.001
+    """
 
     start: float
     end: float = 0.0
@@ -95,6 +119,7 @@ class StdAnnealing:
 
     Examples
     --------
+    >>> from nvisa import Halving
     >>> paper = StdAnnealing(x=Halving(1.0, 1 / 30, 1e-4), z=Halving(1.0, 1 / 30, 1e-4), relative=False)
     >>> paper.x(0.5)
     0.000100...

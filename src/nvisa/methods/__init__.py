@@ -64,6 +64,19 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     ------
     nvisa.persistence.ModelError
         If the directory is incomplete, damaged, changed, or from a newer nvisa.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nvisa import AEGMM, Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> model = AEGMM(3, training=Training(epochs=5), random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model")
+    ...     same = load(f"{folder}/model")
+    >>> bool((same.predict(X) == model.labels_).all())
+    True
     """
     manifest, arrays = persistence.read(path)
     try:

@@ -28,8 +28,6 @@ class AEGMM(DeepClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
     likelihood
         "gaussian_unit": squared error in the networks' units; "bernoulli": squared error of pixel probabilities, for x
         in [0, 1]. A method that shall start from this autoencoder needs the same kind of x.
@@ -42,15 +40,19 @@ class AEGMM(DeepClusterer):
     network, training
         Sizes, and schedule of the autoencoder; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)``
         and ``Training()``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
     log_likelihood_ : float
         Of the codes under the mixture, the mean of the rows it was fitted to, in nats.
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> AEGMM(3, training=Training(epochs=5), random_state=0).fit(X).predict_proba(X).shape
+    (150, 3)
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)

@@ -31,10 +31,10 @@ from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run
+from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
-from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
+from nvisa.nets.layers import LatentNetwork, Network
 from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
@@ -136,7 +136,7 @@ class DeepClusterer(
         with self._unchanged_on_failure(), self._progress_shown() as report:
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = self._validated(X, reset=True)
+            X = self._validated(X, reset=True, at_least=self.n_clusters)
             rescale = make_rescale(X, scaling)
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
@@ -175,11 +175,6 @@ class DeepClusterer(
 
     def _check_rows(self, X: Array) -> None:
         """Raise an error for rows that the settings do not allow."""
-        if len(X) < self.n_clusters:
-            raise ValueError(
-                f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}: "
-                "give more rows or ask for fewer clusters."
-            )
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
         for term in self._consistency_terms:
@@ -209,27 +204,16 @@ class DeepClusterer(
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
         """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
-        result = self._fit_once(self._run(X, rescale, rng, number, report, checkpoint))
-        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
-        order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
-        result.module.permute(torch.from_numpy(order).to(result.module.rescale.shift.device))
-        return result
-
-    def _run(
-        self,
-        X: Array,
-        rescale: Rescale,
-        rng: RandomState,
-        number: int,
-        report: Report | None,
-        checkpoint: CheckpointWriter | None,
-    ) -> Run:
-        """What a fit works with: its own generators, networks with fresh weights, and who looks on."""
         generator, device = generator_from(rng), torch_device(self._training.device)
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        return Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
+        run = Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
+        result = self._fit_once(run)
+        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
+        order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
+        result.module.permute(torch.from_numpy(order).to(device))
+        return result
 
     def _fit_restarts(
         self,
@@ -330,7 +314,7 @@ class DeepClusterer(
 
         return report
 
-    def _validated(self, X: Rows, *, reset: bool) -> Array:
+    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
         """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
         mapped = is_mapped(X)
         checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
@@ -338,6 +322,9 @@ class DeepClusterer(
             with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
                 rows32 = rows.astype(np.float32, copy=False)
             assert_all_finite(rows32, estimator_name=type(self).__name__, input_name="X")
+        if len(checked) < at_least:
+            hint = "give more rows or ask for fewer clusters."
+            raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
         return checked
 
     @property

@@ -127,8 +127,6 @@ class DEC(DeepClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
     update_interval
         Steps between refreshes of the target distribution.
     tol
@@ -142,15 +140,20 @@ class DEC(DeepClusterer):
         Schedule of the autoencoder, or a fitted clusterer whose encoder is taken; None: ``Training()``.
     network, training
         Sizes, and schedule of the refinement; None: ``DEFAULT_NETWORK`` and ``DEFAULT_TRAINING``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
     converged_ : bool
         Whether the labels came to rest before the schedule ended.
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> model = DEC(3, training=Training(epochs=5), pretraining=Training(epochs=5), random_state=0).fit(X)
+    >>> model.predict_proba(X).shape
+    (150, 3)
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)

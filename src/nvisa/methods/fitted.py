@@ -53,7 +53,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     n_features_in_: int
 
     @abstractmethod
-    def _validated(self, X: Rows, *, reset: bool) -> Array:
+    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
         """Scikit-learn's checks of rows."""
 
     @abstractmethod

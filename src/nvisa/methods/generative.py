@@ -70,7 +70,14 @@ class SamplingClusterer(DeepClusterer):
 
 
 class GenerativeClusterer(SamplingClusterer):
-    """score_samples, score and reconstruct, for methods with a density p(x)."""
+    """score_samples, score and reconstruct, for methods with a density p(x).
+
+    Parameters
+    ----------
+    likelihood
+        p(x|z). "gaussian_shared": a learned deviation per feature, which all z share; "gaussian": sigma_x(z);
+        "gaussian_unit": deviation 1 (squared error); "bernoulli": for x in [0, 1].
+    """
 
     likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
 
@@ -111,7 +118,13 @@ class GenerativeClusterer(SamplingClusterer):
 
 
 class CodingClusterer(GenerativeClusterer):
-    """Methods with one q(z|x), whatever the cluster: an ``Autoencoder`` as ``module_``, and p(z) in closed form."""
+    """Methods with one q(z|x), whatever the cluster: an ``Autoencoder`` as ``module_``, and p(z) in closed form.
+
+    Parameters
+    ----------
+    std_floor
+        Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
+    """
 
     std_floor: Annotated[float, NotNegative] = 0.1
 

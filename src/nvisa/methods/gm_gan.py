@@ -216,8 +216,6 @@ class GMGAN(SamplingClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
     latent
         "static": mu_y and A_y stay as they were drawn; "dynamic": they are trained.
     separation, scale
@@ -237,10 +235,16 @@ class GMGAN(SamplingClusterer):
         Sizes (with ``image_shape``, ``hidden`` are the channels of convolutions; the generator mirrors them, and
         ``batch_norm`` is the generator's), and schedule of the game; None: see ``DEFAULT_NETWORK`` and
         ``DEFAULT_TRAINING``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> short = Training(epochs=5)
+    >>> model = GMGAN(3, training=short, classifier_training=short, random_state=0).fit(X)
+    >>> model.sample(5, cluster=0)[0].shape
+    (5, 4)
     """
 
     RENAMED: ClassVar = {"recognition": "classifier_training"}

@@ -153,8 +153,6 @@ class GMVAE(GenerativeClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
     n_samples
         M, draws of (z, w) in a step.
     noise_dim
@@ -162,9 +160,6 @@ class GMVAE(GenerativeClusterer):
     free_bits
         lambda, in nats: a batch whose mean y-prior term is below it pays lambda and nothing pushes it further.
         0 is the plain bound.
-    likelihood
-        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
-        "gaussian": sigma_x(z), as in the paper; "bernoulli": for x in [0, 1], as in the paper.
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     init
@@ -176,15 +171,21 @@ class GMVAE(GenerativeClusterer):
     network, training
         Sizes, and schedule of the bound; None: ``Network(hidden=(500, 500), batch_norm=False)`` and
         ``Training(steps=1200, learning_rate=Cosine(1e-3))``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
     start_score_ : float
         Neighbor information of the initial assignment, in nats (NaN for a random start).
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> short = Training(epochs=5)
+    >>> model = GMVAE(3, init="gmm", training=short, pretraining=short, random_state=0).fit(X)
+    >>> model.sample(5, cluster=0)[0].shape
+    (5, 4)
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500), batch_norm=False)

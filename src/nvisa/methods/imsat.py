@@ -66,8 +66,6 @@ class IMSAT(DeepClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
     consistency
         A :class:`VAT`, for images an :class:`Augment`, or a tuple of them; "vat", "augment" for their defaults.
     n_restarts
@@ -75,10 +73,6 @@ class IMSAT(DeepClusterer):
         kept. No label is used.
     network, training
         Sizes, and schedule of the optimization; None: ``Network()`` and ``Training(steps=4000)``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
@@ -92,6 +86,7 @@ class IMSAT(DeepClusterer):
     Examples
     --------
     >>> import numpy as np
+    >>> from nvisa import Training
     >>> X = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
     >>> IMSAT(2, training=Training(epochs=20), random_state=0).fit_predict(X).shape
     (6,)

@@ -109,8 +109,6 @@ class NVISA(GenerativeClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
     inference
         Gradient estimator: "vimco", "nvil" or "enum_y".
     n_samples
@@ -136,10 +134,6 @@ class NVISA(GenerativeClusterer):
         kept. No label is used.
     network, training
         Sizes, and schedule of the optimization; None: ``Network()`` and ``Training(steps=4000)``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
@@ -153,6 +147,7 @@ class NVISA(GenerativeClusterer):
     Examples
     --------
     >>> import numpy as np
+    >>> from nvisa import Training
     >>> X = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
     >>> NVISA(2, init="random", training=Training(epochs=20), random_state=0).fit(X).predict_proba(X).shape
     (6, 2)

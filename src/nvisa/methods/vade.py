@@ -84,13 +84,6 @@ class VaDE(CodingClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
-    likelihood
-        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error), as in
-        the paper; "gaussian": sigma_x(z); "bernoulli": for x in [0, 1], as in the paper.
-    std_floor
-        Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
     init
@@ -101,15 +94,22 @@ class VaDE(CodingClusterer):
     network, training
         Sizes, and schedule of the ELBO; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
     start_score_ : float
         Neighbor information of an initial assignment, in nats (NaN for ``init="gmm"``, which makes none).
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> from nvisa import AEGMM
+    >>> short = Training(epochs=5)
+    >>> start = AEGMM(3, training=short, random_state=0).fit(X)
+    >>> VaDE(3, training=short, pretraining=start, random_state=0).fit(X).score_samples(X).shape
+    (150,)
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)

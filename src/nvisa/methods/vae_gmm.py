@@ -54,13 +54,6 @@ class VAEGMM(CodingClusterer):
 
     Parameters
     ----------
-    n_clusters
-        Number of clusters, K.
-    likelihood
-        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
-        "gaussian": sigma_x(z); "bernoulli": for x in [0, 1].
-    std_floor
-        Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     covariance
         Of the mixture's clusters: "full", or "diag" as in the papers.
     n_init
@@ -71,15 +64,21 @@ class VAEGMM(CodingClusterer):
     network, training
         Sizes, and schedule of the VAE; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
-    verbose
-        1 shows progress.
 
     Attributes
     ----------
     log_likelihood_ : float
         Of the posterior means under the mixture, the mean of the rows it was fitted to, in nats.
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> model = VAEGMM(3, training=Training(epochs=5), random_state=0).fit(X)
+    >>> rows, clusters = model.sample(20)
+    >>> rows.shape
+    (20, 4)
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)

@@ -76,6 +76,12 @@ class Network:
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
         Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
+
+    Examples
+    --------
+    >>> from nvisa import NVISA
+    >>> table = NVISA(5, network=Network(scaling="columns"))  # each column has a unit of its own
+    >>> small = NVISA(5, network=Network(hidden=(64, 64), latent_dim=4))
     """
 
     hidden: Annotated[tuple[int, ...], Each(AtLeast(1))] = (500, 500)

@@ -73,6 +73,17 @@ def write_report(
         If the rows are not what the clusterer was fitted on, or labels, names or images do not go with them.
     ImportError
         If the extra "report" is not installed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from nvisa import AEGMM, Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> model = AEGMM(3, training=Training(epochs=5), random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_report(model, X, out=f"{folder}/report.html", maps=("pca",)).name
+    'report.html'
     """
     evaluation = Evaluation(clusterer, X, y, feature_shape=feature_shape, names=names, about=about)
     gallery = Gallery(evaluation)

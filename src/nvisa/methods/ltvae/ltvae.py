@@ -126,11 +126,6 @@ class LTVAE(CodingClusterer):
         Rows that a search looks at.
     em_rate
         Step of stepwise EM.
-    likelihood
-        "gaussian_shared": a learned deviation per feature; "gaussian_unit": deviation 1 (squared error);
-        "gaussian": sigma_x(z); "bernoulli": for x in [0, 1], as in the paper's MNIST row.
-    std_floor
-        Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     n_init
         k-means starts of the mixture of the codes; the one with the highest BIC gives the first tree.
     pretraining
@@ -138,8 +133,6 @@ class LTVAE(CodingClusterer):
     network, training
         Sizes, and schedule of the ELBO; None: ``Network(hidden=(500, 500, 2000), batch_norm=False)`` and
         ``Training()``.
-    random_state
-        Seed of everything random; None draws from NumPy's global generator, as in scikit-learn.
     verbose
         1 shows progress, and before a search what one of its moves will take.
 
@@ -155,6 +148,16 @@ class LTVAE(CodingClusterer):
         States of facet 0.
     moves_ : list of dict
         What the searches did: the move, the structure after it, its BIC.
+
+    Examples
+    --------
+    >>> from nvisa import Training
+    >>> from sklearn.datasets import load_iris
+    >>> X = load_iris().data
+    >>> short = Training(epochs=5)
+    >>> model = LTVAE(3, training=short, pretraining=short, random_state=0).fit(X)
+    >>> model.facets_.shape
+    (150, 1)
     """
 
     DEFAULT_NETWORK = Network(hidden=(500, 500, 2000), batch_norm=False)
