@@ -31,10 +31,10 @@ from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
-from nvisa.nets.layers import LatentNetwork, Network
+from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
 from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
