@@ -93,6 +93,8 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"nvisa.{home}"), name)
+    if name in ("data", "maths", "methods", "nets", "fitting"):  # ``import nvisa`` alone imports no folder
+        return import_module(f"nvisa.{name}")
     if name in _MOVED:
         raise AttributeError(f"nvisa.{name} is now nvisa.{_MOVED[name]}.")
     raise AttributeError(f"module 'nvisa' has no attribute {name!r}")

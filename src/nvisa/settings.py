@@ -14,6 +14,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from functools import wraps
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform, get_args, get_origin, runtime_checkable
@@ -159,11 +160,15 @@ class InstanceOf:
     @property
     def expected(self) -> str:
         """The classes' names."""
-        return " or ".join("None" if kind is None else f"a {kind.__name__}" for kind in self.kinds)
+        return " or ".join("None" if kind is None else _a(kind.__name__) for kind in self.kinds)
 
     def allows(self, value: Any) -> bool:
         """Whether it is one."""
         return any(value is None if kind is None else isinstance(value, kind) for kind in self.kinds)
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
 def _is(value: Any, kind: type) -> bool:
@@ -306,6 +311,10 @@ class Settings:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make the constructor from the annotations of the class and of those it inherits from."""
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__}: declare settings as annotated attributes; the constructor is made of them."
+            )
         found = {name: a for base in reversed(cls.__mro__[1:]) for name, a in getattr(base, "SETTINGS", {}).items()}
         found |= {name: a for name, a in inspect.get_annotations(cls).items() if name in vars(cls) and not _is_class(a)}
         cls.SETTINGS = {name: found[name] for name in sorted(found, key=LAST.__contains__)}
@@ -326,7 +335,12 @@ def _constructor(cls: Any) -> Callable[..., None]:
 
     def __init__(self: Any, *args: Any, **given: Any) -> None:
         refuse_renamed(cls, cls.RENAMED, given)
-        values = signature.bind(self, *args, **given).arguments
+        try:
+            values = signature.bind(self, *args, **given).arguments
+        except TypeError as error:
+            unknown = [name for name in given if name not in defaults]
+            near = get_close_matches(unknown[0], defaults, 1) if unknown else []
+            raise TypeError(f"{cls.__name__}: {error}.{f' Did you mean {near[0]}?' if near else ''}") from None
         for name, default in defaults.items():
             setattr(self, name, values.get(name, default))
 

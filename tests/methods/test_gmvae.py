@@ -85,7 +85,7 @@ def test_the_terms_are_the_paper_s_a_number_at_a_time(rng, likelihood):
         assert float(terms["minus_kl_w"][i]) == pytest.approx(-kl_w, rel=1e-9)
         assert float(terms["minus_kl_y"][i]) == pytest.approx(-kl_y, rel=1e-9)
         assert log_q_y[i].exp().tolist() == pytest.approx(gamma, rel=1e-9)
-    assert_close(terms["log_p_x_given_z"], net.log_p_x(x, z, FLOOR).mean(0), **TIGHT)
+    assert_close(terms["log_p_x_given_z"], net.log_p_x_given_z(x, z, FLOOR).mean(0), **TIGHT)
     assert tuple(terms) == TERMS
 
 
@@ -105,7 +105,7 @@ def test_every_term_is_the_expectation_it_stands_for(rng):
         y = torch.multinomial(log_gamma.exp(), 1, generator=rng)
         each, pick = torch.arange(n), y.squeeze(1)
         draws = {
-            "log_p_x_given_z": net.log_p_x(x, z[:, None], FLOOR)[:, 0],
+            "log_p_x_given_z": net.log_p_x_given_z(x, z[:, None], FLOOR)[:, 0],
             "minus_kl_z": log_normal_oracle(z2, loc[each, pick], scale[each, pick])
             - log_normal_oracle(z2, z_loc, z_scale),
             "minus_kl_w": log_normal_oracle(w, torch.zeros_like(w), torch.ones_like(w))
@@ -132,7 +132,7 @@ def test_the_paper_s_bound_is_below_the_elbo_and_that_below_log_p_x(rng):
 
         def log_joint(z, w):
             log_p_w = log_normal_oracle(w, torch.zeros_like(w), torch.ones_like(w))
-            return net.log_p_x(x, z[:, None], FLOOR)[:, 0] + net.prior.log_p_z(z, w) + log_p_w
+            return net.log_p_x_given_z(x, z[:, None], FLOOR)[:, 0] + net.prior.log_p_z(z, w) + log_p_w
 
         z, w = z_loc + z_scale * nodes[:, :1], w_loc + w_scale * nodes[:, 1:]
         elbo = weights @ (log_joint(z, w) - log_normal(z, z_loc, z_scale) - log_normal(w, w_loc, w_scale))
@@ -148,7 +148,7 @@ def test_one_cluster_k_times_over_that_ignores_w_is_a_vae(rng):
     forget_w(net.prior)
     terms, log_q_y = net.elbo(x, noise_z, normal(rng, 1, B, W), FLOOR)
     loc, scale = net.encoder.q_z(x)
-    vae = vae_elbo(net.log_p_x(x, loc + scale * noise_z, FLOOR)[0], loc, scale)
+    vae = vae_elbo(net.log_p_x_given_z(x, loc + scale * noise_z, FLOOR)[0], loc, scale)
     assert_close(sum(terms.values()) - terms["minus_kl_w"], vae, **TIGHT)
     assert_close(log_q_y.exp(), torch.full((B, K), 1 / K, dtype=torch.float64))
     assert_close(terms["minus_kl_y"], torch.zeros(B).double(), **TIGHT)

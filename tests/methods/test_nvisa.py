@@ -139,7 +139,7 @@ def test_enum_y_is_the_exact_elbo(rng):
         z = loc + scale * node
         terms = log_weights(net, x, Drawn(y, z, log_q_y.T, log_normal_oracle(z, loc, scale)), 0.4)
         mean = mean + weight * enum_y(sum(terms.values()), log_q_y.T)
-        reconstruction = reconstruction + weight * net.log_p_x(x, z, 0.4)
+        reconstruction = reconstruction + weight * net.log_p_x_given_z(x, z, 0.4)
     kl = kl_divergence(Normal(loc, scale), Normal(net.prior.loc[:, None], net.prior.scale[:, None])).sum(-1)
     elbo = (log_q_y.T.exp() * (reconstruction - kl)).sum(0) + Categorical(logits=log_q_y).entropy() - math.log(K)
     assert_close(mean, elbo, rtol=1e-9, atol=1e-9)

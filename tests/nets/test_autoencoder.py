@@ -61,7 +61,7 @@ def test_rows_are_drawn_and_judged_in_their_units(rng, likelihood):
         x, several = normal(rng, 7, D), normal(rng, 3, 7, Z)
         scale = F.softplus(net.x_head.raw_scale) + 0.2
         expected = log_normal_oracle(net.rescale(x), net.x_head.loc(net.decoder(several)), scale)
-        assert_close(net.log_p_x(x, several, 0.2), expected, **TIGHT)
+        assert_close(net.log_p_x_given_z(x, several, 0.2), expected, **TIGHT)
 
 
 # ---- whitening -------------------------------------------------------------------------------------------------------

@@ -48,10 +48,10 @@ def test_renumbering_permutes_q_and_p_and_moves_no_latent_vector(rng, posterior)
     net, x, order = networks(rng, posterior=posterior), normal(rng, 9, D), torch.tensor([2, 0, 1])
     y = torch.arange(K)[:, None].expand(K, 9)
     h, z = net.trunk(x), net.encode(x)
-    before = [net.log_q_y(x), *net.q_z(h, y, 0.1), net.prior.log_p_z(z.expand(K, -1, -1), y)]
+    before = [net.log_q_y(x), *net.q_z(h, y, 0.1), net.prior.log_p_z_given_y(z.expand(K, -1, -1), y)]
     before = [table.detach() for table in before]
     net.permute(order)
-    after = [net.log_q_y(x), *net.q_z(h, y, 0.1), net.prior.log_p_z(z.expand(K, -1, -1), y)]
+    after = [net.log_q_y(x), *net.q_z(h, y, 0.1), net.prior.log_p_z_given_y(z.expand(K, -1, -1), y)]
     assert_close(after[0], before[0][:, order], **TIGHT)
     for mine, theirs in zip(after[1:], before[1:], strict=True):
         assert_close(mine, theirs[order], **TIGHT)

@@ -36,7 +36,7 @@ K, C, Z = 3, 4, 2
 def test_the_prior_is_a_uniform_mixture_of_the_table_s_normals(rng):
     prior = build(lambda: MixturePrior(3, 2), rng)
     z, y = normal(rng, 4, 6, 2), torch.randint(3, (4, 6), generator=rng)
-    log_p_z = prior.log_p_z(z, y)
+    log_p_z = prior.log_p_z_given_y(z, y)
     for m in range(4):
         for b in range(6):
             k = y[m, b]
@@ -49,7 +49,7 @@ def test_the_prior_integrates_to_one_over_y_and_z(rng):
     prior = build(lambda: MixturePrior(3, 2), rng)
     z, cell = grid(-25, 25, 301, 2)
     y = torch.arange(3)[:, None].expand(3, len(z))
-    log_p = prior.log_p_y() + prior.log_p_z(z.expand(3, -1, -1), y)
+    log_p = prior.log_p_y() + prior.log_p_z_given_y(z.expand(3, -1, -1), y)
     assert float(log_p.detach().exp().sum()) * cell == pytest.approx(1, abs=1e-10)
 
 
@@ -70,7 +70,7 @@ def mean_and_variance(prior):
 
 def test_it_is_the_weighted_sum_of_the_component_s_normals(rng, prior):
     z, y = normal(rng, 4, 6, Z), torch.randint(K, (4, 6), generator=rng)
-    log_p_z = prior.log_p_z(z, y)
+    log_p_z = prior.log_p_z_given_y(z, y)
     for m, b in np.ndindex(4, 6):
         weights = prior.logits[y[m, b]].exp() / prior.logits[y[m, b]].exp().sum()
         parts = [
@@ -85,7 +85,7 @@ def test_it_integrates_to_one_over_y_and_z(prior):
         prior.log_scale.mul_(0.4)  # for the grid: neither wider than it, nor narrower than its cells
     z, cell = grid(-15, 15, 401, 2)
     y = torch.arange(K)[:, None].expand(K, len(z))
-    log_p = prior.log_p_y() + prior.log_p_z(z.expand(K, -1, -1), y)
+    log_p = prior.log_p_y() + prior.log_p_z_given_y(z.expand(K, -1, -1), y)
     assert float(log_p.detach().exp().sum()) * cell == pytest.approx(1, abs=1e-10)
 
 
@@ -95,7 +95,7 @@ def test_one_component_is_the_paper_s_prior(rng):
         nested.loc.copy_(plain.loc[:, None])
         nested.log_scale.copy_(plain.log_scale[:, None])
     z, y = normal(rng, 4, 6, Z), torch.randint(K, (4, 6), generator=rng)
-    assert_close(nested.log_p_z(z, y), plain.log_p_z(z, y), **TIGHT)
+    assert_close(nested.log_p_z_given_y(z, y), plain.log_p_z_given_y(z, y), **TIGHT)
     assert type(make_prior(K, Network(latent_dim=Z))) is MixturePrior
 
 
@@ -141,9 +141,9 @@ def test_renumbering_moves_whole_clusters(rng, kind):
     prior = build(KINDS[kind], rng)
     z, order = normal(rng, 1, 6, Z).expand(K, 6, Z), torch.tensor([2, 0, 1])
     y = torch.arange(K)[:, None].expand(K, 6)
-    before = prior.log_p_z(z, y).detach()
+    before = prior.log_p_z_given_y(z, y).detach()
     prior.permute(order)
-    assert_close(prior.log_p_z(z, y).detach(), before[order], **TIGHT)
+    assert_close(prior.log_p_z_given_y(z, y).detach(), before[order], **TIGHT)
 
 
 # ---- a full covariance -----------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_a_full_prior_is_the_normal_with_its_covariance(rng, full):
     z, y = normal(rng, 4, 6, Z + 1), torch.randint(K, (4, 6), generator=rng)
     covariance = full.tril @ full.tril.mT
     expected = MultivariateNormal(full.loc[y], covariance_matrix=covariance[y]).log_prob(z)
-    assert_close(full.log_p_z(z, y), expected, **TIGHT)
+    assert_close(full.log_p_z_given_y(z, y), expected, **TIGHT)
     assert_close(full.scale.square(), covariance.diagonal(dim1=-2, dim2=-1), **TIGHT)
     assert_close(full.precision, torch.linalg.inv(covariance).diagonal(dim1=-2, dim2=-1), **TIGHT)
 
@@ -170,7 +170,7 @@ def test_without_correlations_it_is_the_paper_s_prior(rng, full):
         full.loc.copy_(plain.loc)
         full.log_scale.copy_(plain.log_scale)
     z, y = normal(rng, 4, 6, Z + 1), torch.randint(K, (4, 6), generator=rng)
-    assert_close(full.log_p_z(z, y), plain.log_p_z(z, y), **TIGHT)
+    assert_close(full.log_p_z_given_y(z, y), plain.log_p_z_given_y(z, y), **TIGHT)
     assert_close(full.precision, plain.precision, **TIGHT)
 
 

@@ -94,7 +94,7 @@ class CheckpointWriter(Listener):
                 raise ModelError(
                     f"{self.folder}: expected the state of {state.name}, got another ({error}). {START_AGAIN}"
                 ) from error
-        state.history, state.finished = saved.history, saved.finished
+        state.history, state.finished = saved.history, saved.finished  # one list: what the loop appends is saved
 
     def end_epoch(self, state: StageState) -> None:
         """Write, if it is time to."""

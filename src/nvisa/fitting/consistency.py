@@ -1,9 +1,11 @@
 """Local consistency of q(y|x), and the balance of the clusters: pure functions on log q(y|x), and the objective.
 
     maximize  [ L(x) / D ]  +  sum_c weight_c ( information_c ( balance_c H[mean_x q(y|x)] - mean_x H[q(y|x)] )
-                                                - mean_x KL( q(y|x) || q(y|x') ) )
+                                                - mean_x KL( sg q(y|x) || q(y|x') ) )
 
-with x' a neighbor of x (:class:`VAT`) or another view of it (:class:`Augment`), and L a bound on log p(x), if any.
+with x' = x + r adversarial (:class:`VAT`) or another view of x (:class:`Augment`), sg a stopped gradient, and L a bound
+on log p(x), if any: of every second row, with the share ``bound_gradient`` (the least of all c) of its gradient in
+log q(y|x).
 
 The extension that the slides' conclusion proposes: under augmentations of images, or, for any data, under virtual
 adversarial displacements. Virtual adversarial consistency: Miyato et al.,

@@ -95,7 +95,7 @@ def neighbor_radius(
     distance to the k-th of n points grows as ``(k / n)^(1/d)``, so the distance within R is multiplied by
     ``(|R| / N)^(1/d)``, with d estimated from the same distances. Exact when ``N <= n_reference``.
 
-    X needs ``len`` and indexing by rows only, so that it may be a memory map or rescale as it is read.
+    X needs ``len`` and indexing by rows only: it may be a memory map, or rows that are rescaled as they are read.
     """
     n = len(X)
     chosen = np.sort(rng.permutation(n)[:n_reference])

@@ -17,7 +17,8 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from nvisa.fitting.graph import (
@@ -41,6 +42,7 @@ __all__ = [
     "WarmStart",
     "bound_with_fixed_q_y",
     "centroids",
+    "check_start",
     "codes_of",
     "distill",
     "find_start",
@@ -78,6 +80,17 @@ class WarmStart:
 
     init: Annotated[Any, AnyOf(OneOf("umap", "gmm"), Fitted())] = "gmm"
     masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
+
+
+def check_start(init: Any, X: Array, n_clusters: int) -> None:
+    """Raise a SettingError unless ``init`` is fitted and tells rows such as X apart into that many clusters."""
+    try:
+        check_is_fitted(init)
+        n_found = init.predict_proba(X[:2]).shape[1]
+    except NotFittedError as error:
+        raise SettingError("init", "a fitted clusterer", init, "Fit it first.") from error
+    if n_found != n_clusters:
+        raise SettingError("init", f"a start of n_clusters={n_clusters} clusters", n_found)
 
 
 @dataclass
@@ -166,8 +179,6 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
         proba = fit_mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
         proba = init.predict_proba(take(source.X, rows))
-    if proba.shape[1] != n_clusters:
-        raise SettingError("init", f"a start of n_clusters={n_clusters} clusters", proba.shape[1])
     proba = proba.astype(np.float32)
     return Start(rows, proba, codes, neighbor_information(proba, graph))
 

@@ -43,7 +43,7 @@ class Constant(Schedule):
 class Halving(Schedule):
     """``max(start * 2^-floor(fraction / every), end)``: the shape reported for the paper.
 
-    The paper's reading note has epsilon halved every 100 of 3000 epochs from 1 down to 1e-4, which is
+    A note on the paper reports epsilon halved every 100 of 3000 epochs from 1 down to 1e-4, which is
     ``Halving(1.0, every=1 / 30, end=1e-4)``.
 
     Examples
@@ -122,7 +122,7 @@ class StdAnnealing:
     >>> from nvisa import Halving
     >>> paper = StdAnnealing(x=Halving(1.0, 1 / 30, 1e-4), z=Halving(1.0, 1 / 30, 1e-4), relative=False)
     >>> paper.x(0.5)
-    0.000100...
+    0.0001
     """
 
     x: Annotated[Schedule, InstanceOf(Schedule)] = Constant(0.0)

@@ -2,7 +2,7 @@
 
 To write a method, subclass it, declare its settings (:class:`nvisa.settings.Settings`), and define
 
-* ``_networks(rescale)``: the method's ``nn.Module``, a :class:`nvisa.nets.layers.LatentNetwork`;
+* ``_networks(rescale, fitted=None)``: the method's ``nn.Module``, a :class:`nvisa.nets.layers.LatentNetwork`;
 * ``_fit_once(run)``: train it on the rows of a :class:`Run`, and return a :class:`FitResult`.
 
 In return it gets fit, fit_predict, predict, predict_proba, transform, ``labels_``, save and the checks of bad
@@ -30,6 +30,7 @@ from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint,
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
+from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
@@ -121,8 +122,8 @@ class DeepClusterer(
 
         Raises
         ------
-        nvisa.settings.SettingError
-            A ValueError and a TypeError: on a setting that is unknown or of another kind than expected.
+        nvisa.SettingError
+            A ValueError and a TypeError: on a setting of another kind than expected.
         ValueError
             On NaN or infinity, or fewer rows than clusters.
         DivergedError
@@ -177,10 +178,20 @@ class DeepClusterer(
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
+        for start in self._initial_clusters:
+            if hasattr(start, "predict_proba"):
+                check_start(start, X, self.n_clusters)
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
         self._check_data(X)
+
+    @property
+    def _initial_clusters(self) -> tuple[Any, ...]:
+        """The setting ``init`` as a tuple, of a :class:`WarmStart` what it starts from; empty where there is none."""
+        given = getattr(self, "init", ())
+        items = given if isinstance(given, (tuple, list)) else (given,)
+        return tuple(item.init if isinstance(item, WarmStart) else item for item in items)
 
     @property
     def _consistency_terms(self) -> tuple[VAT | Augment, ...]:
@@ -210,6 +221,8 @@ class DeepClusterer(
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
         run = Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
         result = self._fit_once(run)
+        if not isinstance(result, FitResult):
+            raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
         n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
         order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
         result.module.permute(torch.from_numpy(order).to(device))

@@ -140,6 +140,6 @@ class CodingClusterer(GenerativeClusterer):
         loc, scale = self.module_.encoder.q_z(x)
 
         def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
-            return self.module_.log_p_x(x, z, self.std_floor) + self._log_p_z(z)
+            return self.module_.log_p_x_given_z(x, z, self.std_floor) + self._log_p_z(z)
 
         return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()

@@ -124,7 +124,7 @@ class Networks(Autoencoder):
         log_q_y = responsibilities(z, log_p_y, loc, scale)  # [M B K]
         kl_z = kl_normal(z_loc[:, None], z_scale[:, None], loc, scale)
         terms = {
-            "log_p_x_given_z": self.log_p_x(x, z, std_floor).mean(0),
+            "log_p_x_given_z": self.log_p_x_given_z(x, z, std_floor).mean(0),
             "minus_kl_z": -(log_q_y.exp() * kl_z).sum(-1).mean(0),
             "minus_kl_w": -kl_normal(w_loc, w_scale, torch.zeros_like(w_loc), torch.ones_like(w_scale)),
             "minus_kl_y": -kl_categorical(log_q_y, log_p_y.expand_as(log_q_y)).mean(0),
@@ -240,7 +240,7 @@ class GMVAE(GenerativeClusterer):
         def log_joint(zw: Latent) -> PerSample:
             z, w = zw.split([net.latent_dim, self.noise_dim], -1)
             log_p_w = log_normal(w, torch.zeros_like(w), torch.ones_like(w))
-            return net.log_p_x(x, z, self.std_floor) + net.prior.log_p_z(z, w) + log_p_w
+            return net.log_p_x_given_z(x, z, self.std_floor) + net.prior.log_p_z(z, w) + log_p_w
 
         loc, scale = torch.cat([z_loc, w_loc], -1), torch.cat([z_scale, w_scale], -1)
         return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()

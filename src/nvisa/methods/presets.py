@@ -1,4 +1,4 @@
-"""Configurations of NVISA by name, ``NVISA.preset("paper")``, and its default floors, hot or warm."""
+"""Configurations of NVISA by name, ``NVISA.preset("paper")``, and its default floors."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from nvisa.nets.layers import Network
 
 __all__ = ["HOT", "PRESETS", "WARM"]
 
+# The floors start where nothing is told apart yet (x in the data's largest deviation, z in the prior's), and end near
+# the noise: hot as an annealing is, and less hot where a start is not to be lost.
 HOT = StdAnnealing(x=Geometric(1.3, 0.02, until=0.8), z=Geometric(1.0, 0.05, until=0.8))
 WARM = StdAnnealing(x=Geometric(0.43, 0.022, until=0.7), z=Geometric(0.5, 0.05, until=0.7))
 PRESETS: dict[str, dict[str, Any]] = {

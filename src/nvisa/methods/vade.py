@@ -56,7 +56,7 @@ class Networks(Autoencoder):
         log_gamma = self.prior.log_q_y(z)
         kl_z = kl_normal(loc[:, None], scale[:, None], self.prior.loc, self.prior.scale)  # [B K]
         terms = {
-            "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
+            "log_p_x_given_z": self.log_p_x_given_z(x, z[None], std_floor)[0],
             "minus_kl_z": -(log_gamma.exp() * kl_z).sum(-1),
             "minus_kl_y": -kl_categorical(log_gamma, self.prior.log_weights.expand_as(log_gamma)),
         }

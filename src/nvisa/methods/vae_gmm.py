@@ -41,7 +41,7 @@ class Networks(MixtureAutoencoder):
         loc, scale = self.encoder.q_z(x)
         z = loc + scale * noise
         return {
-            "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
+            "log_p_x_given_z": self.log_p_x_given_z(x, z[None], std_floor)[0],
             "minus_kl_z": -kl_normal(loc, scale, torch.zeros_like(loc), torch.ones_like(scale)),
         }
 

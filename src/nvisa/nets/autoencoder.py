@@ -94,7 +94,7 @@ class Autoencoder(nn.Module):
         """``E[x|z]`` in the networks' units."""
         return self.x_head.mean(self.decoder(z))
 
-    def log_p_x(self, x: Data, z: Float[Tensor, "M B Z"], std_floor: float) -> PerSample:
+    def log_p_x_given_z(self, x: Data, z: Float[Tensor, "M B Z"], std_floor: float) -> PerSample:
         """``log p(x|z)`` in the networks' units, ``x`` in the user's."""
         return self.x_head.log_prob(self.rescale(x), self.decoder(z), std_floor)
 

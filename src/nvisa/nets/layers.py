@@ -1,7 +1,8 @@
 """Networks: sizes, multilayer perceptrons, and likelihood heads with a std floor.
 
 Each likelihood is a head on the decoder's last hidden layer with the same three methods: ``log_prob``,
-``mean`` and ``draw``. The std floor epsilon enters here and nowhere else.
+``mean`` and ``draw``. The std floor epsilon enters in :class:`GaussianHead` and :class:`SharedGaussianHead`; of the
+former, ``log p(x|z)`` adds it in :func:`nvisa.maths.distributions.log_normal_head`.
 """
 
 import math

@@ -47,7 +47,7 @@ class Drawn(NamedTuple):
 
 
 class MixtureVAE(nn.Module):
-    """The five densities, one method each, named as on the page. h = trunk(x), once per x.
+    """q(y|x), q(z|y,x) and p(x|z), one method each; p(y) and p(z|y) are on ``prior``. h = trunk(x), once per x.
 
     y enters q(z|y,x) as an embedding added before the last hidden layer, which is what concatenating a
     one-hot y computes, without repeating the product with h for every sample.
@@ -101,7 +101,7 @@ class MixtureVAE(nn.Module):
         index = y[:, :, None].expand(-1, -1, self.latent_dim)
         return loc.gather(0, index), scale.gather(0, index)
 
-    def log_p_x(self, x: Float[Tensor, "B D"], z: Latent, std_floor: float) -> PerSample:
+    def log_p_x_given_z(self, x: Float[Tensor, "B D"], z: Latent, std_floor: float) -> PerSample:
         """``log p(x|z)``."""
         return self.x_head.log_prob(x, self.decoder(z), std_floor)
 
@@ -189,8 +189,8 @@ def draw(
 def log_weights(network: MixtureVAE, x: Float[Tensor, "B D"], drawn: Drawn, std_floor_x: float) -> dict[str, PerSample]:
     """The terms of ``log w = log p(x|z) + log p(z|y) + log p(y) - log q(y|x) - log q(z|y,x)``; they add up."""
     return {
-        "log_p_x_given_z": network.log_p_x(x, drawn.z, std_floor_x),
-        "log_p_z_given_y": network.prior.log_p_z(drawn.z, drawn.y),
+        "log_p_x_given_z": network.log_p_x_given_z(x, drawn.z, std_floor_x),
+        "log_p_z_given_y": network.prior.log_p_z_given_y(drawn.z, drawn.y),
         "log_p_y": torch.full_like(drawn.log_q_y, network.prior.log_p_y()),
         "minus_log_q_y": -drawn.log_q_y,
         "minus_log_q_z": -drawn.log_q_z,
@@ -206,6 +206,6 @@ def log_p_x(network: MixtureVAE, x: Float[Tensor, "B D"], std_floor_x: float, st
     loc, scale = network.q_z(network.trunk(x), y, std_floor_z)
 
     def log_joint(z: Latent) -> PerSample:
-        return network.log_p_x(x, z, std_floor_x) + network.prior.log_p_z(z, y)
+        return network.log_p_x_given_z(x, z, std_floor_x) + network.prior.log_p_z_given_y(z, y)
 
     return torch.logsumexp(importance_sampled(log_joint, loc, scale) + network.prior.log_p_y(), 0)

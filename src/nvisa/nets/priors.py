@@ -189,7 +189,7 @@ class MixturePrior(_Tables):
         """``log 1/K``."""
         return -math.log(len(self.loc))
 
-    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    def log_p_z_given_y(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """``log p(z|y)`` of the paired z and y."""
         return log_normal(z, F.embedding(y, self.loc), F.embedding(y, self.log_scale).exp())
 
@@ -223,7 +223,7 @@ class NestedMixturePrior(MixturePrior):
         """``sigma_yc``."""
         return self.log_scale.exp()
 
-    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    def log_p_z_given_y(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """``log p(z|y)`` of the paired z and y."""
         tables = (self.logits.log_softmax(-1), self.loc.flatten(1), self.log_scale.flatten(1))
         log_w, loc, log_scale = (F.embedding(y, table) for table in tables)
@@ -278,7 +278,7 @@ class FullPrior(MixturePrior):
         """``((L_y L_y^T)^-1)_jj``: of z_j when the other coordinates are known."""
         return torch.linalg.inv(self.tril).square().sum(-2)
 
-    def log_p_z(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    def log_p_z_given_y(self, z: Float[Tensor, "*B Z"], y: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """``log p(z|y)`` of the paired z and y."""
         of_all = log_normal_tril(z.flatten(0, -2), self.loc, self.tril)
         return of_all.gather(1, y.reshape(-1, 1)).view(y.shape)

@@ -197,7 +197,7 @@ def _warn_lost(columns: NDArray[np.integer]) -> None:
             f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
             "constant. Subtract the mean from them, as from times in seconds.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
 
 
@@ -210,7 +210,7 @@ def _warn_constant(deviation: Array) -> None:
     if constant.size:
         shown = _listed(constant)
         message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(message, UserWarning, stacklevel=4)
 
 
 @dataclass

@@ -108,7 +108,9 @@ def test_the_importance_sampled_density_uses_the_tree(rng):
         for eps in noise:
             z = loc + scale * eps
             log_p_z = torch.stack(list(enumerated(net.tree, z).values())).logsumexp(0)
-            draws.append(net.log_p_x(x, z[None], FLOOR)[0] + log_p_z - Independent(Normal(loc, scale), 1).log_prob(z))
+            draws.append(
+                net.log_p_x_given_z(x, z[None], FLOOR)[0] + log_p_z - Independent(Normal(loc, scale), 1).log_prob(z)
+            )
         expected = torch.stack(draws).logsumexp(0) - math.log(32) + net.rescale.log_det()
         assert_close(fitted._log_p_x(x), expected, **TIGHT)
 

@@ -63,7 +63,7 @@ class Networks(Autoencoder):
         z = loc + scale * noise
         log_joint = self.tree.log_joint(z)
         terms = {
-            "log_p_x_given_z": self.log_p_x(x, z[None], std_floor)[0],
+            "log_p_x_given_z": self.log_p_x_given_z(x, z[None], std_floor)[0],
             "log_p_z": log_joint.logsumexp(-1),
             "entropy_z": (scale.log() + 0.5 + HALF_LOG_2PI).sum(-1),
         }
