@@ -309,8 +309,8 @@ def test_a_relative_floor_of_x_counts_in_the_largest_principal_deviation(relativ
     ("settings", "setting", "message"),
     [
         ({"n_samples": 1}, "n_samples", "at least 2 with inference='vimco'"),
-        ({"init": ("random", "gmm")}, "n_restarts", "one for each init"),
-        ({"init": ["random", "gmm"]}, "n_restarts", "one for each init"),
+        ({"init": ("random", "gmm")}, "n_restarts", "at least the number of starts in init"),
+        ({"init": ["random", "gmm"]}, "n_restarts", "at least the number of starts in init"),
         ({"consistency": Augment(image_shape=(2, 4))}, "consistency.image_shape", "rows of 9 features"),
     ],
     ids=str,
