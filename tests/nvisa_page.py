@@ -91,4 +91,4 @@ class Page:
         return self.log_q_y(x, y) + log_normal_oracle(z, *self.q_z(x, y))
 
     def log_joint(self, x, y, z):
-        return self.log_p_x(x, z) + self.log_p_z(z, y) - math.log(len(self.net.prior.loc))
+        return self.log_p_x_given_z(x, z) + self.log_p_z(z, y) - math.log(len(self.net.prior.loc))

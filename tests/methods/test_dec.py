@@ -29,6 +29,15 @@ def dec_networks(rng):
     return build(lambda: dec.Networks(rescale(), K, NETWORK), rng)
 
 
+@torch.no_grad()
+def test_renumbering_permutes_the_centroids(rng):
+    net, x, order = dec_networks(rng), some_x(rng), torch.tensor([2, 0, 1])
+    before, codes = net.log_q_y(x), net.code(x)
+    net.permute(order)
+    assert_close(net.log_q_y(x), before[:, order], **TIGHT)
+    assert torch.equal(net.code(x), codes)
+
+
 def refinement(net, x, **options):
     settings = {"update_interval": 2, "tol": 0.0, **options}
     return Refinement(net, lambda: net.log_q_y(x).detach().numpy(), **settings)

@@ -172,6 +172,18 @@ def test_the_hybrid_s_gradient_is_unbiased_over_all_draws_of_y(rng, monkeypatch)
         assert_close(mine, truth, rtol=1e-8, atol=1e-8)
 
 
+def test_enum_y_reparameterizes_z_whether_it_is_asked_to_or_not(rng):
+    net, x = networks(rng), some_x(rng)
+    tables = list(net.z_head.parameters())
+    asked, not_asked = (
+        gradients(bound(net, inference="enum_y", reparameterize=flag)(x, ROWS, 0.5).value.sum(), tables)
+        for flag in (True, False)
+    )
+    for one, other in zip(asked, not_asked, strict=True):
+        assert_close(one, other, **TIGHT)
+        assert (one != 0).any()
+
+
 @pytest.mark.parametrize("inference", ["vimco", "nvil"])
 def test_without_reparameterization_the_gradient_is_the_slides_formula(rng, inference):
     """grad f + sum_m s_m grad log q(y_m, z_m | x), with z constant, and the signals from their definitions."""

@@ -35,7 +35,9 @@ def test_the_terms_add_up_to_the_log_joint_minus_log_q(rng, likelihood, posterio
     assert_close(pairs.log_q_y + pairs.log_q_z, log_q, **TIGHT)
     terms = log_weights(net, x, pairs, 0.4)
     assert_close(sum(terms.values()), page.over(page.log_joint, x, pairs.y, pairs.z) - log_q, **TIGHT)
-    assert_close(terms["log_p_x_given_z"], page.over(lambda x, y, z: page.log_p_x(x, z), x, pairs.y, pairs.z), **TIGHT)
+    assert_close(
+        terms["log_p_x_given_z"], page.over(lambda x, y, z: page.log_p_x_given_z(x, z), x, pairs.y, pairs.z), **TIGHT
+    )
     assert_close(terms["log_p_z_given_y"], page.over(lambda x, y, z: page.log_p_z(z, y), x, pairs.y, pairs.z), **TIGHT)
 
 
@@ -238,7 +240,7 @@ def test_the_score_of_a_bent_decoder_is_near_the_integral_over_y_and_z(rng):
     with torch.no_grad():
         for k in range(K):
             for z, weight in zip(net.prior.loc[k] + net.prior.scale[k] * nodes, weights, strict=True):
-                total += weight * torch.stack([page.log_p_x(row, z) for row in x]).exp() / K
+                total += weight * torch.stack([page.log_p_x_given_z(row, z) for row in x]).exp() / K
         score = clusterer(net, floor_x=floor_x)._log_p_x(x)
     assert_close(score, total.log(), rtol=0, atol=1e-2)
 

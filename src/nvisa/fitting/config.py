@@ -30,8 +30,8 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterat
     n_threads
         Threads of torch, of NumPy's and SciPy's products, and of OpenMP. None leaves them as they are.
     n_jobs
-        Restarts (``n_init``) that run at once, each in a process with one thread; -1: one for each core. The result is
-        bit for bit that of one after the other with ``n_threads=1``. A callback and the progress bar are handed a
+        Restarts (``n_restarts``) that run at once, each in a process with one thread; -1: one for each core. The
+        result is bit for bit that of one after the other with ``n_threads=1``. A callback and the progress bar are handed a
         restart's epochs when it is done. None leaves it as it is: 1, one after the other in this process.
 
     Raises

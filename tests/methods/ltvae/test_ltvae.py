@@ -12,12 +12,13 @@ from torch.testing import assert_close
 
 from nvisa import load, write_report
 from nvisa.commands import cli
+from nvisa.fitting.run import Run
 from nvisa.fitting.training import Training
 from nvisa.methods import LTVAE
 from nvisa.methods.ltvae import ltvae
 from nvisa.methods.ltvae.latent_tree import LatentTree, em
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.rows import Rescale, Source
 from oracles import TIGHT, build, grid, information, log_bernoulli, normal
 from trees import CHAIN, enumerated, some_tree, structure_of
 
@@ -33,6 +34,19 @@ def networks(rng, likelihood="gaussian", n_features=4):
     net = build(lambda: ltvae.Networks(units, structure, network, likelihood=likelihood), rng, spread=0.5)
     net.tree = some_tree(structure, rng)
     return net
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.4])
+def test_the_objective_steps_by_its_rate_towards_the_batch_s_statistics(rng, rate):
+    net, z = networks(rng), normal(rng, 40, 2)
+    before, batch = net.tree.statistics(z[:30]), net.tree.statistics(z[30:])
+    ltvae.Objective(net, z[:30], rate, FLOOR, rng).follow(z[30:])
+    expected = before.prior + rate * (batch.prior - before.prior)
+    assert_close(net.tree.log_prior.exp(), expected, **TIGHT)
+    mass, first = (
+        getattr(before, n)[0] + rate * (getattr(batch, n)[0] - getattr(before, n)[0]) for n in ("mass", "first")
+    )
+    assert_close(net.tree.loc_0, (first / mass[:, None])[:, net.tree.structure.dims(0)], **TIGHT)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian_unit", "bernoulli"])
@@ -99,6 +113,27 @@ def test_the_importance_sampled_density_uses_the_tree(rng):
             )
         expected = torch.stack(draws).logsumexp(0) - math.log(32) + net.rescale.log_det()
         assert_close(fitted._log_p_x(x), expected, **TIGHT)
+
+
+@torch.no_grad()
+def test_the_facet_that_tells_most_becomes_the_first_and_every_facet_is_numbered_by_size(rng):
+    """Of latent 0 all rows are in one state, for sure; latent 1 cuts them in three, the smallest first."""
+    net, X = networks(rng).float(), normal(rng, 90, 4).float().numpy()
+    source = Source(X)
+    z = net.code(source[slice(None)])[:, 1].sort().values
+    net.tree = LatentTree(structure_of((2, 3), [(0, 1)], {(0,): 0, (1,): 1}))
+    net.tree.loc_0.copy_(torch.tensor([[500.0], [0.0]]))
+    net.tree.loc_1.copy_(torch.stack([part.mean() for part in z.split([15, 30, 45])])[:, None])
+    net.tree.tril_1.fill_(0.2 * float(z.std()))
+    found = ltvae.name_facets(net, Run(X, source, net.rescale, net, np.random.RandomState(0), rng, 0, None, []))
+    assert found["n_clusters_"] == 3
+    assert net.tree.structure.plain() == found["structure_"]
+    assert net.tree.structure.pouches_of(0) == [(1,)]
+    assert found["information_"][0] > 0.5
+    assert 0 <= found["information_"][1] < 0.01
+    for facet in found["facets_"].T:
+        assert (np.diff(np.bincount(facet)) < 0).all()
+    assert torch.equal(net.log_q_y(source[slice(None)]).argmax(1), torch.from_numpy(found["facets_"][:, 0]))
 
 
 # ---- fits ----------------------------------------------------------------------------------------------------------
@@ -194,3 +229,14 @@ def test_em_follows_the_codes(searched):
     tree.load_state_dict(model.module_.tree.state_dict())
     path = em(tree, z, 20, ltvae.LEAST_VARIANCE)
     assert path[-1] - path[0] < 1.0
+
+
+def test_the_rate_of_em_is_the_setting(monkeypatch):
+    rates, objective = set(), ltvae.Objective
+    monkeypatch.setattr(
+        ltvae, "Objective", lambda net, z, rate, *rest: rates.add(rate) or objective(net, z, rate, *rest)
+    )
+    LTVAE(2, em_rate=0.3, **SMALL | {"training": Training(epochs=1), "pretraining": Training(epochs=1)}).fit(
+        two_facets(60)[0]
+    )
+    assert rates == {0.3}
