@@ -74,7 +74,7 @@ class Page:
     def log_p_z(self, z, y):
         return log_normal_oracle(z, self.net.prior.loc[y], self.net.prior.log_scale[y].exp())
 
-    def log_p_x(self, x, z):
+    def log_p_x_given_z(self, x, z):
         h, head = self.perceptron(self.net.decoder, z), self.net.x_head
         if self.likelihood == "bernoulli":
             return -F.binary_cross_entropy((head.logits.weight @ h + head.logits.bias).sigmoid(), x, reduction="sum")
