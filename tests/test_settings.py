@@ -96,6 +96,11 @@ def test_settings_without_a_value_have_their_defaults_and_those_given_are_stored
         ((3, "a"), {}, "too many positional arguments"),
         ((3,), {"n_clusters": 4}, "multiple values for argument 'n_clusters'"),
         ((3,), {"clusters": 4}, "unexpected keyword argument 'clusters'"),
+        (
+            (3,),
+            {"n_cluster": 4},
+            r"argument 'n_cluster'. Did you mean n_clusters\?",
+        ),
         ((3,), {"fitted_": 1.0}, "unexpected keyword argument 'fitted_'"),
         ((3,), {"LIMIT": 4}, "unexpected keyword argument 'LIMIT'"),
         ((3,), {"PLAIN": 4}, "unexpected keyword argument 'PLAIN'"),
@@ -106,6 +111,19 @@ def test_settings_without_a_value_have_their_defaults_and_those_given_are_stored
 def test_what_is_no_setting_is_a_type_error(given, keywords, message):
     with pytest.raises(TypeError, match=message):
         Method(*given, **keywords)
+
+
+def test_a_constructor_of_its_own_is_refused_for_it_would_never_run():
+    with pytest.raises(TypeError, match="declare settings as annotated attributes"):
+        type("Own", (Method,), {"__init__": lambda self: None})
+
+
+def test_a_subclass_says_what_its_bases_say_of_the_settings_that_it_does_not_describe():
+    from nvisa import IMSAT, VaDE
+
+    assert VaDE.__doc__.count("Seed of everything random") == IMSAT.__doc__.count("Number of clusters, K.") == 1
+    described = [line for line in VaDE.__doc__.partition("Attributes")[0].splitlines() if line and line[0] not in " -"]
+    assert ", ".join(described[2:]).split(", ") == list(VaDE.SETTINGS)
 
 
 def test_a_subclass_inherits_settings_and_names_that_changed_and_may_give_a_default_of_its_own():

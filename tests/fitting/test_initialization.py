@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import make_blobs
 from torch.testing import assert_close
 
-from nvisa import GMVAE, NVISA
+from nvisa import AEGMM, GMVAE, NVISA
 from nvisa.fitting import initialization
 from nvisa.fitting.initialization import (
     Start,
@@ -205,7 +205,14 @@ def test_a_start_finds_the_two_planted_groups(blobs, init, monkeypatch):
 
 def test_a_model_of_another_number_of_clusters_is_no_start(blobs):
     with pytest.raises(SettingError, match="init must be a start of n_clusters=3 clusters, got 2"):
-        find_start(Halved(), Source(blobs[0]), Model(), 3, np.random.RandomState(0))
+        NVISA(3, init=Model()).on_epoch(lambda *_: pytest.fail("before anything is trained")).fit(blobs[0])
+
+
+def test_a_start_must_be_fitted(blobs):
+    for init in (AEGMM(2), WarmStart(AEGMM(2)), ("random", AEGMM(2))):
+        clusterer = NVISA(2, init=init, n_restarts=2).on_epoch(lambda *_: pytest.fail("before anything is trained"))
+        with pytest.raises(SettingError, match="init must be a fitted clusterer, got AEGMM"):
+            clusterer.fit(blobs[0])
 
 
 def test_codes_are_made_of_a_part_of_many_rows():

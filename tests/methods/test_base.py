@@ -8,6 +8,7 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
+from nvisa import AEGMM
 from nvisa.fitting import checkpoint
 from nvisa.fitting.run import FitResult
 from nvisa.methods import METHODS
@@ -201,3 +202,12 @@ def test_a_killed_fit_goes_on_as_if_it_had_not_been(blobs, method, tmp_path, mon
     for name, value in whole.module_.state_dict().items():
         assert torch.equal(value, resumed.module_.state_dict()[name]), name
     np.testing.assert_array_equal(resumed.labels_, whole.labels_)
+
+
+def test_a_method_that_returns_something_else_than_a_result_is_told():
+    class Careless(AEGMM):
+        def _fit_once(self, run):
+            return run.module
+
+    with pytest.raises(TypeError, match="Careless._fit_once must return a FitResult, got MixtureAutoencoder"):
+        Careless(2).fit(np.random.RandomState(0).randn(20, 3))

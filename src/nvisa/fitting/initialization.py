@@ -18,7 +18,6 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from nvisa.fitting.graph import (
@@ -85,7 +84,6 @@ class WarmStart:
 def check_start(init: Any, X: Array, n_clusters: int) -> None:
     """Raise a SettingError unless ``init`` is fitted and tells rows such as X apart into that many clusters."""
     try:
-        check_is_fitted(init)
         n_found = init.predict_proba(X[:2]).shape[1]
     except NotFittedError as error:
         raise SettingError("init", "a fitted clusterer", init, "Fit it first.") from error
