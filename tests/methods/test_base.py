@@ -210,4 +210,4 @@ def test_a_method_that_returns_something_else_than_a_result_is_told():
             return run.module
 
     with pytest.raises(TypeError, match="Careless._fit_once must return a FitResult, got MixtureAutoencoder"):
-        Careless(2).fit(np.random.RandomState(0).randn(20, 3))
+        Careless(2, random_state=0).fit(np.random.RandomState(0).randn(20, 3))
