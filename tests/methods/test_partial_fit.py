@@ -8,11 +8,11 @@ from sklearn.datasets import make_blobs
 import nvisa
 from nvisa import NVISA, VAT, Cosine, Network, Training
 
-CENTRES = np.array([[0.0] * 5, [6.0] * 5, [-6.0, 6.0] * 2 + [0.0]])
+CENTERS = np.array([[0.0] * 5, [6.0] * 5, [-6.0, 6.0] * 2 + [0.0]])
 
 
 def blobs(n, seed, shift=0.0):
-    X, y = make_blobs(n, centers=CENTRES + shift, random_state=seed)
+    X, y = make_blobs(n, centers=CENTERS + shift, random_state=seed)
     return X.astype(np.float32), y
 
 

@@ -60,7 +60,7 @@ PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A start that training goes on from, for the bound alone: otherwise its first, hot epochs would wipe it out.
+    """A start that NVISA without consistency goes on from: otherwise its first epochs, of high floors, would lose it.
 
     See :func:`warm_start` for what is done to keep it.
 
