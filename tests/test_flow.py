@@ -5,18 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
-MOST = [(14, 50), (12, 35), (8, 10)]  # files, switches: the default fit, the slides' own fit, predict
+MOST = [(12, 35), (8, 10)]  # files, switches: the slides' own fit, predict; the default has (14, 50), run by hand
 
 
-@pytest.mark.slow
 def test_a_fit_wanders_no_further_than_this():
     script = ROOT / "benchmarks" / "flow.py"
-    printed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    printed = subprocess.run(
+        [sys.executable, script, "--quick"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
     found = [tuple(map(int, pair)) for pair in re.findall(r"(\d+) files, \d+ functions, (\d+) switches", printed)]
     assert len(found) == len(MOST), printed
-    assert all(files <= most[0] and switches <= most[1] for (files, switches), most in zip(found, MOST, strict=True)), (
-        printed
-    )
+    for (files, switches), (most_files, most_switches) in zip(found, MOST, strict=True):
+        assert files <= most_files, printed
+        assert switches <= most_switches, printed
