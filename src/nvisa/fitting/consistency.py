@@ -73,7 +73,7 @@ class VAT:
     bound_gradient
         Share of the bound's gradient that reaches log q(y|x): 0 leaves q(y|x) to consistency while the bound trains
         everything else, the trunk below q(y|x) included; 1 is the gradient of the sum. A mixture of ten latent
-        dimensions need not cut where the neighbors do: the bound then draws rows across (docs/methods/nvisa-default.md).
+        dimensions need not cut where the neighbors do: the bound then draws rows over (docs/methods/nvisa-default.md).
 
     Examples
     --------
