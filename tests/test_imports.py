@@ -19,7 +19,10 @@ def place(module):
     """Rank in ORDER, and the room: each method is one of its own, since it imports no other."""
     parts = [*module.split(".")[1:], "__init__"]
     room = ".".join(parts[:2]) if parts[0] == "methods" else parts[0]
-    return ORDER.index(room if room in ORDER else "methods.*" if parts[0] == "methods" else "__init__"), room
+    if parts[0] == "methods":
+        return ORDER.index(room if room in ORDER else "methods.*"), room
+    room = room if room in ORDER else "__init__"  # a name that the facade has
+    return ORDER.index(room), room
 
 
 def imports(text):

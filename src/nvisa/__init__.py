@@ -80,10 +80,10 @@ _HOMES = {
     "settings": ("SettingError",),
 }
 _MOVED = {
-    "StdFloor": "StdAnnealing",
-    "datasets": "data",
-    "features": "data.features",
-    "metrics": "maths.metrics",
+    "StdFloor": "nvisa.StdAnnealing",
+    "datasets": "nvisa.data",
+    "features": "nvisa.data.features",
+    "metrics": "nvisa.maths.metrics",
 }
 
 
@@ -95,9 +95,7 @@ def __getattr__(name: str) -> Any:
             return getattr(import_module(f"nvisa.{home}"), name)
     if name in ("data", "maths", "methods", "nets", "fitting"):  # ``import nvisa`` alone imports no folder
         return import_module(f"nvisa.{name}")
-    if name in _MOVED:
-        raise AttributeError(f"nvisa.{name} is now nvisa.{_MOVED[name]}.")
-    raise AttributeError(f"module 'nvisa' has no attribute {name!r}")
+    raise import_module("nvisa.deprecation").moved(name, _MOVED)
 
 
 def __dir__() -> list[str]:

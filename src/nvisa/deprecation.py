@@ -43,6 +43,7 @@ def renamed_setting(old: str, new: str, *, since: str, removed: str) -> Callable
     message = f"{old} was renamed to {new} in {since} and will be removed in {removed}: write {new}=."
 
     def rename(given: dict[str, Any]) -> None:
+        """Warn, and put the value where it belongs now."""
         if old not in given:
             return
         if new in given:

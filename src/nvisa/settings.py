@@ -275,6 +275,7 @@ def refuses(**renamed: str) -> Callable[[type], type]:
     """
 
     def decorate(cls: type) -> type:
+        """The class, whose constructor looks at the keywords first."""
         init: Any = cls.__init__  # type: ignore[misc]
 
         @wraps(init)

@@ -7,38 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from nvisa.fitting.training import DivergedError, Listener, StepOutput, Tally, Training, maximize
-from nvisa.nets.rows import Source
+from nvisa.fitting.training import DivergedError, Listener, StepOutput, Tally, maximize
+from one_vector import EachEpoch, Point, rows_source, training
 from oracles import normal
-
-
-class Point(nn.Module):
-    """One trainable vector."""
-
-    def __init__(self, *start: float) -> None:
-        super().__init__()
-        self.at = nn.Parameter(torch.tensor(start))
-
-
-def rows_source(n: int, d: int = 2) -> Source:
-    """Row i is (i, i, ...)."""
-    return Source(np.repeat(np.arange(n, dtype=np.float32)[:, None], d, 1))
-
-
-class EachEpoch(Listener):
-    """Calls back with the record of every epoch."""
-
-    def __init__(self, call) -> None:
-        self.call = call
-
-    def end_epoch(self, state) -> None:
-        self.call(state.history[-1])
-
-
-def training(**settings) -> Training:
-    return Training(**{"epochs": 3, "batch_size": 4, "device": "cpu", **settings})
 
 
 class Noting(Listener):

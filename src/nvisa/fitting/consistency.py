@@ -336,6 +336,7 @@ def drift_penalty(
     """
 
     def penalized(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        """The objective less the drift of its batch."""
         module.trunk.eval()
         step = objective(x, rows, fraction)
         assert step.log_q_y is not None
