@@ -249,6 +249,8 @@ class ConsistencyObjective:
     generative
         Has ``bound(x, h, log_q_y, fraction) -> (bound on log p(x), its terms)``, such as the slides' objective
         (:class:`nvisa.methods.nvisa.Bound`); None: consistency alone.
+    log_sizes
+        Logarithm of the sizes of clusters that the mean assignment is drawn to [K]; None: equal ones.
     """
 
     network: Any
@@ -256,6 +258,7 @@ class ConsistencyObjective:
     neighbor_distance: Any
     generator: torch.Generator
     generative: Any = None
+    log_sizes: Any = None
 
     def __post_init__(self) -> None:
         if self.neighbor_distance is not None:
@@ -281,7 +284,7 @@ class ConsistencyObjective:
                 name, divergence = "vat", self._from_neighbor(settings, x, rows, log_q_y)
             else:
                 name, divergence = "augment", self._from_view(settings, user, log_q_y)
-            mutual = settings.information * information(log_q_y, settings.balance)
+            mutual = settings.information * information(log_q_y, settings.balance, self.log_sizes)
             value = value + settings.weight * (mutual - divergence.mean())
             parts |= {name: divergence, "information": parts.get("information", 0.0) + mutual}
         return StepOutput(value, parts, log_q_y)

@@ -32,6 +32,7 @@ __all__ = [
     "principal_components",
     "refine_by_information",
     "separation",
+    "symmetric_edges",
     "umap_points",
 ]
 
@@ -235,15 +236,20 @@ def separation(curve: Array) -> Array:
     return share[:-1] / np.maximum(share[1:], 1e-9)
 
 
+def symmetric_edges(neighbor_rows: Rows) -> csr_array:
+    """Number of edges between two rows, either way [N N]."""
+    n, k = neighbor_rows.shape
+    edges = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), neighbor_rows.ravel())), shape=(n, n))
+    return edges + edges.T
+
+
 def refine_by_information(labels: Rows, neighbor_rows: Rows, n_clusters: int, *, n_rounds: int = 30) -> Rows:
     """Move each row where its neighbors point, until the mutual information of neighbors stops growing.
 
     Row i goes to ``argmax_a sum_b V[i,b] log( P[a,b] / (P[a] P[b]) )``, with ``V[i,b]`` the number of its
     neighbors (either way) in b: the derivative of the information in the row's own assignment.
     """
-    n, k = neighbor_rows.shape
-    edges = csr_array((np.ones(n * k), (np.repeat(np.arange(n), k), neighbor_rows.ravel())), shape=(n, n))
-    edges = edges + edges.T
+    edges = symmetric_edges(neighbor_rows)
     best, best_score = labels, -np.inf
     for _ in range(n_rounds):
         one_hot = np.eye(n_clusters)[labels]

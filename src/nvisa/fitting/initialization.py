@@ -20,6 +20,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
 
+from nvisa.fitting.candidates import Candidate, best_candidate
 from nvisa.fitting.graph import (
     merged_microclusters,
     nearest,
@@ -37,6 +38,7 @@ from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 
 __all__ = [
     "MAX_ROWS",
+    "BoundBesideStart",
     "Start",
     "WarmStart",
     "bound_with_fixed_q_y",
@@ -55,7 +57,7 @@ __all__ = [
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
-PRETRAINING = {"umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
+PRETRAINING = {"auto": 0.15, "umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,27 @@ def check_start(init: Any, X: Array, n_clusters: int) -> None:
 
 @dataclass
 class Start:
-    """A first assignment: q(y|x) of ``rows`` as ``proba`` [n K], their ``codes`` [n Z], and a label-free score."""
+    """A first assignment: q(y|x) of ``rows`` as ``proba`` [n K], their ``codes`` [n Z], and a label-free score.
+
+    ``candidate``: how ``init="auto"`` chose it.
+    """
 
     rows: NDArray[np.integer]
     proba: Array
     codes: Array
     score: float
+    candidate: Candidate | None = None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the rows leave no doubt, so that training keeps it."""
+        return self.candidate is not None and self.candidate.is_clear
+
+    @property
+    def log_sizes(self) -> Float[Tensor, " K"]:
+        """Logarithm of the sizes of its clusters, none smaller than one row."""
+        sizes = torch.from_numpy(self.proba.sum(0)).clamp_min(1.0)
+        return (sizes / sizes.sum()).log()
 
 
 def pretrain(
@@ -160,7 +177,7 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
 def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: RandomState) -> Start:
     """Cluster a subset of the rows by ``module``, an autoencoder (:func:`pretrain`).
 
-    ``init`` is "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
+    ``init`` is "auto" (:func:`nvisa.fitting.candidates.best_candidate`), "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
     components), or a fitted clusterer, whose ``predict_proba`` is taken.
     """
     rows = subset(len(source), rng, MAX_ROWS)
@@ -169,8 +186,11 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     graph_space = principal_components(x, rng)
     near, distances = nearest(graph_space, 20)
     graph = near[:, :10]
-    if isinstance(init, str) and init == "umap":
+    if isinstance(init, str) and init in ("auto", "umap"):
         points = umap_points(graph_space, near, distances, rng)
+        if init == "auto":
+            found = best_candidate(graph_space, points, graph, n_clusters, rng)
+            return Start(rows, found.proba, codes, neighbor_information(found.proba, graph), found)
         proba, score = merged_microclusters(points, graph, n_clusters, rng)
         return Start(rows, proba, codes, score)
     if isinstance(init, str):
@@ -209,8 +229,8 @@ def distill(
 
 def start_from(
     init: Any, n_clusters: int, training: Training, run: Run, make_bound: Callable[[], Any]
-) -> tuple[list[Record], float]:
-    """Give a :class:`~nvisa.nets.mixture_vae.MixtureVAE` its first clusters; what was trained, and their score.
+) -> tuple[list[Record], Start]:
+    """Give a :class:`~nvisa.nets.mixture_vae.MixtureVAE` its first clusters; what was trained, and the start.
 
     1. Fit the networks as an autoencoder, for the share of the run that ``PRETRAINING`` says.
     2. :func:`find_start`: a first assignment.
@@ -225,10 +245,10 @@ def start_from(
     history = pretrain(module, rows, training, generator, listeners, share=share, masked=masked)
     start = find_start(module, rows, init, n_clusters, run.rng)
     if kept is not None:
-        return history + warm_start(module, rows, start, training, generator, listeners, make_bound), start.score
+        return history + warm_start(module, rows, start, training, generator, listeners, make_bound), start
     module.load_codes(start.codes, start.proba)
     taught = training.shortened(0.08)
-    return history + distill(module.log_q_y, module, rows, start, taught, generator, listeners), start.score
+    return history + distill(module.log_q_y, module, rows, start, taught, generator, listeners), start
 
 
 def warm_start(
@@ -265,3 +285,38 @@ def bound_with_fixed_q_y(bound: Any, x: Data) -> PerExample:
     """The bound per feature at the first floors, whose gradient does not reach q(y|x): p and q(z|y,x) learn it."""
     h = bound.network.trunk(x := bound.network.rescale(x))
     return bound.bound(x, h, bound.network.log_q_y_from(h).detach(), 0.0)[0] / x.shape[1]
+
+
+@dataclass
+class BoundBesideStart:
+    """The bound, while q(y|x) keeps to a start: ``L(x) / D + sum_k r_k log q(k|x)``, for rows that the start knows.
+
+    The gradient of the bound does not reach log q(y|x), as under consistency.
+    """
+
+    bound: Any
+    proba: Float[Tensor, "N K"]  # of all rows; zero where the start does not know a row
+
+    @classmethod
+    def of(cls, bound: Any, start: Start, source: Source) -> "BoundBesideStart":
+        """The bound beside this start, for training on the rows of ``source``."""
+        proba = torch.zeros(len(source), start.proba.shape[1])
+        proba[torch.from_numpy(start.rows)] = torch.from_numpy(start.proba)
+        return cls(bound, proba.to(source.device))
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        """Value and terms of the batch ``x`` in the user's units."""
+        net = self.bound.network
+        h = net.trunk(x := net.rescale(x))
+        log_q_y = net.log_q_y_from(h)
+        bound, terms = self.bound.bound(x, h, log_q_y.detach(), fraction)
+        agreement = (self.proba[torch.from_numpy(rows).to(x.device)] * log_q_y).sum(-1)
+        return StepOutput(bound / x.shape[1] + agreement, terms | {"log_q_of_start": agreement}, log_q_y)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: the bound's."""
+        return self.bound.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take it back."""
+        self.bound.load_state_dict(state)

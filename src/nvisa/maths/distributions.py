@@ -131,9 +131,16 @@ def marginal_entropy(log_q_y: LogClusters) -> Scalar:
     return entropy(torch.logsumexp(log_q_y, 0).log_softmax(0))
 
 
-def information(log_q_y: LogClusters, balance: float = 1.0) -> Scalar:
-    """``balance * H[mean q(y|x)] - mean H[q(y|x)]``; at balance 1, the mutual information of x and y."""
-    return balance * marginal_entropy(log_q_y) - entropy(log_q_y).mean()
+def information(log_q_y: LogClusters, balance: float = 1.0, log_sizes: Float[Tensor, " K"] | None = None) -> Scalar:
+    """``balance * H[mean q(y|x)] - mean H[q(y|x)]``; at balance 1, the mutual information of x and y.
+
+    With the logarithm of expected sizes pi, ``-balance * KL( mean q(y|x) || pi ) - mean H[q(y|x)]``: the same, up to a
+    constant, where all sizes are equal.
+    """
+    if log_sizes is None:
+        return balance * marginal_entropy(log_q_y) - entropy(log_q_y).mean()
+    log_mean = torch.logsumexp(log_q_y, 0).log_softmax(0)
+    return -balance * kl_categorical(log_mean, log_sizes) - entropy(log_q_y).mean()
 
 
 def responsibilities(

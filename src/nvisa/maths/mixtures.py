@@ -22,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from nvisa.maths.distributions import HALF_LOG_2PI
 from nvisa.maths.shapes import Float, Int, Tensor
 
-__all__ = ["common_axes", "em", "fit_mixture"]
+__all__ = ["common_axes", "em", "fit_mixture", "log_density", "responsibilities"]
 
 Array = NDArray[np.floating]
 Weights: TypeAlias = Float[Tensor, " K"]
@@ -108,6 +108,26 @@ def natural(weights: Weights, loc: Means, within: Covariances, pairs: Pairs) -> 
     at_zero = weights.log() - log_det - 0.5 * (loc * slope).sum(1) - loc.shape[1] * HALF_LOG_2PI
     curvature = precision[:, i, j] * torch.where(i == j, -0.5, -1.0)  # a pair stands for (i, j) and (j, i)
     return torch.cat([at_zero[:, None], slope, curvature], 1).T
+
+
+def log_joint(z: Float[Tensor, "N Z"], weights: Weights, loc: Means, within: Covariances) -> Float[Tensor, "N K"]:
+    """``log pi_k + log N(z; mu_k, S_k)`` of every row."""
+    n = z.shape[1]
+    pairs = torch.triu_indices(n, n)
+    w = natural(weights, loc, within, pairs)
+    return torch.cat([statistics(rows, pairs) @ w for rows in z.split(BLOCK)])
+
+
+def log_density(z: Float[Tensor, "N Z"], weights: Weights, loc: Means, within: Covariances) -> Float[Tensor, " N"]:
+    """``log p(z)`` of every row."""
+    return log_joint(z, weights, loc, within).logsumexp(1)
+
+
+def responsibilities(
+    z: Float[Tensor, "N Z"], weights: Weights, loc: Means, within: Covariances
+) -> Float[Tensor, "N K"]:
+    """``p(y|z)`` of every row."""
+    return log_joint(z, weights, loc, within).softmax(1)
 
 
 def common_axes(weights: Array, covariances: Array) -> Array:

@@ -30,7 +30,7 @@ import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
 from nvisa.fitting.graph import neighbor_radius
-from nvisa.fitting.initialization import WarmStart, start_from
+from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, start_from
 from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
@@ -102,7 +102,7 @@ class Bound:
         self.moments.mean, self.moments.variance = state["moments"].tolist()
 
 
-START = AnyOf(OneOf("umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
+START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
 class NVISA(GenerativeClusterer):
@@ -173,7 +173,7 @@ class NVISA(GenerativeClusterer):
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
-    init: Annotated[Any, AnyOf(START, Each(START))] = "umap"
+    init: Annotated[Any, AnyOf(START, Each(START))] = "auto"
     consistency: Annotated[Any, AnyOf(OneOf(None), Consistency)] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
@@ -196,17 +196,30 @@ class NVISA(GenerativeClusterer):
         init = self.init[run.number % len(self.init)] if isinstance(self.init, (tuple, list)) else self.init
         found: dict[str, Any] = {"start_score_": float("nan")}
         history: list[Record] = []
+        start: Start | None = None
         if init != "random":
             bound_of_start = lambda: self._bound(init, run)  # noqa: E731
-            history, found["start_score_"] = start_from(init, self.n_clusters, self._training, run, bound_of_start)
+            history, start = start_from(init, self.n_clusters, self._training, run, bound_of_start)
+            found["start_score_"] = start.score
         objective: Any = (bound := self._bound(init, run))
         if terms := self._consistency_terms:
-            rows, is_local = Rescaled(run.X, run.rescale), any(isinstance(term, VAT) for term in terms)
-            distance = neighbor_radius(rows, run.rng) if is_local else None
-            objective = ConsistencyObjective(net, terms, distance, run.generator, bound)
-            found |= objective.found()
-        history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
-        return FitResult(net, history, found | {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)})
+            if start is not None and start.is_clear:
+                objective = BoundBesideStart.of(bound, start, run.source)
+            else:
+                objective = self._consistent(bound, terms, start, run)
+                found |= objective.found()
+        trained = maximize(
+            objective, net, run.source, self._training, run.generator, run.listeners, settles=start is not None
+        )
+        found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
+        return FitResult(net, history + trained, found)
+
+    def _consistent(self, bound: Bound, terms: tuple[Any, ...], start: Start | None, run: Run) -> ConsistencyObjective:
+        """The bound beside consistency; the sizes of clusters are those of the start."""
+        is_local = any(isinstance(term, VAT) for term in terms)
+        distance = neighbor_radius(Rescaled(run.X, run.rescale), run.rng) if is_local else None
+        sizes = None if start is None else start.log_sizes.to(run.source.device)
+        return ConsistencyObjective(run.module, terms, distance, run.generator, bound, sizes)
 
     def _bound(self, init: Any, run: Run) -> Bound:
         """The slides' objective, its floors in the networks' units."""

@@ -1,0 +1,127 @@
+"""A first clustering of some rows, chosen without labels among the simplest ones that the rows allow.
+
+1. k-means, in the leading principal components.
+2. Micro-clusters of the neighbor graph's layout, merged. Where the graph has just K groups (:func:`relative_gap`), by
+   the normalized cut: whatever the sizes, the groups are *clear*. Else by neighbor information, which of many possible
+   merges prefers those that leave clusters of similar size.
+3. A Gaussian mixture that goes on from there, where it explains held-out rows as well as richer mixtures do.
+
+The graph's clusters replace those of k-means only where fewer neighbors are lost at their borders. No function here
+sees a label or a network.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+from nvisa.fitting.graph import joint_of_labels, merged_microclusters
+from nvisa.fitting.normalized_cut import cut_curve, merge_by_cut, normalized_cut, refine_by_cut, relative_gap
+from nvisa.maths import mixtures
+
+__all__ = ["Candidate", "best_candidate", "explaining_mixture", "graph_clusters", "held_out_density"]
+
+Array = NDArray[np.floating[Any]]
+Rows = NDArray[np.integer]
+
+CLEAR = 0.6  # relative gap below which the graph has just K groups
+LESS = 0.9  # of k-means' cut: what a less simple clustering must stay below
+PER_CLUSTER = 10  # micro-clusters
+N_CUTS = 3
+FOLDS = 3
+SLACK = 0.02  # nats a row: held-out densities are not known better
+
+
+@dataclass
+class Candidate:
+    """A clustering of some rows.
+
+    ``proba`` [n K]; ``kind``: "kmeans", "graph" or "mixture"; ``is_clear``: the rows leave no doubt, so that training
+    teaches it to the networks and does not redraw it; ``gap``: :func:`relative_gap`; ``cuts``: the normalized cut per
+    cluster of every clustering looked at.
+    """
+
+    proba: Array
+    kind: str
+    is_clear: bool
+    gap: float
+    cuts: dict[str, float] = field(default_factory=dict)
+
+
+def best_candidate(x: Array, points: Array, graph: Rows, n_clusters: int, rng: RandomState) -> Candidate:
+    """The clustering of the rows ``x`` [n C] (principal components) that training starts from.
+
+    ``graph`` holds the neighbors of each row [n k], ``points`` the layout of the graph.
+    """
+    simple = kmeans(x, n_clusters, rng)
+    merged, gap = graph_clusters(points, graph, n_clusters, rng)
+    cuts = {name: _cut(labels, graph, n_clusters) for name, labels in (("kmeans", simple), ("graph", merged))}
+    kind = "graph" if cuts["graph"] < LESS * cuts["kmeans"] else "kmeans"
+    labels, is_clear = (merged if kind == "graph" else simple), gap < CLEAR
+    proba = np.eye(n_clusters, dtype=np.float32)[labels]
+    if (explained := explaining_mixture(x, labels, n_clusters, rng)) is not None:
+        proba, kind, is_clear = explained, "mixture", True
+        cuts["mixture"] = _cut(proba.argmax(1), graph, n_clusters)
+    return Candidate(proba, kind, is_clear, gap, cuts)
+
+
+def _cut(labels: Rows, graph: Rows, n_clusters: int) -> float:
+    return normalized_cut(joint_of_labels(labels, graph, n_clusters)) / n_clusters
+
+
+def kmeans(x: Array, n_clusters: int, rng: RandomState, *, n_init: int = 3) -> Rows:
+    """Labels of the tightest of some k-means++ starts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+        return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(x).labels_
+
+
+def graph_clusters(points: Array, graph: Rows, n_clusters: int, rng: RandomState) -> tuple[Rows, float]:
+    """Clusters of the neighbor graph, and its relative gap at K: :data:`CLEAR` or not decides how they are merged."""
+    n_micro = min(max(PER_CLUSTER * n_clusters, 50), max(n_clusters, len(points) // 5))
+    cuts = [kmeans(points, n_micro, rng, n_init=1) for _ in range(N_CUTS)]
+    joints = [joint_of_labels(cut, graph, n_micro) for cut in cuts]
+    gap = relative_gap(np.mean([cut_curve(joint) for joint in joints], 0), n_clusters)
+    if gap >= CLEAR:
+        return merged_microclusters(points, graph, n_clusters, rng)[0].argmax(1), gap
+    merged = (merge_by_cut(joint, n_clusters)[cut] for joint, cut in zip(joints, cuts, strict=True))
+    found = [refine_by_cut(labels, graph, n_clusters) for labels in merged]
+    return min(found, key=lambda labels: _cut(labels, graph, n_clusters)), gap
+
+
+def explaining_mixture(x: Array, labels: Rows, n_clusters: int, rng: RandomState) -> Array | None:
+    """Responsibilities of a full Gaussian mixture that EM finds from ``labels`` [n K]; None unless it explains the rows.
+
+    It does where each cluster has as many rows as its Gaussian has parameters, EM leaves four rows of five in their
+    cluster, and neither one Gaussian nor two or four times as many have a higher density on held-out rows.
+    """
+    n, d = x.shape
+    if np.bincount(labels, minlength=n_clusters).min() < d * (d + 3) / 2:
+        return None
+    own = held_out_density(x, labels, n_clusters, rng)
+    for k in (1, 2 * n_clusters, 4 * n_clusters):
+        if 2 * k <= n and held_out_density(x, None, k, rng) > own + SLACK:
+            return None
+    z = torch.from_numpy(x.astype(np.float64))
+    found = mixtures.em(z - z.mean(0), np.eye(n_clusters)[labels], "full")[1:]
+    proba = mixtures.responsibilities(z - z.mean(0), *found).numpy().astype(np.float32)
+    return proba if (proba.argmax(1) == labels).mean() >= 0.8 else None
+
+
+def held_out_density(x: Array, labels: Rows | None, k: int, rng: RandomState) -> float:
+    """Mean ``log p(x)`` of held-out rows under a mixture of k full Gaussians, EM from the labels or from k-means."""
+    order, total = rng.permutation(len(x)), 0.0
+    for fold in range(FOLDS):
+        held_out = np.isin(np.arange(len(x)), order[fold::FOLDS])
+        train = x[~held_out]
+        start = kmeans(train, k, rng, n_init=1) if labels is None else labels[~held_out]
+        train, test = (torch.from_numpy(rows.astype(np.float64)) for rows in (train, x[held_out]))
+        found = mixtures.em(train - train.mean(0), np.eye(k)[start], "full")[1:]
+        total += mixtures.log_density(test - train.mean(0), *found).sum()
+    return float(total / len(x))
