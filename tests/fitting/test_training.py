@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from nvisa.fitting.training import (
     Training,
     clusters_in_use,
     flush_denormals,
+    has_settled,
     maximize,
     shuffled_batches,
 )
@@ -264,13 +266,14 @@ def test_the_same_generator_gives_the_same_run_and_no_global_one_is_moved():
     [
         ({"epochs": 7}, 10, 7),  # said, so done
         ({"epochs": 7}, 10**7, 7),
-        ({"steps": 2500}, 500, 100),  # 2 steps an epoch would need 1250 epochs: at most max_epochs
+        ({"steps": 2500}, 500, 150),  # 2 steps an epoch would need 1250 epochs: max_epochs, or those of min_steps
         ({"steps": 2500, "max_epochs": 5000}, 500, 1250),
         ({"steps": 2500}, 60_000, 11),  # 2500 / 235 = 10.6
         ({"steps": 2500}, 10**7, 1),  # 39,063 steps an epoch, but never less than one
         ({"steps": 2500, "batch_size": 512}, 60_000, 21),
         ({"steps": 235 * 4}, 60_000, 4),
-        ({"steps": 2500}, 3, 100),
+        ({"steps": 2500}, 3, 300),
+        ({"steps": 50}, 3, 50),
     ],
 )
 def test_epochs_make_the_steps_asked_for_within_their_limits(settings, n_rows, expected):
@@ -280,7 +283,7 @@ def test_epochs_make_the_steps_asked_for_within_their_limits(settings, n_rows, e
 
 def test_a_shortened_training_is_the_same_share_of_everything_and_never_nothing():
     whole = Training(steps=2500, max_epochs=100, batch_size=64)
-    assert whole.shortened(0.4) == Training(steps=1000, max_epochs=40, batch_size=64)
+    assert whole.shortened(0.4) == Training(steps=1000, max_epochs=40, min_steps=120, batch_size=64)
     assert Training(epochs=30).shortened(0.1).epochs == 3
     tiny = Training(epochs=3, steps=3, max_epochs=3).shortened(0.01)
     assert (tiny.epochs, tiny.steps, tiny.max_epochs) == (1, 1, 1)
@@ -337,3 +340,34 @@ def test_denormals_are_zero_inside_and_afterwards_what_they_were_also_after_an_e
     with pytest.raises(KeyError), flush_denormals():
         raise KeyError
     assert flushes() == before
+
+
+# ---- labels that have settled ----------------------------------------------------------------------------------------
+
+
+def test_labels_have_settled_once_few_rows_moved_in_a_hundred_steps():
+    moved = [{"label_change": change} for change in (0.2, 0.003, 0.001, 0.3)]
+    assert has_settled(moved, n_batches=100)  # 0.4 % in two epochs
+    assert not has_settled(moved, n_batches=34)  # 0.3 % and more in three
+    assert not has_settled([{"label_change": 0.0}], n_batches=1000)  # two epochs at least
+    assert not has_settled([{}, {}, {}], n_batches=1000)  # an objective without clusters
+
+
+def test_once_settled_the_rest_of_the_schedule_passes_four_times_as_fast(rng):
+    fractions = []
+
+    def objective(x, rows, fraction):
+        fractions.append(fraction)
+        return StepOutput(-point.at.square().sum() + 0 * x.sum(1), {}, torch.zeros(len(x), 2).log_softmax(-1))
+
+    point = build(Point, rng)
+    source, n_batches = rows_source(6), 6
+    schedule = Training(steps=2000, max_epochs=20, batch_size=1, min_steps=1)
+    found = maximize(objective, point, source, schedule, rng)
+    slow = math.ceil(100 / n_batches) + 1  # the first epoch knows no change
+    assert len(found) == slow + math.ceil((20 - slow) / 4)
+    by_epoch = np.array(fractions).reshape(-1, n_batches)
+    assert by_epoch[slow - 1, 0] == pytest.approx((slow - 1) / 20)
+    assert by_epoch[-1, -1] == pytest.approx(min((slow + 4 * 5 / 6) / 20, 1.0))
+    for patient in (replace(schedule, until_settled=False), replace(schedule, epochs=20)):
+        assert len(maximize(objective, point, source, patient, rng)) == 20

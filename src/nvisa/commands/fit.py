@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--likelihood", choices=LIKELIHOODS, help="p(x|z) (default: by the values)")
     parser.add_argument("--scaling", choices=SCALINGS, help="units of the networks (default: by the columns)")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
-    parser.add_argument("--init", choices=("umap", "gmm", "random"), help="where training starts")
+    parser.add_argument("--init", choices=("auto", "umap", "gmm", "random"), help="where training starts")
     parser.add_argument("--n-samples", type=int, metavar="M", help="draws of (y, z) for a row")
     parser.add_argument("--consistency", choices=tuple(CONSISTENCY), help="local consistency of q(y|x)")
     restarts = "whole fits from other seeds; the best by a score without labels is kept"
@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> None:
 
 def fit_text(result: Result) -> str:
     """Seconds, sizes, agreement with the labels if there are some, and what to type next."""
-    lines = [f"{result['seconds']:.0f} s", sizes_text(result), f"saved in {result['model']}"]
+    from nvisa.fitting.diagnosis import diagnosis_text
+
+    took = f"{result['seconds']:.0f} s ({result['stop_reason']})"
+    lines = [took, sizes_text(result), diagnosis_text(result["diagnosis"]), f"saved in {result['model']}"]
     if result["metrics"]:
         lines += ["", "agreement with the labels, which training did not see:", metrics_text(result["metrics"])]
     return "\n".join([*lines, "", next_text(result)])
@@ -182,6 +185,8 @@ def _result(clusterer: Any, rows: Any, found: Result) -> Result:
         "data": found,
         **cluster_sizes(clusterer.labels_, clusterer._n_found),
         "neighbor_information": getattr(clusterer, "neighbor_information_", None),
+        "diagnosis": clusterer.diagnosis_,
+        "stop_reason": clusterer.stop_reason_,
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
     }
 

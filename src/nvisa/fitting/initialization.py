@@ -57,7 +57,11 @@ __all__ = [
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
-PRETRAINING = {"auto": 0.15, "umap": 0.15, "gmm": 0.6}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
+PRETRAINING = {
+    "auto": 0.15,
+    "umap": 0.15,
+    "gmm": 0.6,
+}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
 
 
 @dataclass(frozen=True)
@@ -177,8 +181,9 @@ def centroids(codes: Array, n_clusters: int, rng: RandomState, *, n_init: int = 
 def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: RandomState) -> Start:
     """Cluster a subset of the rows by ``module``, an autoencoder (:func:`pretrain`).
 
-    ``init`` is "auto" (:func:`nvisa.fitting.candidates.best_candidate`), "gmm" (full-covariance mixture of the codes), "umap" (merged micro-clusters in a UMAP of the principal
-    components), or a fitted clusterer, whose ``predict_proba`` is taken.
+    ``init`` is "auto" (:func:`nvisa.fitting.candidates.best_candidate`), "gmm" (full-covariance mixture of the codes),
+    "umap" (merged micro-clusters in a UMAP of the principal components), or a fitted clusterer, whose
+    ``predict_proba`` is taken.
     """
     rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)

@@ -1,6 +1,6 @@
 """The normalized cut of the neighbor graph: how many neighbors are lost at the borders, each cluster counting once.
 
-    cut(P) = sum_a ( 1 - P_aa / P_a )           in [0, K]: P_aa / P_a is the chance that a neighbor of a row of a is in a
+    cut(P) = sum_a ( 1 - P_aa / P_a )         in [0, K]: P_aa / P_a is the chance that a neighbor of a row of a is in a
 
 with ``P`` the joint distribution of the clusters of a random row and of a random neighbor of it
 (:func:`nvisa.fitting.graph.neighbor_joint`). The mutual information of the two is bounded by the entropy of the sizes,

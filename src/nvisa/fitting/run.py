@@ -9,7 +9,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.training import Listener, Listeners, StageState
+from nvisa.fitting.training import Listener, Listeners, StageState, Training, has_settled
 from nvisa.nets.rows import Rescale, Source
 
 __all__ = ["FitResult", "Reporter", "Run"]
@@ -57,6 +57,16 @@ class Run:
     number: int
     report: Callable[[Any, Record], None] | None
     listeners: Listeners
+
+    def outcome(self, history: list[Record], training: Training) -> dict[str, Any]:
+        """``converged_`` and ``stop_reason_`` of a stage: whether its labels have settled, and how it ended."""
+        settled = has_settled(history, training.n_batches(len(self.source)))
+        epochs, planned = len(history), training.n_epochs(len(self.source))
+        if epochs < planned:
+            reason = f"labels settled: {epochs} epochs of {planned} planned"
+        else:
+            reason = f"all {planned} epochs" + ("" if settled else "; labels were still changing")
+        return {"converged_": settled, "stop_reason_": reason}
 
 
 @dataclass

@@ -79,6 +79,9 @@ class Training:
         Largest norm of the whole gradient.
     device
         "auto": CUDA, then MPS, then CPU.
+    until_settled
+        Where ``epochs`` is None: once the labels have settled (:func:`has_settled`), pass through the rest of the
+        schedule four times as fast. The rate and the floors still fall to their ends.
 
     Examples
     --------
@@ -99,6 +102,7 @@ class Training:
     )
     clip_norm: Annotated[float, Positive] = 10.0
     device: str = "auto"
+    until_settled: Annotated[bool, InstanceOf(bool)] = True
 
     def n_epochs(self, n_rows: int) -> int:
         """Epochs for this many rows."""
@@ -216,7 +220,6 @@ def maximize(
     *,
     stage: str = "training",
     betas: tuple[float, float] = (0.9, 0.999),
-    settles: bool = False,
 ) -> list[Record]:
     """Maximize the mean objective by Adam and return the history, one record an epoch.
 
@@ -230,9 +233,6 @@ def maximize(
         What this training is for; it stands in every record.
     betas
         Of Adam.
-    settles
-        Once the labels have settled (:func:`has_settled`), go through the rest of the schedule :data:`HASTE` times as
-        fast: the rate and the floors still fall to their ends. Not if ``training.epochs`` is given.
 
     Raises
     ------
@@ -247,8 +247,8 @@ def maximize(
     for listener in listeners:
         listener.begin_stage(state)
     history, tally = state.history, state.tally
-    settles = settles and training.epochs is None
-    done, pace = _progress(history, settles=settles)
+    settles = training.until_settled and training.epochs is None
+    done, pace = _progress(history, n_batches, settles=settles)
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     module.train()
     with flush_denormals(), _kept(history):
@@ -267,7 +267,7 @@ def maximize(
             seconds = time.perf_counter() - started
             epoch = len(history) + 1
             history.append({"stage": stage, "epoch": epoch, "n_epochs": n_epochs, "seconds": seconds} | tally.means())
-            done, pace = _progress(history, settles=settles)
+            done, pace = _progress(history, n_batches, settles=settles)
             for listener in listeners:
                 listener.end_epoch(state)
             if step is None:
@@ -279,25 +279,28 @@ def maximize(
     return list(history)
 
 
-SETTLED, HASTE = 0.002, 4  # share of the rows that change cluster in an epoch; how much faster the schedule then runs
+SETTLED, WINDOW = 0.004, 100  # share of the rows that change cluster, all in all, in so many steps
+HASTE = 4  # how much faster the schedule then runs
 
 
-def has_settled(history: Sequence[Record]) -> bool:
-    """Whether at most 0.2 % of the rows changed their cluster in each of two epochs in a row.
+def has_settled(history: Sequence[Record], n_batches: int) -> bool:
+    """Whether the labels stood still at some time: in 100 steps, at least two epochs, at most 0.4 % of rows changed.
 
     Examples
     --------
-    >>> has_settled([{"label_change": 0.1}, {"label_change": 0.002}, {"label_change": 0.001}])
+    >>> has_settled([{"label_change": 0.1}, {"label_change": 0.003}, {"label_change": 0.001}], n_batches=60)
     True
     """
-    still = [record.get("label_change", 1.0) <= SETTLED for record in history]
-    return any(now and before for before, now in zip(still, still[1:], strict=False))
+    window = max(2, math.ceil(WINDOW / n_batches))
+    changes = [record.get("label_change", 1.0) for record in history]
+    return any(sum(changes[i : i + window]) <= SETTLED for i in range(len(changes) - window + 1))
 
 
-def _progress(history: Sequence[Record], *, settles: bool) -> tuple[int, int]:
+def _progress(history: Sequence[Record], n_batches: int, *, settles: bool) -> tuple[int, int]:
     """How many epochs of the schedule have passed, and how many the next one passes."""
-    paces = [HASTE if settles and has_settled(history[:n]) else 1 for n in range(len(history) + 1)]
-    return sum(paces[:-1]), paces[-1]
+    slow = next((n for n in range(len(history)) if settles and has_settled(history[:n], n_batches)), len(history))
+    done = slow + HASTE * (len(history) - slow)
+    return done, HASTE if settles and has_settled(history, n_batches) else 1
 
 
 @contextmanager

@@ -151,7 +151,7 @@ class DeepClusterer(
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
         sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
-        if 2 * clusters_in_use(sizes) < len(sizes) or (sizes > 0).sum() < 2:
+        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
 
@@ -339,6 +339,12 @@ class DeepClusterer(
             hint = "give more rows or ask for fewer clusters."
             raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
         return checked
+
+    @property
+    def _sizes_are_of_start(self) -> bool:
+        """Whether small clusters are what the rows have: their start left no doubt."""
+        start = getattr(self, "diagnosis_", {}).get("start")
+        return start is not None and bool(start["is_clear"])
 
     @property
     def _n_found(self) -> int:

@@ -22,13 +22,14 @@ trunk below it from both. Deviations from the paper are listed in docs/methods/n
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
+from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, start_from
 from nvisa.fitting.run import FitResult, Run
@@ -41,11 +42,12 @@ from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import train_on_more_rows
 from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.mixture_vae import MixtureVAE, draw, log_p_x, log_weights
-from nvisa.nets.rows import Rescale, Rescaled, top_deviation
+from nvisa.nets.rows import Rescale, Rescaled, map_blocks, subset, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
 
+CLEAR_SHARE = 0.25  # of the steps, where the start is clear: the labels stand, and the bound alone has to be learned
 Floor = Callable[[float], float]  # fraction of the run -> epsilon: std annealing
 
 
@@ -125,8 +127,10 @@ class NVISA(GenerativeClusterer):
         The annealed floors; None: from 1.3 of the data's largest deviation from random weights, from 0.43 of it from a
         start (``methods/presets.py``); ``StdAnnealing()`` is no annealing.
     init
-        "umap": autoencoder, UMAP, micro-clusters merged by neighbor information; "gmm": autoencoder and
-        full-covariance mixture of its codes; "random"; a fitted clusterer with ``predict_proba``; or a
+        "auto": of k-means, merged micro-clusters of the neighbor graph, and a Gaussian mixture the one that label-free
+        criteria prefer (:mod:`nvisa.fitting.candidates`), which training keeps where the rows leave no doubt; "umap":
+        micro-clusters of a UMAP, merged by neighbor information; "gmm": full-covariance mixture of an autoencoder's
+        codes; "random"; a fitted clusterer with ``predict_proba``; or a
         :class:`WarmStart`. Restarts take those of a tuple in turn: ``init=("umap", "random"), n_restarts=2``.
     consistency
         A :class:`VAT`, for images an :class:`Augment`, or a tuple of them; "vat", "augment" for their defaults; None:
@@ -143,6 +147,11 @@ class NVISA(GenerativeClusterer):
         Label-free score of the fit, in nats, at most log K; and that of every restart with its seed.
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
+    diagnosis_ : dict
+        The fit beside k-means and a Gaussian mixture, by criteria that see no label
+        (:func:`nvisa.fitting.diagnosis.diagnose`); ``start``: what ``init="auto"`` chose, and why.
+    converged_, stop_reason_
+        Whether the labels have settled, and how training ended.
     neighbor_distance_ : float
         With VAT: median distance of a row to its 10th neighbor, in the networks' units.
 
@@ -202,17 +211,28 @@ class NVISA(GenerativeClusterer):
             history, start = start_from(init, self.n_clusters, self._training, run, bound_of_start)
             found["start_score_"] = start.score
         objective: Any = (bound := self._bound(init, run))
+        training = self._training
         if terms := self._consistency_terms:
             if start is not None and start.is_clear:
                 objective = BoundBesideStart.of(bound, start, run.source)
+                training = training if training.epochs else training.shortened(CLEAR_SHARE)
             else:
                 objective = self._consistent(bound, terms, start, run)
                 found |= objective.found()
-        trained = maximize(
-            objective, net, run.source, self._training, run.generator, run.listeners, settles=start is not None
-        )
+        if start is None:  # from random weights nothing moves while it is hot
+            training = replace(training, until_settled=False)
+        trained = maximize(objective, net, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
+        found |= run.outcome(trained, training) | {"diagnosis_": self._diagnosis(start, run)}
         return FitResult(net, history + trained, found)
+
+    def _diagnosis(self, start: Start | None, run: Run) -> Diagnosis:
+        """The fit beside k-means and a mixture, and where it started."""
+        rows = subset(len(run.source), run.rng, MAX_ROWS)
+        x = map_blocks(run.module.rescale, run.source, rows=rows, fixed=False)
+        labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
+        began = None if start is None or start.candidate is None else start.candidate.summary()
+        return diagnose(x, labels, self.n_clusters, run.rng) | {"start": began}
 
     def _consistent(self, bound: Bound, terms: tuple[Any, ...], start: Start | None, run: Run) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""

@@ -157,6 +157,10 @@ def _overview(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     if (information := getattr(fitted, "neighbor_information_", None)) is not None:
         most = f"nats, of at most {np.log(evaluation.n_clusters):.3f}; no label is used"
         lines.append(("neighbor information", f"{information:.3f}", most))
+    if (diagnosis := getattr(fitted, "diagnosis_", None)) is not None:
+        lost = diagnosis["cut"]
+        others = f"k-means {lost['kmeans']:.1%}, a Gaussian mixture {lost['mixture']:.1%}; no label is used"
+        lines.append(("neighbors lost at borders", f"{lost['fit']:.1%}", others))
     lines.append(("training", f"{fitted.n_iter_} epochs", f"{running(fitted.history_)[-1]:,.1f} s"))
     return lines
 

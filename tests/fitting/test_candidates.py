@@ -1,0 +1,102 @@
+"""The first clustering: which of the simple ones is taken, and that a mixture has to explain held-out rows."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from sklearn.datasets import make_blobs, make_moons
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+
+from nvisa.fitting.candidates import best_candidate, explaining_mixture, graph_clusters, held_out_density
+from nvisa.fitting.graph import neighbors
+
+
+def chosen(X, k, seed=0):
+    """The candidate of rows that are their own layout."""
+    X = ((X - X.mean(0)) / X.std()).astype(np.float32)
+    return best_candidate(X, X, neighbors(X, 10), k, np.random.RandomState(seed))
+
+
+def agreement(found, truth):
+    return adjusted_rand_score(truth, found.proba.argmax(1))
+
+
+@pytest.fixture
+def stretched():
+    """Three Gaussians that are no balls: k-means cuts across them."""
+    X, y = make_blobs(600, random_state=170)
+    return X @ np.array([[0.6, -0.6], [-0.4, 0.8]]), y
+
+
+def test_unequal_groups_are_found_whatever_their_sizes():
+    random = np.random.RandomState(0)
+    y = np.repeat(np.arange(3), (950, 30, 20))
+    X = random.randn(1000, 20) + (8 / 2**0.5) * np.eye(20)[y]
+    found = chosen(X, 3)
+    assert found.is_clear
+    assert agreement(found, y) > 0.95
+
+
+def test_moons_are_clear_to_the_graph_and_no_mixture_explains_them():
+    X, y = make_moons(800, noise=0.05, random_state=1)
+    found = chosen(X, 2)
+    assert (found.kind, found.is_clear) == ("graph", True)
+    assert agreement(found, y) == 1.0
+
+
+def test_gaussians_are_explained_by_a_mixture(stretched):
+    X, y = stretched
+    found = chosen(X, 3)
+    assert (found.kind, found.is_clear) == ("mixture", True)
+    assert agreement(found, y) > 0.98
+    np.testing.assert_allclose(found.proba.sum(1), 1, rtol=1e-5)
+    assert set(found.summary()["cut"]) == {"kmeans", "graph", "mixture"}
+
+
+def test_what_has_no_groups_is_not_clear():
+    found = chosen(np.random.RandomState(0).randn(600, 12), 4)
+    assert not found.is_clear
+    assert found.gap > 0.6
+
+
+def test_the_graph_replaces_k_means_only_where_it_cuts_fewer_neighbors():
+    X, y = make_blobs(400, centers=4, n_features=25, random_state=0)  # too many columns for full Gaussians
+    found = chosen(X, 4)
+    assert found.kind == "kmeans"
+    assert found.cuts["kmeans"] == found.cuts["graph"] == 0.0
+    assert agreement(found, y) == 1.0
+
+
+def test_a_cluster_with_fewer_rows_than_its_gaussian_has_parameters_gets_no_mixture(stretched):
+    X, y = stretched
+    assert explaining_mixture(X, np.where(np.arange(600) < 4, 2, y % 2), 3, np.random.RandomState(0)) is None
+
+
+def test_the_held_out_density_is_that_of_a_mixture_that_never_saw_the_row(stretched):
+    X, y = stretched
+    order = np.random.RandomState(0).permutation(600)
+    expected = []
+    for fold in range(3):
+        test = order[fold::3]
+        train = np.setdiff1d(order, test)
+        moments = [(np.mean(y[train] == k), X[train][y[train] == k]) for k in range(3)]
+        start = {
+            "weights_init": [share for share, _ in moments],
+            "means_init": [rows.mean(0) for _, rows in moments],
+            "precisions_init": [np.linalg.inv(np.cov(rows.T, bias=True)) for _, rows in moments],
+        }
+        mixture = GaussianMixture(3, tol=1e-7, max_iter=500, **start).fit(X[train])
+        density = sum(
+            w * multivariate_normal(m, c).pdf(X[test])
+            for w, m, c in zip(mixture.weights_, mixture.means_, mixture.covariances_, strict=True)
+        )
+        expected.append(np.log(density))
+    found = held_out_density(X, y, 3, np.random.RandomState(0))
+    assert found == pytest.approx(np.concatenate(expected).mean(), abs=2e-3)
+
+
+def test_few_rows_have_clusters_too():
+    X = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], np.float32)
+    labels, gap = graph_clusters(X, neighbors(X, 2), 2, np.random.RandomState(0))
+    assert labels.tolist() in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
+    assert 0 <= gap <= 1
