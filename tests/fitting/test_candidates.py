@@ -7,7 +7,7 @@ from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from nvisa.fitting.candidates import best_candidate, explaining_mixture, graph_clusters, held_out_density
+from nvisa.fitting.candidates import best_candidate, explaining_mixture, graph_clusters, held_out_density, votes
 from nvisa.fitting.graph import neighbors
 
 
@@ -97,6 +97,16 @@ def test_the_held_out_density_is_that_of_a_mixture_that_never_saw_the_row(stretc
 
 def test_few_rows_have_clusters_too():
     X = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], np.float32)
-    labels, gap = graph_clusters(X, neighbors(X, 2), 2, np.random.RandomState(0))
-    assert labels.tolist() in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
+    proba, gap = graph_clusters(X, neighbors(X, 2), 2, np.random.RandomState(0))
+    assert proba.argmax(1).tolist() in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
     assert 0 <= gap <= 1
+
+
+def test_votes_are_shares_of_partitions_under_the_names_of_the_medoid():
+    typical = np.repeat([0, 1, 2], 4)
+    renamed = np.array([2, 0, 1])[typical]
+    odd = typical.copy()
+    odd[0] = 1
+    shares = votes([typical, renamed, odd, typical], 3)
+    assert shares[0].tolist() == [0.75, 0.25, 0.0]
+    np.testing.assert_array_equal(shares[1:], np.eye(3)[typical[1:]])

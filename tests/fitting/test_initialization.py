@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from nvisa import AEGMM, GMVAE, NVISA
 from nvisa.fitting import initialization
 from nvisa.fitting.initialization import (
+    BoundBesideStart,
     Start,
     WarmStart,
     bound_with_fixed_q_y,
@@ -253,3 +254,33 @@ def test_warm_starts_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(SettingError) as caught:
         check_settings(WarmStart(**wrong))
     assert str(caught.value) == message
+
+
+# ---- a start that stands ---------------------------------------------------------------------------------------------
+
+
+def test_beside_a_clear_start_only_its_cross_entropy_moves_the_head_of_q(rng):
+    """``L(x) / D + sum_k r_k log q(k|x)``: the bound trains everything but the last layer of q(y|x)."""
+    net, n = networks(rng), 5
+    x, rows = normal(rng, n, D), np.arange(n)
+    proba = normal(rng, n + 2, K).softmax(-1)
+    proba[0] = 0.0  # a row that the start does not know
+    floors = (lambda t: 0.4), (lambda t: 0.2)
+    bound = Bound(net, "vimco", 3, False, *floors, torch.Generator().manual_seed(5))
+    step = BoundBesideStart(bound, proba)(x, rows, 0.0)
+    h = net.trunk(net.rescale(x))
+    log_q_y = net.log_q_y_from(h)
+    agreement = (proba[:n] * log_q_y).sum(-1)
+    same = Bound(net, "vimco", 3, False, *floors, torch.Generator().manual_seed(5))
+    expected = same.bound(net.rescale(x), h, log_q_y.detach(), 0.0)[0] / D + agreement
+    torch.testing.assert_close(step.value, expected)
+    assert step.terms["log_q_of_start"][0] == 0.0
+    head = list(net.y_logits.parameters())
+    found = torch.autograd.grad(step.value.sum(), head, retain_graph=True)
+    for gradient, alone in zip(found, torch.autograd.grad(agreement.sum(), head), strict=True):
+        torch.testing.assert_close(gradient, alone)
+
+
+def test_the_sizes_of_a_start_are_at_least_a_row():
+    start = Start(np.arange(4), np.eye(3)[[0, 0, 0, 1]], np.zeros((4, 2)), 0.0)
+    torch.testing.assert_close(start.log_sizes.exp(), torch.tensor([3.0, 1.0, 1.0]).double() / 5)

@@ -145,6 +145,19 @@ def test_balance_weighs_the_entropy_of_the_mean_assignment(rng):
         assert added == pytest.approx((balance - 1) * entropy_of_mean, abs=1e-12)
 
 
+def test_information_with_sizes_is_largest_at_them_and_the_plain_one_where_they_are_equal(rng):
+    log_q_y = normal(rng, 7, 3).log_softmax(-1)
+    equal = torch.full((3,), -math.log(3.0), dtype=torch.float64)
+    shift = 2.5 * math.log(3.0)
+    assert_close(information(log_q_y, 2.5, equal), information(log_q_y, 2.5) - shift, **TIGHT)
+    sizes = torch.tensor([0.9, 0.08, 0.02], dtype=torch.float64)
+    q = log_q_y.exp()
+    by_hand = -2.5 * (q.mean(0) * (q.mean(0) / sizes).log()).sum() + (q * q.log()).sum(1).mean()
+    assert_close(information(log_q_y, 2.5, sizes.log()), by_hand, **TIGHT)
+    sure = torch.eye(3)[[0] * 45 + [1] * 4 + [2]].double().log().clamp_min(-1e3)
+    assert_close(information(sure, 4.0, sizes.log()), torch.tensor(0.0).double(), rtol=0, atol=1e-9)
+
+
 def test_information_is_log_k_for_sure_and_equal_clusters_and_zero_for_one_or_for_doubt():
     def of(rows):
         return float(information(torch.tensor(rows, dtype=torch.float64).log()))

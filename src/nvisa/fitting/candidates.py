@@ -11,6 +11,7 @@ sees a label or a network.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +19,16 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
 
-from nvisa.fitting.graph import joint_of_labels, merged_microclusters
+from nvisa.fitting.graph import informative_merges, joint_of_labels
 from nvisa.fitting.normalized_cut import cut_curve, merge_by_cut, normalized_cut, refine_by_cut, relative_gap
 from nvisa.maths import mixtures
 
-__all__ = ["Candidate", "best_candidate", "explaining_mixture", "graph_clusters", "held_out_density"]
+__all__ = ["Candidate", "best_candidate", "explaining_mixture", "graph_clusters", "held_out_density", "votes"]
 
 Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
@@ -64,12 +67,12 @@ def best_candidate(x: Array, points: Array, graph: Rows, n_clusters: int, rng: R
 
     ``graph`` holds the neighbors of each row [n k], ``points`` the layout of the graph.
     """
-    simple = kmeans(x, n_clusters, rng, n_init=10 if len(x) <= 5_000 else 2)
+    simple = np.eye(n_clusters, dtype=np.float32)[kmeans(x, n_clusters, rng, n_init=10 if len(x) <= 5_000 else 2)]
     merged, gap = graph_clusters(points, graph, n_clusters, rng)
-    cuts = {name: _cut(labels, graph, n_clusters) for name, labels in (("kmeans", simple), ("graph", merged))}
+    cuts = {name: _cut(proba.argmax(1), graph, n_clusters) for name, proba in (("kmeans", simple), ("graph", merged))}
     kind = "graph" if cuts["graph"] < LESS * cuts["kmeans"] else "kmeans"
-    labels, is_clear = (merged if kind == "graph" else simple), gap < CLEAR
-    proba = np.eye(n_clusters, dtype=np.float32)[labels]
+    proba, is_clear = (merged if kind == "graph" else simple), gap < CLEAR
+    labels = proba.argmax(1)
     if (explained := explaining_mixture(x, labels, n_clusters, rng)) is not None:
         proba, kind, is_clear = explained, "mixture", True
         cuts["mixture"] = _cut(proba.argmax(1), graph, n_clusters)
@@ -87,17 +90,37 @@ def kmeans(x: Array, n_clusters: int, rng: RandomState, *, n_init: int = 10) -> 
         return KMeans(n_clusters, n_init=n_init, random_state=rng).fit(x).labels_
 
 
-def graph_clusters(points: Array, graph: Rows, n_clusters: int, rng: RandomState) -> tuple[Rows, float]:
-    """Clusters of the neighbor graph, and its relative gap at K: :data:`CLEAR` or not decides how they are merged."""
+def graph_clusters(points: Array, graph: Rows, n_clusters: int, rng: RandomState) -> tuple[Array, float]:
+    """Clusters of the neighbor graph [n K], and its relative gap at K, which decides how they are merged."""
     n_micro = min(max(PER_CLUSTER * n_clusters, 50), max(n_clusters, len(points) // 5))
     cuts = [kmeans(points, n_micro, rng, n_init=1) for _ in range(N_CUTS)]
     joints = [joint_of_labels(cut, graph, n_micro) for cut in cuts]
     gap = relative_gap(np.mean([cut_curve(joint) for joint in joints], 0), n_clusters)
     if gap >= CLEAR:
-        return merged_microclusters(points, graph, n_clusters, rng)[0].argmax(1), gap
+        rounds = N_CUTS if n_clusters <= 30 else 1
+        found = [part for _ in range(rounds) for part in informative_merges(points, graph, n_clusters, rng)]
+        return votes(found, n_clusters), gap
     merged = (merge_by_cut(joint, n_clusters)[cut] for joint, cut in zip(joints, cuts, strict=True))
-    found = [refine_by_cut(labels, graph, n_clusters) for labels in merged]
-    return min(found, key=lambda labels: _cut(labels, graph, n_clusters)), gap
+    refined = [refine_by_cut(labels, graph, n_clusters) for labels in merged]
+    best = min(refined, key=lambda labels: _cut(labels, graph, n_clusters))
+    return np.eye(n_clusters, dtype=np.float32)[best], gap
+
+
+def votes(partitions: Sequence[Rows], n_clusters: int) -> Array:
+    """The share of the partitions that put a row into a cluster [n K], once each names its clusters as the medoid does.
+
+    The medoid is the partition that agrees most with the others (adjusted Rand index); names are matched so that the
+    most rows agree. Where partitions differ, training finds the border open.
+
+    Source: cluster ensembles, Strehl and Ghosh, JMLR 2002.
+    """
+    agreement = [sum(adjusted_rand_score(a, b) for b in partitions) for a in partitions]
+    medoid, shares = partitions[int(np.argmax(agreement))], np.zeros((len(partitions[0]), n_clusters), np.float32)
+    for labels in partitions:
+        both = np.bincount(labels * n_clusters + medoid, minlength=n_clusters**2).reshape(n_clusters, n_clusters)
+        names = linear_sum_assignment(-both)[1]
+        shares[np.arange(len(labels)), names[labels]] += 1 / len(partitions)
+    return shares
 
 
 def explaining_mixture(x: Array, labels: Rows, n_clusters: int, rng: RandomState) -> Array | None:

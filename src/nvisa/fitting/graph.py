@@ -19,6 +19,7 @@ from sklearn.utils.extmath import randomized_svd
 
 __all__ = [
     "information_curve",
+    "informative_merges",
     "intrinsic_dimension",
     "joint_of_labels",
     "merge_by_information",
@@ -296,6 +297,21 @@ def umap_points(X: Array, rows: Rows, distances: Array, rng: np.random.RandomSta
         return reducer.fit_transform(X)
 
 
+def informative_merges(
+    points: Array, graph: Rows, n_clusters: int, rng: np.random.RandomState, per_cluster: tuple[int, ...] = (3, 5, 10)
+) -> Iterator[Rows]:
+    """Labels of micro-clusters merged by neighbor information and refined, one partition a fineness of the cut.
+
+    A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
+    while it splits a third; here k-means only cuts, and the neighbor graph decides what belongs together.
+    """
+    for fineness in per_cluster:
+        n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
+        micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
+        group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
+        yield refine_by_information(group[micro], graph, n_clusters)
+
+
 def merged_microclusters(
     points: Array,
     graph: Rows,
@@ -304,10 +320,7 @@ def merged_microclusters(
     *,
     per_cluster: tuple[int, ...] = (3, 5, 10),
 ) -> tuple[Array, float]:
-    """Cut the points finely by k-means, merge by neighbor information, refine, and keep the best of several.
-
-    A Gaussian mixture has to draw the borders and to count the groups at once, and merges two real groups
-    while it splits a third; here k-means only cuts, and the neighbor graph decides what belongs together.
+    """Of :func:`informative_merges` the partition with the largest neighbor information.
 
     Returns
     -------
@@ -316,15 +329,9 @@ def merged_microclusters(
     score : float
         Its neighbor information.
     """
-    best: Array = np.empty(0)
-    best_score = -np.inf
-    for fineness in per_cluster:
-        n_micro = min(fineness * n_clusters, max(n_clusters, len(points) // 5))
-        micro = KMeans(n_micro, n_init=1, random_state=rng.randint(2**31 - 1)).fit(points).labels_
-        group = merge_by_information(joint_of_labels(micro, graph, n_micro), n_clusters)
-        labels = refine_by_information(group[micro], graph, n_clusters)
-        proba = np.eye(n_clusters, dtype=np.float32)[labels]
-        score = neighbor_information(proba, graph)
-        if score > best_score:
-            best, best_score = proba, score
-    return best, best_score
+    found = [
+        np.eye(n_clusters, dtype=np.float32)[part]
+        for part in informative_merges(points, graph, n_clusters, rng, per_cluster)
+    ]
+    scores = [neighbor_information(proba, graph) for proba in found]
+    return found[int(np.argmax(scores))], max(scores)
