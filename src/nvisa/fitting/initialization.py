@@ -26,8 +26,8 @@ from nvisa.fitting.graph import (
     nearest,
     neighbor_information,
     principal_components,
-    umap_points,
 )
+from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.run import Run
 from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
 from nvisa.maths.mixtures import fit_mixture
@@ -192,7 +192,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     near, distances = nearest(graph_space, 20)
     graph = near[:, :10]
     if isinstance(init, str) and init in ("auto", "umap"):
-        points = umap_points(graph_space, near, distances, rng)
+        points = graph_layout(near, distances, min(10, graph_space.shape[1]), rng)
         if init == "auto":
             found = best_candidate(graph_space, points, graph, n_clusters, rng)
             return Start(rows, found.proba, codes, neighbor_information(found.proba, graph), found)
