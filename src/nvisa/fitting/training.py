@@ -81,7 +81,7 @@ class Training:
         "auto": CUDA, then MPS, then CPU.
     until_settled
         Where ``epochs`` is None: once the labels have settled (:func:`has_settled`), pass through the rest of the
-        schedule four times as fast. The rate and the floors still fall to their ends.
+        schedule eight times as fast. The rate and the floors still fall to their ends.
 
     Examples
     --------
@@ -280,7 +280,7 @@ def maximize(
 
 
 SETTLED, WINDOW = 0.004, 100  # share of the rows that change cluster, all in all, in so many steps
-HASTE = 4  # how much faster the schedule then runs
+HASTE = 8  # how much faster the schedule then runs
 
 
 def has_settled(history: Sequence[Record], n_batches: int) -> bool:
