@@ -281,6 +281,7 @@ def test_beside_a_clear_start_only_its_cross_entropy_moves_the_head_of_q(rng):
         torch.testing.assert_close(gradient, alone)
 
 
-def test_the_sizes_of_a_start_are_at_least_a_row():
+def test_the_sizes_to_expect_are_half_those_of_the_start_and_half_equal():
     start = Start(np.arange(4), np.eye(3)[[0, 0, 0, 1]], np.zeros((4, 2)), 0.0)
-    torch.testing.assert_close(start.log_sizes.exp(), torch.tensor([3.0, 1.0, 1.0]).double() / 5)
+    half = torch.tensor([0.75, 0.25, 0.0]).double() / 2 + 1 / 6
+    torch.testing.assert_close(start.log_sizes.exp(), half)

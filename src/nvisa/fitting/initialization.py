@@ -117,9 +117,13 @@ class Start:
 
     @property
     def log_sizes(self) -> Float[Tensor, " K"]:
-        """Logarithm of the sizes of its clusters, none smaller than one row."""
-        sizes = torch.from_numpy(self.proba.sum(0)).clamp_min(1.0)
-        return (sizes / sizes.sum()).log()
+        """Logarithm of the sizes of clusters to expect: ``pi_k = ( n_k / n + 1 / K ) / 2``.
+
+        The mean of the Dirichlet posterior whose prior counts as much as the rows: of a start that is not clear, the
+        borders are not known, and so neither are the sizes.
+        """
+        sizes = torch.from_numpy(self.proba.mean(0))
+        return (0.5 * sizes / sizes.sum() + 0.5 / len(sizes)).log()
 
 
 def pretrain(
