@@ -266,14 +266,15 @@ def test_the_same_generator_gives_the_same_run_and_no_global_one_is_moved():
     [
         ({"epochs": 7}, 10, 7),  # said, so done
         ({"epochs": 7}, 10**7, 7),
-        ({"steps": 2500}, 500, 150),  # 2 steps an epoch would need 1250 epochs: max_epochs, or those of min_steps
+        ({"steps": 2500}, 500, 100),  # 2 steps an epoch would need 1250 epochs: at most max_epochs
+        ({"steps": 2500, "min_steps": 300}, 500, 150),  # unless these make fewer than min_steps
         ({"steps": 2500, "max_epochs": 5000}, 500, 1250),
         ({"steps": 2500}, 60_000, 11),  # 2500 / 235 = 10.6
         ({"steps": 2500}, 10**7, 1),  # 39,063 steps an epoch, but never less than one
         ({"steps": 2500, "batch_size": 512}, 60_000, 21),
         ({"steps": 235 * 4}, 60_000, 4),
-        ({"steps": 2500}, 3, 300),
-        ({"steps": 50}, 3, 50),
+        ({"steps": 2500}, 3, 100),
+        ({"steps": 50, "min_steps": 300}, 3, 50),
     ],
 )
 def test_epochs_make_the_steps_asked_for_within_their_limits(settings, n_rows, expected):
@@ -282,7 +283,7 @@ def test_epochs_make_the_steps_asked_for_within_their_limits(settings, n_rows, e
 
 
 def test_a_shortened_training_is_the_same_share_of_everything_and_never_nothing():
-    whole = Training(steps=2500, max_epochs=100, batch_size=64)
+    whole = Training(steps=2500, max_epochs=100, min_steps=300, batch_size=64)
     assert whole.shortened(0.4) == Training(steps=1000, max_epochs=40, min_steps=120, batch_size=64)
     assert Training(epochs=30).shortened(0.1).epochs == 3
     tiny = Training(epochs=3, steps=3, max_epochs=3).shortened(0.01)
@@ -362,7 +363,7 @@ def test_once_settled_the_rest_of_the_schedule_passes_eight_times_as_fast(rng):
 
     point = build(Point, rng)
     source, n_batches = rows_source(6), 6
-    schedule = Training(steps=2000, max_epochs=20, batch_size=1, min_steps=1)
+    schedule = Training(steps=2000, max_epochs=20, batch_size=1, until_settled=True)
     found = maximize(objective, point, source, schedule, rng)
     slow = math.ceil(100 / n_batches) + 1  # the first epoch knows no change
     assert len(found) == slow + math.ceil((20 - slow) / 8)

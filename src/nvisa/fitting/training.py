@@ -95,14 +95,14 @@ class Training:
     epochs: Annotated[int | None, AtLeast(1, optional=True)] = None
     steps: Annotated[int, AtLeast(1)] = 2500
     max_epochs: Annotated[int, AtLeast(1)] = 100
-    min_steps: Annotated[int, AtLeast(1)] = 300
+    min_steps: Annotated[int, AtLeast(1)] = 1
     batch_size: Annotated[int, AtLeast(1)] = 256
     learning_rate: Annotated[Schedule | float, AnyOf(InstanceOf(Schedule), NotNegative)] = field(
         default_factory=lambda: Cosine(2e-3)
     )
     clip_norm: Annotated[float, Positive] = 10.0
     device: str = "auto"
-    until_settled: Annotated[bool, InstanceOf(bool)] = True
+    until_settled: Annotated[bool, InstanceOf(bool)] = False
 
     def n_epochs(self, n_rows: int) -> int:
         """Epochs for this many rows."""

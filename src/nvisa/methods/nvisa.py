@@ -139,7 +139,7 @@ class NVISA(GenerativeClusterer):
         Whole fits, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbor information is
         kept. No label is used.
     network, training
-        Sizes, and schedule of the optimization; None: ``Network()`` and ``Training(steps=4000)``.
+        Sizes, and schedule of the optimization; None: ``Network()``, and 4,000 steps until the labels have settled.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class NVISA(GenerativeClusterer):
 
     READS_PRIOR = True
     # 2,500 steps are too few on MNIST (benchmarks/lab-notes.md, "The length"); few rows are seen no more often.
-    DEFAULT_TRAINING = Training(steps=4000, max_epochs=20)
+    DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
     TOGETHER: ClassVar = (
         ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
