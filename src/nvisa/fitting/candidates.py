@@ -126,13 +126,13 @@ def votes(partitions: Sequence[Rows], n_clusters: int) -> Array:
 def explaining_mixture(x: Array, labels: Rows, n_clusters: int, rng: RandomState) -> Array | None:
     """Responsibilities [n K] of the full Gaussian mixture that EM finds from ``labels``, if it explains the rows.
 
-    It does where each cluster has as many rows as its Gaussian has parameters, EM leaves four rows of five in their
-    cluster, and neither one Gaussian nor two or four times as many have a higher density on held-out rows.
+    It does where each cluster has as many rows as its Gaussian has parameters (of 2,000), EM leaves four rows of five
+    in their cluster, and neither one Gaussian nor two or four times as many have a higher density on held-out rows.
     """
     n, d = x.shape
-    if np.bincount(labels, minlength=n_clusters).min() < d * (d + 3) / 2:
-        return None
     some = np.sort(rng.permutation(n)[:TEST_ROWS])
+    if np.bincount(labels[some], minlength=n_clusters).min() < d * (d + 3) / 2:
+        return None
     own = held_out_density(x[some], labels[some], n_clusters, rng)
     for k in (1, 2 * n_clusters, 4 * n_clusters):
         if 2 * k <= len(some) and held_out_density(x[some], None, k, rng) > own + SLACK:
