@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nvisa.fitting.config import training_factors
+from nvisa.maths.products import factors_in
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 from nvisa.nets.rows import Source
@@ -238,6 +240,7 @@ def maximize(
         listener.begin_stage(state)
     history, tally = state.history, state.tally
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
+    kind = training_factors(trained[0].device)
     module.train()
     with flush_denormals(), _kept(history):
         for epoch in range(n_epochs if state.finished else len(history), n_epochs):
@@ -245,7 +248,8 @@ def maximize(
             for b, rows in enumerate(shuffled_batches(n_rows, training.batch_size, generator)):
                 fraction = (epoch + b / n_batches) / n_epochs
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
-                step = objective(source[rows], rows, fraction)
+                with factors_in(kind):
+                    step = objective(source[rows], rows, fraction)
                 if step is None:
                     break
                 optimizer_step(step, optimizer, trained, training.clip_norm)
