@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nvisa.fitting.consistency import VAT, Augment
     from nvisa.fitting.initialization import WarmStart
     from nvisa.fitting.training import DivergedError, Training
+    from nvisa.maths.bounds import VIMCO, EnumY
     from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
     from nvisa.methods import load
     from nvisa.methods.ae_gmm import AEGMM
@@ -39,10 +40,12 @@ __all__ = [
     "NVISA",
     "VAEGMM",
     "VAT",
+    "VIMCO",
     "Augment",
     "Constant",
     "Cosine",
     "DivergedError",
+    "EnumY",
     "Geometric",
     "Halving",
     "ModelError",
@@ -63,6 +66,7 @@ _HOMES = {
     "fitting.consistency": ("VAT", "Augment"),
     "fitting.initialization": ("WarmStart",),
     "fitting.training": ("DivergedError", "Training"),
+    "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
     "methods": ("load",),
     "methods.ae_gmm": ("AEGMM",),

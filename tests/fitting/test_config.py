@@ -12,7 +12,8 @@ from threadpoolctl import threadpool_info
 
 import nvisa
 from nvisa import NVISA, Network, Training
-from nvisa.fitting.config import in_processes, n_jobs_for
+from nvisa.fitting import config
+from nvisa.fitting.config import in_processes, n_jobs_for, training_factors
 from nvisa.settings import SettingError
 
 
@@ -45,6 +46,40 @@ def test_threads_are_those_asked_for_inside_and_those_of_before_outside():
 def test_numbers_of_nothing_are_refused(setting):
     with pytest.raises(SettingError, match=f"{next(iter(setting))} must be at least 1"), nvisa.config(**setting):
         pass
+
+
+def test_products_are_of_the_precision_asked_for_and_on_the_cpu_of_what_it_multiplies_faster(monkeypatch):
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    for fast, auto in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(config, "_multiplies_bfloat16", lambda fast=fast: fast)
+        assert (training_factors(cpu), training_factors(other)) == (auto, torch.float32)
+        with nvisa.config(precision="bfloat16"):
+            assert (training_factors(cpu), training_factors(other)) == (torch.bfloat16, torch.bfloat16)
+            with nvisa.config(precision="float32"):
+                assert training_factors(cpu) == torch.float32
+            with nvisa.config(n_threads=1):  # of the precision nothing is said
+                assert training_factors(cpu) == torch.bfloat16
+    with pytest.raises(SettingError, match="precision must be one of 'auto', 'float32', 'bfloat16', got 'half'"):
+        nvisa.config(precision="half").__enter__()
+
+
+def test_a_fit_says_its_precision_and_predicts_in_float32(X, tmp_path):
+    def fitted(precision):
+        model = NVISA(
+            3, init="random", network=Network(hidden=(40,), latent_dim=2), training=Training(epochs=3), random_state=0
+        )
+        with nvisa.config(precision=precision):
+            return model.fit(X)
+
+    rounded, plain = fitted("bfloat16"), fitted("float32")
+    assert (rounded.precision_, plain.precision_) == ("bfloat16", "float32")
+    assert rounded.history_[-1]["bound"] != plain.history_[-1]["bound"]
+    assert rounded.history_[-1]["bound"] == pytest.approx(plain.history_[-1]["bound"], rel=0.05)
+    with nvisa.config(precision="bfloat16"):
+        inside = rounded.predict_proba(X)
+    assert np.array_equal(inside, rounded.predict_proba(X))
+    rounded.save(tmp_path / "model")
+    assert nvisa.load(tmp_path / "model").precision_ == "bfloat16"
 
 
 def test_there_are_no_more_processes_than_calls_and_one_unless_asked_for():

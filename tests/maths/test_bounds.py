@@ -11,8 +11,10 @@ from torch.testing import assert_close
 
 from nvisa.maths.bounds import (
     N_DRAWS,
+    EnumY,
     RunningMoments,
     add_gradient,
+    drawn_by_weight,
     enum_y,
     importance_sampled,
     log_mean_exp,
@@ -186,6 +188,52 @@ def test_the_bounds_are_ordered_and_below_the_evidence(tiny):
     assert levels == sorted(levels)
     assert levels[-1] < theta.logsumexp(0)
     assert max(levels) - min(levels) > 1e-3
+
+
+def test_one_sample_drawn_by_its_weight_has_the_gradient_of_all_on_average(tiny):
+    """sum_m w_m (gradient of sample m alone) = the gradient of log 1/M sum_m w_m, for every draw of the M samples."""
+    phi, theta = tiny
+    log_w, _, _ = drawn(phi, theta, 3)
+    y = all_draws(K, 3)
+    every = jacobian(lambda theta: log_mean_exp(theta[y] - phi.log_softmax(0)[y]), theta)
+    one = jacobian(lambda theta: theta[y], theta)  # [M, draws, K]
+    assert_close((log_w.softmax(0)[..., None] * one).sum(0), every, **EXACT)
+
+
+def test_samples_are_drawn_as_often_as_their_weight_says(rng):
+    log_w = torch.tensor([[0.0, -700.0, 3.0], [1.0, 0.0, 3.0], [-2.0, -1e4, -torch.inf]], dtype=torch.float64)
+    n = 200_000
+    m = drawn_by_weight(log_w, n, rng)
+    found = torch.stack([(m == k).double().mean(0) for k in range(3)])
+    assert (found - log_w.softmax(0)).abs().max() < 4 * 0.5 / n**0.5
+    assert (found[:, 1] == torch.tensor([0.0, 1.0, 0.0])).all()
+    assert found[2, 2] == 0
+
+
+# ---- clusters that are not tried -------------------------------------------------------------------------------------
+
+
+def test_the_most_probable_cluster_is_tried_and_all_are_unless_told_otherwise():
+    q = torch.tensor([[0.3, 0.998], [0.4, 0.001], [0.3, 0.001]], dtype=torch.float64)
+    assert EnumY().tried(q.log()) is None
+    assert EnumY(0.01).tried(q.log()).tolist() == [[True, True], [True, False], [True, False]]
+    assert EnumY(0.9).tried(q.log()).tolist() == [[False, True], [True, False], [False, False]]
+
+
+def test_no_force_moves_a_cluster_that_is_not_tried_and_the_bias_is_the_one_stated(rng):
+    logits, log_p = normal(rng, 4, 5).requires_grad_(), 30 * normal(rng, 4, 5)
+    tried = torch.rand(4, 5, generator=rng) > 0.4
+    tried[0] = True
+    log_q = logits.log_softmax(0)
+    bound = enum_y(log_p - log_q, log_q, tried)
+    (slope,) = gradients(bound.sum(), [logits])
+    assert (slope[~tried].abs() < 1e-12).all()
+    q, log_w = log_q.exp().detach(), (log_p - log_q).detach()
+    mean = torch.stack([(q[t, b] @ log_w[t, b]) / q[t, b].sum() for b, t in enumerate(tried.T)])
+    assert_close(bound + (q * ~tried * (log_w - mean)).sum(0), enum_y(log_w, log_q), **TIGHT)
+    # Among those tried the force is that of the whole bound with the others held at the mean.
+    assert_close(slope, q * tried * (log_w - mean), **TIGHT)
+    assert_close(enum_y(log_w, log_q, torch.ones(4, 5, dtype=torch.bool)), enum_y(log_w, log_q), **TIGHT)
 
 
 # ---- value -----------------------------------------------------------------------------------------------------------

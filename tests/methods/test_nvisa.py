@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import nvisa.methods.nvisa as nvisa_module
 from nvisa.fitting.consistency import VAT, Augment, ConsistencyObjective, augmented, information, vat
 from nvisa.fitting.training import Training
-from nvisa.maths.bounds import RunningMoments, enum_y
+from nvisa.maths.bounds import VIMCO, EnumY, RunningMoments, enum_y
 from nvisa.maths.schedules import Geometric, StdAnnealing
 from nvisa.methods.nvisa import NVISA, Bound
 from nvisa.nets.layers import Network
@@ -205,6 +205,38 @@ def test_without_reparameterization_the_gradient_is_the_slides_formula(rng, infe
     truths = gradients(surrogate.sum(), tables)
     for mine, truth in zip(gradients(step.value.sum() * D, tables), truths, strict=True):
         assert_close(mine, truth, rtol=1e-8, atol=1e-9)
+
+
+def test_one_decoded_sample_has_the_value_of_all_and_their_gradient_on_average(rng, monkeypatch):
+    """Every sample drawn in turn, weighted by w_m, is the gradient of all M; nothing else differs."""
+    net, x = networks(rng), some_x(rng)
+    tables = list(net.parameters())
+    every = bound(net)(x, ROWS, 0.5)
+    page = Page(net, "gaussian", "joint", floor_x=0.4, floor_z=0.2)
+    pairs = same_draws(net, x)
+    log_w = page.over(page.log_joint, x, pairs.y, pairs.z) - page.over(page.log_q, x, pairs.y, pairs.z)
+    w, found = log_w.softmax(0).detach(), []
+    for m in range(M):
+        monkeypatch.setattr("nvisa.methods.nvisa.drawn_by_weight", lambda *_, m=m: torch.full((1, B), m))
+        one = bound(net, inference=VIMCO(decoder_samples=1))(x, ROWS, 0.5)
+        assert_close(one.value, every.value, **TIGHT)
+        found.append([gradients(one.value[b], tables) for b in range(B)])
+    for i, truth in enumerate(gradients(every.value.sum(), tables)):
+        mean = sum(w[m, b] * found[m][b][i] for m in range(M) for b in range(B))
+        assert_close(mean, truth, rtol=1e-8, atol=1e-9)
+
+
+def test_clusters_of_a_small_probability_are_not_decoded_and_the_rest_is_enumerated(rng):
+    net, x = networks(rng), some_x(rng)
+    everything, most = (bound(net, inference=EnumY(p))(x, ROWS, 0.5) for p in (1e-12, 0.2))
+    exact = bound(net, inference="enum_y")(x, ROWS, 0.5)
+    assert_close(everything.value, exact.value, **TIGHT)
+    tables = list(net.parameters())
+    for mine, truth in zip(*(gradients(step.value.sum(), tables) for step in (everything, exact)), strict=True):
+        assert_close(mine, truth, rtol=1e-8, atol=1e-9)
+    assert (EnumY(0.2).tried(most.log_q_y.T) == 0).any()
+    parts = [most.terms[name] for name in log_weights(net, x, same_draws(net, x), 0.4)]
+    assert_close(sum(parts), most.terms["bound"].detach(), **TIGHT)
 
 
 def test_nvil_s_baseline_climbs_minus_its_squared_error_about_the_running_mean(rng):

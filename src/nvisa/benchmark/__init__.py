@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-__all__ = ["MODELS", "RECORDS"]
+__all__ = ["MODELS", "PAPER", "RECORDS"]
 
 RECORDS = Path("benchmarks/records")
 MODELS = Path("benchmarks/models")  # not committed: figures make what they lack
+PAPER = Path("benchmarks/paper")  # runs at the slides' full length

@@ -16,7 +16,7 @@ __all__ = ["add", "bench", "jobs_of", "plan"]
 
 NAMES = (
     "table1", "beyond", "features", "features_beyond", "resnet50", "ablation", "ablation_short", "long", "digits",
-    "selection",
+    "selection", "paper",
 )  # fmt: skip
 CODES = {  # of a bench in which a run ended so
     "crashed": exit_codes.FAULT,
@@ -43,6 +43,8 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, or print the plan."""
+    if args.table == "paper":
+        return _paper(args)
     wanted = {"methods": args.methods, "datasets": args.datasets, "seeds": args.seeds}
     jobs = jobs_of(args.table, args.records, args.data_home, **wanted)
     if args.plan:
@@ -52,6 +54,17 @@ def run(args: argparse.Namespace) -> int:
     result = bench(jobs, args.records, args.data_home, **how)
     print_result(args, result, lambda r: f"{r['runs']} runs" + "".join(f", {n} {end}" for end, n in r["ends"].items()))
     return max((CODES.get(end, exit_codes.DONE) for end in result["ends"]), default=exit_codes.DONE)
+
+
+def _paper(args: argparse.Namespace) -> int:
+    """The slides' recipe at full length, from where it was left: in the background, until it is done or killed."""
+    from nvisa.benchmark import PAPER
+    from nvisa.benchmark.long_run import long_run
+
+    for seed in args.seeds or [0]:
+        home = long_run("slides/vimco_annealed", "mnist", seed, PAPER, args.data_home)
+        print_result(args, {"folder": str(home)}, lambda r: f"done: {r['folder']}")
+    return exit_codes.DONE
 
 
 def jobs_of(

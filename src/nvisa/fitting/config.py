@@ -1,12 +1,13 @@
-"""How much of the machine a fit takes: threads of one process, and processes for restarts side by side.
+"""How a fit uses the machine: threads of one process, processes for restarts side by side, the type of its products.
 
-Neither belongs to the model: a saved one, its record and its checkpoint say nothing of them, so they are no settings
-of a constructor but of the calls inside ``with nvisa.config(...)``, as scikit-learn's ``config_context`` has it.
+None belongs to the model: the same settings make it on every machine, so they are no settings of a constructor but of
+the calls inside ``with nvisa.config(...)``, as scikit-learn's ``config_context`` has it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, TypeVar
 
 import joblib
@@ -15,15 +16,17 @@ from threadpoolctl import threadpool_limits
 
 from nvisa.settings import SettingError
 
-__all__ = ["config", "in_processes", "n_jobs_for"]
+__all__ = ["config", "in_processes", "n_jobs_for", "training_factors"]
 
 Result = TypeVar("Result")
 _N_JOBS: ContextVar[int] = ContextVar("n_jobs", default=1)
+_PRECISION: ContextVar[str] = ContextVar("precision", default="auto")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @contextmanager
-def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterator[None]:
-    """Use this many threads, and this many processes for the restarts of a fit, inside ``with``.
+def config(*, n_threads: int | None = None, n_jobs: int | None = None, precision: str | None = None) -> Iterator[None]:
+    """Use this many threads, this many processes for the restarts of a fit, and this precision inside ``with``.
 
     Parameters
     ----------
@@ -34,10 +37,15 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterat
         result is bit for bit that of one after the other with ``n_threads=1``. A callback and the progress bar are
         handed a restart's epochs when it is done. None leaves it as it is: 1, one after the other in this process.
 
+    precision
+        Of the factors of a fit's matrix products (:mod:`nvisa.maths.products`): "float32"; "bfloat16"; or "auto", the
+        latter on processors that multiply it faster (AVX512_BF16, AMX), the former elsewhere. Sums, densities,
+        parameters and every prediction are float32 in any case. None leaves it as it is: "auto".
+
     Raises
     ------
     ValueError
-        On numbers that name no threads or processes.
+        On numbers that name no threads or processes, or an unknown precision.
 
     Examples
     --------
@@ -48,7 +56,10 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterat
     for name, value in {"n_threads": n_threads, "n_jobs": n_jobs}.items():
         if value is not None and value < 1 and not (name == "n_jobs" and value == -1):
             raise SettingError(name, f"at least 1{' or -1' if name == 'n_jobs' else ''}", value)
+    if precision is not None and precision not in PRECISIONS:
+        raise SettingError("precision", f"one of {', '.join(map(repr, PRECISIONS))}", precision)
     before, token = torch.get_num_threads(), _N_JOBS.set(_N_JOBS.get() if n_jobs is None else n_jobs)
+    precise = _PRECISION.set(_PRECISION.get() if precision is None else precision)
     try:
         with threadpool_limits(n_threads):  # None limits nothing
             if n_threads is not None:
@@ -57,13 +68,28 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None) -> Iterat
     finally:
         torch.set_num_threads(before)
         _N_JOBS.reset(token)
+        _PRECISION.reset(precise)
+
+
+def training_factors(device: torch.device) -> torch.dtype:
+    """The type to which a training on this device rounds the factors of its products."""
+    if _PRECISION.get() == "auto":
+        return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if _PRECISION.get() == "bfloat16" else torch.float32
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16."""
+    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(test is not None and test() for test in tests)
 
 
 def in_processes(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], n_jobs: int) -> Iterator[Result]:
     """``function(*call)`` of every call, in their order, each in a process with one thread, ``n_jobs`` at once."""
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         work = joblib.Parallel(n_jobs, return_as="generator")
-        yield from work(joblib.delayed(_on_one_thread)(function, call) for call in calls)
+        yield from work(joblib.delayed(_on_one_thread)(function, call, _PRECISION.get()) for call in calls)
 
 
 def n_jobs_for(n_calls: int) -> int:
@@ -71,6 +97,6 @@ def n_jobs_for(n_calls: int) -> int:
     return min(joblib.effective_n_jobs(_N_JOBS.get()), n_calls)
 
 
-def _on_one_thread(function: Callable[..., Result], call: tuple[Any, ...]) -> Result:
-    with config(n_threads=1, n_jobs=1):
+def _on_one_thread(function: Callable[..., Result], call: tuple[Any, ...], precision: str) -> Result:
+    with config(n_threads=1, n_jobs=1, precision=precision):
         return function(*call)

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nvisa.fitting.config import training_factors
+from nvisa.maths.products import factors_in
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 from nvisa.nets.rows import Source
@@ -250,6 +252,7 @@ def maximize(
     settles = training.until_settled and training.epochs is None
     done, pace = _progress(history, n_batches, settles=settles)
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
+    kind = training_factors(trained[0].device)
     module.train()
     with flush_denormals(), _kept(history):
         while done < n_epochs and not state.finished:
@@ -257,7 +260,8 @@ def maximize(
             for b, rows in enumerate(shuffled_batches(n_rows, training.batch_size, generator)):
                 fraction = min((done + pace * b / n_batches) / n_epochs, 1.0)
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
-                step = objective(source[rows], rows, fraction)
+                with factors_in(kind):
+                    step = objective(source[rows], rows, fraction)
                 if step is None:
                     break
                 optimizer_step(step, optimizer, trained, training.clip_norm)

@@ -13,15 +13,20 @@ ICML 2014 (arXiv:1402.0030), sec. 2; VIMCO, Mnih & Rezende, ICML 2016 (arXiv:160
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from nvisa.maths.distributions import log_normal
-from nvisa.maths.shapes import Float, Latent, PerExample, PerSample, Tensor
+from nvisa.maths.shapes import Bool, Float, Int, Latent, PerExample, PerSample, Tensor
+from nvisa.settings import AtLeast, InRange
 
 __all__ = [
+    "VIMCO",
+    "EnumY",
     "RunningMoments",
     "add_gradient",
+    "drawn_by_weight",
     "enum_y",
     "importance_sampled",
     "log_mean_exp",
@@ -35,6 +40,54 @@ __all__ = [
 N_DRAWS = 32  # of z, in an estimate of log p(x)
 
 
+@dataclass(frozen=True)
+class VIMCO:
+    """The bound of M samples and its score-function gradient (:func:`vimco`).
+
+    Parameters
+    ----------
+    decoder_samples
+        How many of the M samples send their gradient through the decoder, drawn by their normalized weight w_m:
+        ``grad log p(x|z_m)`` of a sample drawn so has the mean ``sum_m w_m grad log p(x|z_m)``, which is what all M
+        give together. One makes a step of M = 15 several times cheaper, with more noise in the decoder's gradient; the
+        others are unchanged. None: all M, without that noise.
+
+    Examples
+    --------
+    >>> from nvisa import NVISA
+    >>> cheap = NVISA(inference=VIMCO(decoder_samples=1), n_samples=15, likelihood="gaussian")
+    """
+
+    decoder_samples: Annotated[int | None, AtLeast(1, optional=True)] = None
+
+
+@dataclass(frozen=True)
+class EnumY:
+    """The bound with y enumerated and z reparameterized (:func:`enum_y`).
+
+    Parameters
+    ----------
+    min_probability
+        Clusters with a smaller q(y|x) are not tried on x, which is most of them once q(y|x) is sharp: their log w is
+        taken to be the mean of those tried, and no force moves them. The bound is wrong by ``sum_y q(y|x) (log w_y -
+        mean)`` over them, and a cluster that is not tried is not found again by this x. 0: all are tried.
+
+    Examples
+    --------
+    >>> from nvisa import NVISA
+    >>> cheap = NVISA(inference=EnumY(min_probability=3e-3), likelihood="bernoulli")
+    """
+
+    min_probability: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
+
+    def tried(self, log_q_y: Float[Tensor, "K B"]) -> Bool[Tensor, "K B"] | None:
+        """Which clusters are tried on each x, the most probable always; None: all."""
+        if self.min_probability == 0:
+            return None
+        q = log_q_y.detach().exp()
+        return q >= q.amax(0).clamp_max(self.min_probability)
+
+
 def add_gradient(value: Tensor, term: Tensor) -> Tensor:
     """``value``, unchanged as a number, whose gradient gains that of ``term``."""
     return value + (term - term.detach())
@@ -45,12 +98,20 @@ def scaled_gradient(value: Tensor, weight: float) -> Tensor:
     return add_gradient(value.detach(), weight * value)
 
 
-def enum_y(log_w: Float[Tensor, "K B"], log_q_y: Float[Tensor, "K B"]) -> PerExample:
+def enum_y(
+    log_w: Float[Tensor, "K B"], log_q_y: Float[Tensor, "K B"], tried: Bool[Tensor, "K B"] | None = None
+) -> PerExample:
     """``sum_y q(y|x) [ log p(x,y,z) - log q(y,z|x) ]``, z reparameterized: differentiable as it stands.
 
-    Row k of ``log_w`` is the log weight of ``(y = k, z_k ~ q(z | k, x))``.
+    Row k of ``log_w`` is the log weight of ``(y = k, z_k ~ q(z | k, x))``. Where it was not ``tried`` it is the mean of
+    those that were, weighted by q(y|x): the gradient in log q(y|x) is then zero for that y.
     """
-    return (log_q_y.exp() * log_w).sum(0)
+    q = log_q_y.exp()
+    if tried is not None:
+        known = q.detach() * tried
+        mean = (known * log_w.detach()).sum(0) / known.sum(0)
+        log_w = torch.where(tried, log_w, add_gradient(mean.expand_as(log_w), -log_q_y))
+    return (q * log_w).sum(0)
 
 
 def importance_sampled(log_joint: Callable[[Latent], PerSample], loc: Latent, scale: Latent) -> PerSample:
@@ -129,6 +190,14 @@ def vimco(log_w: PerSample, log_q: PerSample) -> PerExample:
     bound = log_mean_exp(log_w)
     signal = bound.detach() - log_mean_exp_swap_one_out(log_w.detach())
     return add_gradient(bound, (signal * log_q).sum(0))
+
+
+def drawn_by_weight(log_w: PerSample, n: int, generator: torch.Generator) -> Int[Tensor, "R B"]:
+    """The numbers of n samples of each x, drawn by ``w_m = softmax(log_w)_m``."""
+    u = torch.rand(log_w.shape[1], n, generator=generator, dtype=log_w.dtype, device=generator.device)
+    cdf = log_w.detach().softmax(0).cumsum(0).T.contiguous()
+    m = torch.searchsorted(cdf, u.to(log_w.device) * cdf[:, -1:], right=True)
+    return m.clamp_(max=len(log_w) - 1).T.contiguous()
 
 
 def log_mean_exp(a: Float[Tensor, "M ..."]) -> Float[Tensor, "..."]:

@@ -11,7 +11,8 @@ those alone (:func:`contributing_rows`).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nvisa.maths.products import factor_type
 from nvisa.maths.shapes import Float, LogClusters, Scalar, Tensor
 
 __all__ = [
@@ -58,9 +60,14 @@ def log_normal(x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[
 
     ``- sum_d [ (x_d - loc_d)^2 / (2 scale_d^2) + log scale_d + log(2 pi) / 2 ]``
     """
-    error = (x - loc) / scale  # the one tensor of full size; a scale that others share is summed once
+    return _log_normal_of(x - loc, scale)
+
+
+def _log_normal_of(error: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The same from ``x - loc``; a scale that others share is summed once."""
     n = error.shape[-1]
-    return -0.5 * error.square().sum(-1) - scale.log().expand(*scale.shape[:-1], n).sum(-1) - n * HALF_LOG_2PI
+    squared = (error / scale).square().sum(-1)
+    return -0.5 * squared - scale.log().expand(*scale.shape[:-1], n).sum(-1) - n * HALF_LOG_2PI
 
 
 def log_normal_tril(
@@ -156,17 +163,24 @@ def responsibilities(
 # ---- of a decoder's heads: which rows count --------------------------------------------------------------------------
 
 CHUNK = 512  # rows: 512 x 500 float32 are 1 MB, a core's own cache
-FEW = 256  # rows: below, the plain form costs less than its own passes would save
+FEW = 64  # rows: below, the plain form costs less than its own passes would save
 MULTIPLE = 64  # rows kept in a backward pass: few different shapes
 Rows = torch.Tensor | slice
 
 
-def _chunks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK))
+def _chunks(n_rows: int, n_owners: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of rows, and of their owners, where row i belongs to owner ``i % n_owners``."""
+    for first in range(0, n_rows, n_owners):
+        last = min(first + n_owners, n_rows)
+        for start in range(first, last, CHUNK):
+            stop = min(start + CHUNK, last)
+            yield slice(start, stop), slice(start - first, stop - first)
 
 
 def contributing_rows(weight: Float[Tensor, " R"]) -> Rows:
     """The rows whose weight counts beside the largest one; all, as a slice, when gathering them would not pay."""
+    if len(weight) <= 2 * MULTIPLE:
+        return slice(None)
     size = weight.abs()
     n_kept = int((~(size <= torch.finfo(weight.dtype).eps * size.max())).sum())  # NaN counts: it must be seen
     n_kept = -(-n_kept // MULTIPLE) * MULTIPLE
@@ -249,78 +263,117 @@ def log_normal_head(
 ) -> Float[Tensor, "M B"]:
     """``log N(x; loc(h), diag sigma'^2)`` with ``sigma' = softplus(raw_scale(h)) + std_floor``."""
 
-    def density(x: Tensor, loc: Tensor, raw: Tensor) -> Tensor:
-        return log_normal(x, loc, F.softplus(raw) + std_floor)
+    def density(_: Tensor, error: Tensor, raw: Tensor) -> Tensor:
+        return _log_normal_of(error, F.softplus(raw).add_(std_floor))
 
-    def slopes(x: Tensor, loc: Tensor, raw: Tensor) -> tuple[Tensor, ...]:
+    def slopes(_: Tensor, error: Tensor, raw: Tensor) -> tuple[Tensor, ...]:
         scale = F.softplus(raw).add_(std_floor)
-        error = (x - loc).div_(scale)
+        error = error.div_(scale)
         return error / scale, (error.square_() - 1.0).div_(scale).mul_(raw.sigmoid_())
 
-    return _log_density(x, h, [loc, raw_scale], density, slopes)
+    return _log_density(x, h, [loc, raw_scale], density, slopes, n_centered=1)
 
 
 def log_bernoulli_head(
     x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], logits: torch.nn.Linear
 ) -> Float[Tensor, "M B"]:
     """``log Bernoulli(x; s(logits(h)))`` with s the logistic function."""
-    return _log_density(x, h, [logits], log_bernoulli, lambda x, logits: (x - logits.sigmoid_(),))
+    return _log_density(x, h, [logits], log_bernoulli, lambda x, logits: (x - logits.sigmoid_(),), n_centered=0)
 
 
 Density = Callable[..., Tensor]
 Slopes = Callable[..., tuple[Tensor, ...]]
 
 
-def _log_density(x: Tensor, h: Tensor, heads: list[torch.nn.Linear], density: Density, slopes: Slopes) -> Tensor:
-    """``density(x, head(h) of each head)`` [M B]: chunk by chunk, or plainly where there are few rows."""
+def _log_density(
+    x: Tensor, h: Tensor, heads: list[torch.nn.Linear], density: Density, slopes: Slopes, *, n_centered: int
+) -> Tensor:
+    """``density(x, head(h) of each head)`` [M B]: chunk by chunk, or plainly where there are few rows.
+
+    The outputs of the first ``n_centered`` heads are handed over as ``x - output``.
+    """
     if h.shape[0] * h.shape[1] <= FEW or x.requires_grad:
-        return density(x, *[head(h) for head in heads])
+        outputs = [head(h) for head in heads]
+        return density(x, *[x - output for output in outputs[:n_centered]], *outputs[n_centered:])
     parameters = [tensor for head in heads for tensor in (head.weight, head.bias)]
-    return _Chunked.apply(x, h, density, slopes, *parameters)
+    return _Chunked.apply(x, h, density, slopes, n_centered, *parameters)
 
 
 class _Chunked(torch.autograd.Function):
     """A log density whose parameters are linear in h: no tensor of size M x B x D, forward or back.
 
-    ``slopes`` is the gradient of the density in its parameters, which it may overwrite; they are computed again
-    for the rows that receive a gradient, unless there is one chunk, whose parameters are kept.
+    ``slopes`` is the gradient of the density in its parameters, from what the density saw and may be overwritten; that
+    is computed again for the rows that receive a gradient, unless there is one chunk, whose outputs are kept.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, h: Tensor, density: Density, slopes: Slopes, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor, density: Density, slopes: Slopes, n_centered: int, *parameters: Tensor
+    ) -> Tensor:
         """``density(x, W h + b of every head)``, chunk by chunk."""
-        flat, value, outputs = h.flatten(0, 1), h.new_empty(h.shape[0] * h.shape[1]), []
-        for chunk in _chunks(len(flat)):
-            owners = torch.arange(chunk.start, chunk.stop, device=x.device) % len(x)
-            outputs = _outputs(flat[chunk], parameters)
-            value[chunk] = density(x[owners], *outputs)
-        ctx.n_parameters, ctx.slopes = len(parameters), slopes
-        ctx.save_for_backward(x, h, *parameters, *(outputs if len(flat) <= CHUNK else []))
+        kind, outputs = factor_type(h), []
+        flat = h.flatten(0, 1).to(kind)
+        value = h.new_empty(len(flat))
+        owners = x.repeat(min(max(1, CHUNK // len(x)), len(h)), 1)  # of small batches, several samples are a chunk
+        heads = _Heads(owners, parameters, kind, n_centered)
+        for rows, own in _chunks(len(flat), len(owners)):
+            outputs = heads(flat[rows], own)
+            value[rows] = density(owners[own], *outputs)
+        ctx.slopes, ctx.heads, ctx.n_owners = slopes, heads, len(x)
+        ctx.save_for_backward(owners, h, flat, *(outputs if len(flat) <= CHUNK else []))
         return value.view(h.shape[:2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """In h and the heads' parameters, for the rows that receive a gradient."""
-        x, h, *saved = ctx.saved_tensors
-        parameters, kept_outputs = saved[: ctx.n_parameters], saved[ctx.n_parameters :]
-        g, flat = gradient.flatten(), h.flatten(0, 1)
-        rows = contributing_rows(g)
-        kept = torch.arange(len(g), device=g.device) if isinstance(rows, slice) else rows
-        d_h = torch.zeros_like(flat) if len(kept) < len(g) else torch.empty_like(flat)
-        found = [torch.zeros_like(parameter) for parameter in parameters]
-        for part in kept.split(CHUNK):
-            h_part = flat[part]
-            d_part = torch.zeros_like(h_part)
-            outputs = [output[part] for output in kept_outputs] or _outputs(h_part, parameters)
-            for i, slope in enumerate(ctx.slopes(x[part % len(x)], *outputs)):
-                slope.mul_(g[part, None])
-                found[2 * i].addmm_(slope.T, h_part)
-                found[2 * i + 1].add_(slope.sum(0))
-                d_part.add_(slope @ parameters[2 * i])
-            d_h[part] = d_part
-        return None, d_h.view_as(h), None, None, *found
+        owners, h, flat, *outputs = ctx.saved_tensors
+        g = gradient.flatten()
+        kept = contributing_rows(g)
+        every = isinstance(kept, slice)
+        numbers = torch.arange(len(g), device=g.device) if isinstance(kept, slice) else kept
+        d_h = torch.empty_like(h) if every else torch.zeros_like(h)
+        found: list[Tensor] = []
+        for rows in [slice(None)] if outputs and every else numbers.split(CHUNK):
+            own = rows if len(owners) == len(flat) else (numbers if isinstance(rows, slice) else rows) % ctx.n_owners
+            seen = [output[rows] for output in outputs] or ctx.heads(flat[rows], own)
+            slopes = [slope.mul_(g[rows, None]) for slope in ctx.slopes(owners[own], *seen)]
+            d_h.flatten(0, 1)[rows], *part = ctx.heads.gradients(slopes, flat[rows])
+            found = [a.add_(b) for a, b in zip(found, part, strict=True)] if found else part
+        return None, d_h, None, None, None, *found
 
 
-def _outputs(h: Tensor, parameters: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor]:
-    return [F.linear(h, weight, bias) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]
+class _Heads:
+    """``W h + b`` of every head, and of the first ``n_centered`` ``x - W h - b`` for rows of x.
+
+    The factors of products are rounded to ``kind``. A centered head is one product that begins at ``x - b``; what is
+    lost there by rounding is added again. So the error is relative to what is left of x, not to x, which a narrow
+    density could not stand.
+    """
+
+    def __init__(self, x: Tensor, parameters: Sequence[Tensor], kind: torch.dtype, n_centered: int) -> None:
+        self.weights = [weight.to(kind) for weight in parameters[::2]]
+        self.biases = [bias.to(kind) for bias in parameters[1::2]]
+        self.type, self.n_centered = x.dtype, n_centered
+        wholes = [x - bias for bias in parameters[1 : 2 * n_centered : 2]]
+        self.shifted = [whole.to(kind) for whole in wholes]
+        self.lost = [whole - rounded for whole, rounded in zip(wholes, self.shifted, strict=True)]
+
+    def __call__(self, h: Tensor, rows: Rows) -> list[Tensor]:
+        """The outputs for h of these rows of x, in the type of x."""
+        heads = range(len(self.weights))
+        return [self._centered(i, h, rows) if i < self.n_centered else self._output(i, h) for i in heads]
+
+    def _output(self, i: int, h: Tensor) -> Tensor:
+        return F.linear(h, self.weights[i], self.biases[i]).to(self.type)
+
+    def _centered(self, i: int, h: Tensor, rows: Rows) -> Tensor:
+        left = torch.addmm(self.shifted[i][rows], h, self.weights[i].T, alpha=-1)
+        return left if left.dtype == self.type else left.to(self.type).add_(self.lost[i][rows])
+
+    def gradients(self, slopes: list[Tensor], h: Tensor) -> list[Tensor]:
+        """In h, and in the weight and bias of every head, from those in their outputs."""
+        rounded = [slope.to(h.dtype) for slope in slopes]
+        d_h = reduce(torch.add, (slope @ weight for slope, weight in zip(rounded, self.weights, strict=True)))
+        pairs = [((r.T @ h).to(self.type), slope.sum(0)) for r, slope in zip(rounded, slopes, strict=True)]
+        return [d_h.to(self.type), *(tensor for pair in pairs for tensor in pair)]

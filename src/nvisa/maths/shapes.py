@@ -6,10 +6,10 @@ The tests execute every annotation (jaxtyping + beartype), so a wrong shape here
 
 from typing import TypeAlias
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Data", "Float", "Int", "Latent", "LogClusters", "PerExample", "PerSample", "Scalar", "Tensor"]
+__all__ = ["Bool", "Data", "Float", "Int", "Latent", "LogClusters", "PerExample", "PerSample", "Scalar", "Tensor"]
 
 Data: TypeAlias = Float[Tensor, "B D"]
 Latent: TypeAlias = Float[Tensor, "M B Z"]

@@ -9,6 +9,7 @@ from nvisa import persistence
 from nvisa.fitting.consistency import VAT, Augment
 from nvisa.fitting.initialization import WarmStart
 from nvisa.fitting.training import Training
+from nvisa.maths.bounds import VIMCO, EnumY
 from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.methods.base import DeepClusterer
@@ -41,7 +42,8 @@ METHODS: dict[str, type[DeepClusterer]] = {
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Network, Training, StdAnnealing, WarmStart, VAT, Augment, Constant, Cosine, Geometric, Halving)
+    for kind in (Network, Training, VIMCO, EnumY, StdAnnealing, WarmStart, VAT, Augment)
+    + (Constant, Cosine, Geometric, Halving)
 }
 
 

@@ -27,7 +27,7 @@ from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import validate_data
 
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
-from nvisa.fitting.config import in_processes, n_jobs_for
+from nvisa.fitting.config import in_processes, n_jobs_for, training_factors
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
@@ -150,6 +150,8 @@ class DeepClusterer(
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
+                factors = training_factors(self.module_.rescale.shift.device)
+                self.precision_ = str(factors).removeprefix("torch.")
         sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)

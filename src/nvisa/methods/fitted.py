@@ -40,6 +40,8 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     n_iter_ : int
         Epochs trained, in all stages.
     n_features_in_ : int
+    precision_ : str
+        Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
     restarts_ : list of dict
         Of methods with ``n_restarts``: seed and neighbor information of each.
     neighbor_information_ : float
@@ -51,6 +53,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     history_: list[Record]
     n_iter_: int
     n_features_in_: int
+    precision_: str
 
     @abstractmethod
     def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:

@@ -34,20 +34,30 @@ from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, start_from
 from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import StepOutput, Training, maximize
-from nvisa.maths.bounds import RunningMoments, enum_y, nvil_fitting, vimco
+from nvisa.maths.bounds import (
+    VIMCO,
+    EnumY,
+    RunningMoments,
+    add_gradient,
+    drawn_by_weight,
+    enum_y,
+    nvil_fitting,
+    vimco,
+)
 from nvisa.maths.schedules import Constant, StdAnnealing
-from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
+from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record, Rows
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import train_on_more_rows
 from nvisa.methods.presets import HOT, PRESETS, WARM
-from nvisa.nets.mixture_vae import MixtureVAE, draw, log_p_x, log_weights
+from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.rows import Rescale, Rescaled, map_blocks, subset, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
 
 CLEAR_SHARE = 0.25  # of the steps, where the start is clear: the labels stand, and the bound alone has to be learned
+BY_NAME: dict[Any, Any] = {"vimco": VIMCO(), "enum_y": EnumY()}
 Floor = Callable[[float], float]  # fraction of the run -> epsilon: std annealing
 
 
@@ -56,7 +66,7 @@ class Bound:
     """The slides' objective of one training step: a bound on log p(x), per feature, and its terms."""
 
     network: MixtureVAE
-    inference: str
+    inference: str | VIMCO | EnumY
     n_samples: int
     reparameterize: bool
     floor_x: Floor
@@ -76,24 +86,35 @@ class Bound:
     ) -> tuple[PerExample, dict[str, Tensor]]:
         """The bound on ``log p(x)`` of x in the networks' units, by M draws from q(y, z | x), and its terms."""
         floor_x, floor_z = self.floor_x(fraction), self.floor_z(fraction)
-        enumerated = self.inference == "enum_y"  # which reparameterizes always
+        estimator = BY_NAME.get(self.inference, self.inference)
+        enumerated = isinstance(estimator, EnumY)  # which reparameterizes always
         drawn = draw(
             self.network, h, log_q_y, floor_z, n_samples=None if enumerated else self.n_samples,
             reparameterize=self.reparameterize or enumerated, generator=self.generator,
         )  # fmt: skip
-        terms = log_weights(self.network, x, drawn, floor_x)
+        n_decoded = estimator.decoder_samples if isinstance(estimator, VIMCO) else None
+        tried = estimator.tried(drawn.log_q_y) if isinstance(estimator, EnumY) else None
+        terms = log_weights(self.network, x, drawn, floor_x, tried=tried, decoded=n_decoded is None)
         log_w = torch.stack(list(terms.values())).sum(0)
         log_q = drawn.log_q_y if self.reparameterize else drawn.log_q_y + drawn.log_q_z
         if enumerated:
-            bound = enum_y(log_w, drawn.log_q_y)
-            terms = {name: enum_y(term.detach(), drawn.log_q_y.detach()) for name, term in terms.items()}
-        elif self.inference == "nvil":
+            bound = enum_y(log_w, drawn.log_q_y, tried)
+            terms = {name: enum_y(term.detach(), drawn.log_q_y.detach(), tried) for name, term in terms.items()}
+        elif estimator == "nvil":
             assert self.network.baseline is not None  # built for it
             bound = nvil_fitting(log_w, log_q, self.network.baseline(h.detach()).squeeze(-1), self.moments)
         else:
             bound = vimco(log_w, log_q)
+        if n_decoded is not None:
+            bound = add_gradient(bound, self._decoded(x, drawn, log_w, n_decoded, floor_x))
         floors = {"std_floor_x": torch.tensor(floor_x), "std_floor_z": torch.tensor(floor_z)}
         return bound, {"bound": bound, **terms, **floors}
+
+    def _decoded(self, x: Data, drawn: Drawn, log_w: PerSample, n: int, floor_x: float) -> PerExample:
+        """Mean ``log p(x|z_m)`` of n samples drawn by their weight: its gradient is ``sum_m w_m grad``, on average."""
+        m = drawn_by_weight(log_w, n, self.generator)
+        z = drawn.z.gather(0, m[:, :, None].expand(-1, -1, drawn.z.shape[-1]))
+        return self.network.log_p_x_given_z(x, z, floor_x).mean(0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: NVIL's running moments."""
@@ -104,6 +125,7 @@ class Bound:
         self.moments.mean, self.moments.variance = state["moments"].tolist()
 
 
+ESTIMATOR = AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))
 START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
@@ -113,7 +135,8 @@ class NVISA(GenerativeClusterer):
     Parameters
     ----------
     inference
-        Gradient estimator: "vimco", "nvil" or "enum_y".
+        Gradient estimator: "vimco", "nvil" or "enum_y"; cheaper ones are ``VIMCO(decoder_samples=1)``, unbiased with
+        more noise, and ``EnumY(min_probability=3e-3)``.
     n_samples
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
@@ -169,7 +192,11 @@ class NVISA(GenerativeClusterer):
     DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
     TOGETHER: ClassVar = (
-        ("n_samples", "at least 2 with inference='vimco'", lambda s: s.inference != "vimco" or s.n_samples >= 2),
+        (
+            "n_samples",
+            "at least 2 with inference='vimco'",
+            lambda s: not isinstance(BY_NAME.get(s.inference), VIMCO) or s.n_samples >= 2,
+        ),
         (
             "n_restarts",
             "at least the number of starts in init",
@@ -177,7 +204,9 @@ class NVISA(GenerativeClusterer):
         ),
     )
 
-    inference: Annotated[str, OneOf("vimco", "nvil", "enum_y")] = "vimco"
+    inference: Annotated[str | VIMCO | EnumY, AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))] = (
+        "vimco"
+    )
     n_samples: Annotated[int, AtLeast(1)] = 3
     likelihood: Annotated[str, OneOf("gaussian_shared", "gaussian", "gaussian_unit", "bernoulli")] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"

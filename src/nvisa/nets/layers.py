@@ -27,6 +27,7 @@ from nvisa.maths.distributions import (
     noise_like,
     scatter_rows,
 )
+from nvisa.maths.products import factor_type, linear
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.nets.rows import Rescale
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
@@ -116,6 +117,14 @@ class LatentNetwork(Protocol):
         """Renumber the clusters: new cluster i is old cluster ``order[i]``."""
 
 
+class Linear(nn.Linear):
+    """A linear layer whose products may be of rounded factors (:mod:`nvisa.maths.products`): a wide one."""
+
+    def forward(self, input: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
+        """``W x + b``."""
+        return linear(input, self.weight, self.bias)
+
+
 class Decoder(nn.Sequential):
     """An :func:`mlp` without batch norm that takes any leading axes, as one fused pass."""
 
@@ -137,36 +146,36 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, leak: float, *parameters: Tensor) -> Tensor:
         """``h_l = leaky_relu(W_l h_{l-1} + b_l)``, every ``h_l`` kept."""
-        weights, biases = parameters[::2], parameters[1::2]
-        outputs = [x]
-        for weight, bias in zip(weights, biases, strict=True):
-            outputs.append(F.leaky_relu_(F.linear(outputs[-1], weight, bias), leak))
-        ctx.leak = leak
+        ctx.leak, kind = leak, factor_type(x)
+        outputs, weights = [x.to(kind)], [weight.to(kind) for weight in parameters[::2]]
+        for weight, bias in zip(weights, parameters[1::2], strict=True):
+            outputs.append(F.leaky_relu_(F.linear(outputs[-1], weight, bias.to(kind)), leak))
         ctx.save_for_backward(*outputs, *weights)
-        return outputs[-1]
+        return outputs[-1].to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Layer by layer, for the rows that receive a gradient."""
-        n_layers = len(ctx.saved_tensors) // 2
+        n_layers, wanted = len(ctx.saved_tensors) // 2, gradient.dtype
         activations, weights = ctx.saved_tensors[: n_layers + 1], ctx.saved_tensors[n_layers + 1 :]
         n, rows = len(gradient), contributing_rows(gradient.abs().amax(1).sign_())
-        gradient = gradient[rows]
+        gradient = gradient[rows].to(activations[0].dtype)
         found: list[Tensor | None] = []
         for layer in reversed(range(n_layers)):
             above, below = activations[layer + 1][rows], activations[layer][rows]
             gradient = torch.ops.aten.leaky_relu_backward(gradient, above, ctx.leak, True)  # noqa: FBT003
-            found[:0] = [gradient.T @ below, gradient.sum(0)]
+            found[:0] = [(gradient.T @ below).to(wanted), gradient.sum(0, dtype=wanted)]
             gradient = gradient @ weights[layer] if layer or ctx.needs_input_grad[0] else gradient
-        return scatter_rows(gradient, rows, n) if ctx.needs_input_grad[0] else None, None, *found
+        d_x = scatter_rows(gradient.to(wanted), rows, n) if ctx.needs_input_grad[0] else None
+        return d_x, None, *found
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:
     """Linear layers of the given sizes, each followed by (batch norm and) a leaky ReLU; ``leak=0.0`` is the ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers.append(nn.Linear(n_in, n_out))
+        layers.append(Linear(n_in, n_out))
         if batch_norm:
             layers.append(nn.BatchNorm1d(n_out))
         layers.append(nn.LeakyReLU(leak, inplace=True))
@@ -254,7 +263,9 @@ class GaussianHead(nn.Module):
         self, h: Float[Tensor, "*B H"], std_floor: float
     ) -> tuple[Float[Tensor, "*B D"], Float[Tensor, "*B D"]]:
         """Return loc and scale."""
-        return self.loc(h), F.softplus(self.raw_scale(h)) + std_floor
+        weights, biases = zip(*((head.weight, head.bias) for head in (self.loc, self.raw_scale)), strict=True)
+        loc, raw = linear(h, torch.cat(weights), torch.cat(biases)).chunk(2, -1)  # one product
+        return loc, F.softplus(raw) + std_floor
 
     @torch.no_grad()
     def init_scale(self, scale: Float[Tensor, " D"], std_floor: float) -> None:

@@ -18,12 +18,13 @@ from torch.nn import functional as F
 
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal
-from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
+from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.nets.layers import (
     LEAK,
     LIKELIHOODS,
     Decoder,
     GaussianHead,
+    Linear,
     Network,
     SharedGaussianHead,
     mlp,
@@ -70,7 +71,7 @@ class MixtureVAE(nn.Module):
         # Plain ReLU: with a leak, consistency lets whole clusters merge.
         self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
         self.y_logits = nn.Linear(hidden[-1], n_clusters)
-        self.z_base = nn.Linear(hidden[-1], hidden[-1])
+        self.z_base = Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
         self.prior = prior
@@ -186,10 +187,33 @@ def draw(
     return Drawn(y, z, log_q_y.T.gather(0, y), log_normal(z, loc, scale))
 
 
-def log_weights(network: MixtureVAE, x: Float[Tensor, "B D"], drawn: Drawn, std_floor_x: float) -> dict[str, PerSample]:
-    """The terms of ``log w = log p(x|z) + log p(z|y) + log p(y) - log q(y|x) - log q(z|y,x)``; they add up."""
+def log_weights(
+    network: MixtureVAE,
+    x: Float[Tensor, "B D"],
+    drawn: Drawn,
+    std_floor_x: float,
+    *,
+    tried: Bool[Tensor, "M B"] | None = None,
+    decoded: bool = True,
+) -> dict[str, PerSample]:
+    """The terms of ``log w = log p(x|z) + log p(z|y) + log p(y) - log q(y|x) - log q(z|y,x)``; they add up.
+
+    Parameters
+    ----------
+    tried
+        The pairs of which ``log p(x|z)`` is wanted, zero for the others; None: all.
+    decoded
+        Whether ``log p(x|z)`` has a gradient, which costs most.
+    """
+    with torch.set_grad_enabled(decoded and torch.is_grad_enabled()):
+        if tried is None:
+            log_p_x_given_z = network.log_p_x_given_z(x, drawn.z, std_floor_x)
+        else:
+            m, b = tried.nonzero(as_tuple=True)
+            found = network.log_p_x_given_z(x[b], drawn.z[m, b][None], std_floor_x)[0]
+            log_p_x_given_z = torch.zeros_like(drawn.log_q_y).index_put((m, b), found)
     return {
-        "log_p_x_given_z": network.log_p_x_given_z(x, drawn.z, std_floor_x),
+        "log_p_x_given_z": log_p_x_given_z,
         "log_p_z_given_y": network.prior.log_p_z_given_y(drawn.z, drawn.y),
         "log_p_y": torch.full_like(drawn.log_q_y, network.prior.log_p_y()),
         "minus_log_q_y": -drawn.log_q_y,

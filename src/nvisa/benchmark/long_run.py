@@ -1,0 +1,92 @@
+"""A run that outlives the machine: the slides' recipe at full length, hours at a time, on one machine after the other.
+
+    <folder>/checkpoint/   what the fit needs to go on, written every half minute, the newest only
+    <folder>/curve.json    accuracy on test, bound, floors and entropies of q(y|x), every ``EVERY`` epochs
+    <folder>/model/        once it is done
+
+The folder is committed: whoever has it goes on after the last whole epoch, by the same command. Labels are looked at
+for the curve, and for nothing else.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nvisa import data as datasets
+from nvisa.benchmark.current import as_text, params_of
+from nvisa.benchmark.recipes import RECIPES
+from nvisa.benchmark.run import processor, source_commit
+from nvisa.data import Dataset
+from nvisa.fitting.config import training_factors
+from nvisa.maths.metrics import accuracy
+
+__all__ = ["Curve", "long_run"]
+
+EVERY = 5  # epochs
+KEYS = ("epoch", "n_epochs", "bound", "std_floor_x", "std_floor_z", "clusters_in_use", "label_change")
+Point = dict[str, Any]
+
+
+class Curve:
+    """Called after every epoch: looks at the test rows and writes what it sees into a file.
+
+    A point that a killed fit had written after its last checkpoint is written again.
+    """
+
+    def __init__(self, path: Path, data: Dataset, about: Point) -> None:
+        self.path, self.X, self.y = path, data.X_test, np.asarray(data.y_test)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        self.points: list[Point] = before.pop("points", [])
+        self.about = before | about
+        self.spent = self.points[-1]["cpu_seconds"] if self.points else 0.0
+        self.zero = time.process_time()
+
+    def __call__(self, fitted: Any, record: Point) -> None:
+        """Note an epoch, if it is one of those that are noted."""
+        if record["epoch"] % EVERY and record["epoch"] not in (1, record["n_epochs"]):
+            return
+        proba = fitted.predict_proba(self.X).astype(np.float64)
+        point = {key: record[key] for key in KEYS if key in record}
+        point |= {"accuracy": accuracy(self.y, proba.argmax(1)), "entropy": float(_entropy(proba).mean())}
+        point |= {"entropy_of_mean": float(_entropy(proba.mean(0))), "cpu_seconds": self.spent + self._elapsed()}
+        self.points = [old for old in self.points if old["epoch"] < record["epoch"]] + [point]
+        self.write()
+
+    def _elapsed(self) -> float:
+        return time.process_time() - self.zero
+
+    def write(self) -> None:
+        """The file, whole at any time."""
+        part = self.path.with_suffix(".part")
+        lines = ",\n".join(json.dumps(point) for point in self.points)
+        head = json.dumps(self.about, indent=1).removesuffix("\n}")
+        part.write_text(f'{head},\n "points": [\n{lines}\n]}}\n')
+        os.replace(part, self.path)
+
+
+def _entropy(proba: Any) -> Any:
+    """``-sum_y p_y log p_y`` in nats over the last axis."""
+    return -(proba * np.log(np.maximum(proba, 1e-300))).sum(-1)
+
+
+def long_run(recipe: str, dataset: str, seed: int, folder: Path, data_home: str | None = None) -> Path:
+    """Fit a recipe with a seed, or go on with it; the folder ``<recipe>-<seed>`` holds all there is of it."""
+    data, home = datasets.load(dataset, data_home), folder / f"{recipe.rsplit('/', maxsplit=1)[-1]}-{seed}"
+    clusterer = RECIPES[recipe].build(data.n_classes, seed)
+    if (home / "model").exists():
+        return home
+    home.mkdir(parents=True, exist_ok=True)
+    about = {
+        "recipe": recipe, "dataset": dataset, "seed": seed, "dataset_digest": data.digest, "commit": source_commit(),
+        "cpu": processor(), "products": str(training_factors(torch.device("cpu"))).removeprefix("torch."),
+        "params": {name: as_text(value) for name, value in params_of(clusterer).items()},
+    }  # fmt: skip
+    curve = Curve(home / "curve.json", data, about)
+    clusterer.on_epoch(curve).fit(data.X_train, checkpoint=home / "checkpoint")
+    clusterer.save(home / "model")
+    return home

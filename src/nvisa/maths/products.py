@@ -1,0 +1,66 @@
+"""Matrix products of float32 whose factors are rounded to bfloat16, inside :func:`factors_in`.
+
+    a b ~ round(a) round(b)         products of 8-bit mantissas, summed in float32; the sum is rounded once more
+
+Twice as fast as float32 where a processor has AVX512_BF16, several times where it has AMX. What a product is for, a log
+density, a sum, a weight, stays float32, and so do the parameters: a rounded gradient still adds up in them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from nvisa.maths.shapes import Float, Tensor
+
+__all__ = ["factor_type", "factors_in", "linear"]
+
+_FACTORS: ContextVar[torch.dtype] = ContextVar("factors", default=torch.float32)
+
+
+@contextmanager
+def factors_in(kind: torch.dtype) -> Iterator[None]:
+    """Round the factors of float32 products to this type inside."""
+    token = _FACTORS.set(kind)
+    try:
+        yield
+    finally:
+        _FACTORS.reset(token)
+
+
+def factor_type(x: Tensor) -> torch.dtype:
+    """To what the products of x round it: to its own type, unless that is float32 and they are :func:`factors_in`."""
+    return _FACTORS.get() if x.dtype == torch.float32 else x.dtype
+
+
+def linear(x: Float[Tensor, "*B H"], weight: Float[Tensor, "D H"], bias: Float[Tensor, " D"]) -> Float[Tensor, "*B D"]:
+    """``W x + b``, differentiable, its products and those of its gradient of factors in :func:`factor_type`."""
+    kind = factor_type(x)
+    if kind == x.dtype:
+        return F.linear(x, weight, bias)
+    y: Tensor = _Linear.apply(x.flatten(0, -2), weight, bias, kind)
+    return y.unflatten(0, x.shape[:-1])
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kind: torch.dtype) -> Tensor:
+        """``W x + b``, the rounded factors kept."""
+        rounded = x.to(kind), weight.to(kind)
+        ctx.save_for_backward(*rounded)
+        return F.linear(*rounded, bias.to(kind)).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """In x, W and b, as far as asked for."""
+        x, weight = ctx.saved_tensors
+        g = gradient.to(x.dtype)
+        d_x = (g @ weight).to(gradient.dtype) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return d_x, None, None, None
+        return d_x, (g.T @ x).to(gradient.dtype), gradient.sum(0), None

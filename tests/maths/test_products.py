@@ -1,0 +1,78 @@
+"""Products of rounded factors: how wrong they are, beside float64, and that nothing else is rounded."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nvisa.maths.distributions import log_normal_head
+from nvisa.maths.products import factor_type, factors_in, linear
+from nvisa.nets.layers import perceptron
+from oracles import build, gradients, normal
+
+UNIT = 2.0**-8  # rounding of bfloat16, relative
+
+
+def test_factors_are_float32_outside_and_only_float32_is_rounded_inside():
+    single, double = torch.zeros(1), torch.zeros(1).double()
+    with factors_in(torch.bfloat16):
+        assert (factor_type(single), factor_type(double)) == (torch.bfloat16, torch.float64)
+        with factors_in(torch.float32):
+            assert factor_type(single) == torch.float32
+    assert factor_type(single) == torch.float32
+
+
+def test_a_product_is_that_of_the_rounded_factors(rng):
+    """Exact in float64 for factors that bfloat16 holds: what is left is the last rounding."""
+    x, weight, bias = (normal(rng, *shape).bfloat16().float() for shape in ((3, 7, 40), (50, 40), (50,)))
+    x.requires_grad_(), weight.requires_grad_()
+    upstream = normal(rng, 3, 7, 50).bfloat16().float()
+    with factors_in(torch.bfloat16):
+        y = linear(x, weight, bias)
+        mine = [y, *gradients((upstream * y).sum(), [x, weight])]
+    double = [tensor.detach().double().requires_grad_() for tensor in (x, weight)]
+    exact = F.linear(*double, bias.double())
+    theirs = [exact, *gradients((upstream.double() * exact).sum(), double)]
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.dtype == torch.float32
+        assert ((a - b).abs() <= UNIT * b.abs() + 1e-5).all()
+
+
+@pytest.mark.parametrize("n_rows", [40, 300])
+def test_the_decoder_s_gradient_is_float64_s_but_for_the_rounding(rng, n_rows):
+    layers = [build(lambda: nn.Linear(6, 64), rng), build(lambda: nn.Linear(64, 64), rng, spread=0.1)]
+    loc, raw = (build(lambda: nn.Linear(64, 30), rng, spread=0.1) for _ in range(2))
+    x, z = normal(rng, n_rows, 30), normal(rng, 3, n_rows, 6)
+    parameters = [p for layer in (*layers, loc, raw) for p in layer.parameters()]
+
+    def found(kind):
+        for layer in (*layers, loc, raw):
+            layer.to(kind)
+        log_p = log_normal_head(x.to(kind), perceptron(z.to(kind), layers, 0.2), loc, raw, 0.1)
+        return log_p.double(), [g.double() for g in gradients(log_p.sum(), parameters)]
+
+    with factors_in(torch.bfloat16):
+        exact, slopes = found(torch.float64)
+        mine, mine_slopes = found(torch.float32)
+    assert (mine - exact).abs().mean() < 0.02 * exact.std(0).mean()  # beside what tells the samples apart
+    for a, b in zip(mine_slopes, slopes, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_the_error_is_relative_to_what_is_left_of_x_and_not_to_x(rng):
+    """Around means of about 1 a deviation of 0.002: rounded to bfloat16, W h would be wrong by as much."""
+    h, floor = normal(rng, 1, 200, 64).bfloat16(), 0.002
+    loc, raw = (build(lambda: nn.Linear(64, 20), rng, spread=spread) for spread in (0.125, 0.0))
+    with torch.no_grad():
+        loc.weight.copy_(loc.weight.bfloat16())
+        mean, scale = loc(h[0].double()), floor + 1e-6
+        raw.bias.fill_(math.log(math.expm1(1e-6)))
+        x = mean + scale * normal(rng, 200, 20)
+        exact = torch.distributions.Normal(mean, scale).log_prob(x).sum(-1)
+        rounded = torch.distributions.Normal(mean.bfloat16().double(), scale).log_prob(x).sum(-1)
+        with factors_in(torch.bfloat16):
+            mine = log_normal_head(x.float(), h.float(), loc.float(), raw.float(), floor)[0]
+    assert (mine - exact).abs().max() < 0.3
+    assert (rounded - exact).abs().max() > 10
