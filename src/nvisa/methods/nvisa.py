@@ -129,9 +129,9 @@ class NVISA(GenerativeClusterer):
     init
         "auto": of k-means, merged micro-clusters of the neighbor graph, and a Gaussian mixture the one that label-free
         criteria prefer (:mod:`nvisa.fitting.candidates`), which training keeps where the rows leave no doubt; "umap":
-        micro-clusters of a UMAP, merged by neighbor information; "gmm": full-covariance mixture of an autoencoder's
-        codes; "random"; a fitted clusterer with ``predict_proba``; or a
-        :class:`WarmStart`. Restarts take those of a tuple in turn: ``init=("umap", "random"), n_restarts=2``.
+        micro-clusters of a layout by UMAP's objective, merged by neighbor information; "gmm": full-covariance mixture
+        of an autoencoder's codes; "random"; a fitted clusterer with ``predict_proba``; or a :class:`WarmStart`.
+        Restarts take those of a tuple in turn: ``init=("auto", "random"), n_restarts=2``.
     consistency
         A :class:`VAT`, for images an :class:`Augment`, or a tuple of them; "vat", "augment" for their defaults; None:
         the slides' objective.
