@@ -2,7 +2,7 @@
 
     python benchmarks/flow.py            three lines: the default fit, the slides' own fit, predict
     python benchmarks/flow.py --list     with every function
-    python benchmarks/flow.py --quick    without the default, whose UMAP is compiled anew, a minute under a profiler
+    python benchmarks/flow.py --quick    without the default, a minute under a profiler
 
 A reader who follows a call opens a file at every switch. Comprehensions and lambdas belong to the line that they stand
 in and are not counted.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -40,10 +41,12 @@ def _global_generators_untouched(request: pytest.FixtureRequest) -> Iterator[Non
 
 @pytest.fixture
 def one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What documents run, made short: one epoch, and UMAP's layout, whose compiler takes longer, left out."""
+    """What documents run, made short: one epoch of training, and one of the graph's layout."""
+    from nvisa.fitting.layout import graph_layout  # not above: shapes are checked in what is imported after this file
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nvisa.fitting.training.Training.n_epochs", lambda *_: 1)
-    monkeypatch.setattr("nvisa.fitting.initialization.umap_points", lambda X, *_, **__: X)
+    monkeypatch.setattr("nvisa.fitting.initialization.graph_layout", partial(graph_layout, n_epochs=1))
     with warnings.catch_warnings():
         # One epoch may end in few clusters, on pixels that are always dark; both are tested where they are written.
         warnings.filterwarnings("ignore", ".*(clusters are in use|columns are constant)")

@@ -1,7 +1,4 @@
-"""Every block of the guides and every example runs as it stands, with an epoch of training in place of a hundred.
-
-UMAP's compiler alone takes longer than all of this, so the start works on the rows themselves.
-"""
+"""Every block of the guides and every example runs as it stands, with an epoch of training in place of a hundred."""
 
 import re
 import runpy

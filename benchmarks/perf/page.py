@@ -49,7 +49,6 @@ def page() -> None:
 
 def maps() -> None:
     """(g) The maps of a page: latent vectors of ten dimensions in the plane."""
-    plane(noise(100, 10), "umap", RandomState(0))  # numba compiles
     rows = []
     for n, names in ((TSNE_ROWS, ("pca", "tsne", "umap")), (N_ROWS, ("pca", "umap"))):
         z, row = noise(n, 10), {"rows": n}
@@ -58,7 +57,7 @@ def maps() -> None:
             title, _ = plane(z, name, RandomState(0))
             row[f"{title}, s"] = clock() - started
         rows.append(row)
-    write("maps", rows, "z around 20 centers in ten dimensions; before it, UMAP's compiler takes its seconds once.")
+    write("maps", rows, "z around 20 centers in ten dimensions.")
 
 
 def _written(X: np.ndarray, path: Path, options: dict[str, Any]) -> Path:

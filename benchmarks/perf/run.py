@@ -319,10 +319,7 @@ def time_to(seed: int, goal: float = 0.98) -> None:
         "s of the fit": record["seconds"],
         "accuracy on test at the end, %": 100 * record["metrics"]["test"]["accuracy"],
     }  # fmt: skip
-    note = (
-        "NVISA() on the 60,000 rows of MNIST, from nothing: importing and compiling UMAP count, computing the accuracy "
-        "does not."
-    )
+    note = "NVISA() on the 60,000 rows of MNIST, from nothing: importing counts, computing the accuracy does not."
     write(f"time_to_{seed}", [row], note, clock_of="perf_counter", median=True)
 
 

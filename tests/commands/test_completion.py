@@ -26,7 +26,7 @@ def test_bash_completes_commands_options_and_choices(capsys):
     script = capsys.readouterr().out
     assert {"fit", "predict", "choose-k"} <= set(completed(script, ["nvisa", "''"]))
     assert completed(script, ["nvisa", "fit", "--n-cl"]) == ["--n-clusters"]
-    assert set(completed(script, ["nvisa", "fit", "--init", "''"])) == {"umap", "gmm", "random"}
+    assert set(completed(script, ["nvisa", "fit", "--init", "''"])) == {"auto", "umap", "gmm", "random"}
 
 
 def test_without_shtab_the_way_to_get_it_is_told(capsys, monkeypatch):

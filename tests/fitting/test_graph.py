@@ -22,7 +22,6 @@ from nvisa.fitting.graph import (
     neighbors,
     principal_components,
     refine_by_information,
-    umap_points,
 )
 from oracles import information as information_oracle
 from oracles import sorted_distances
@@ -328,11 +327,6 @@ def test_of_several_cuts_the_one_with_the_most_neighbor_information_is_kept(fine
     proba, score = merged_microclusters(points, graph, 4, np.random.RandomState(0), per_cluster=fineness)
     assert score == max(alone) > min(alone)
     assert neighbor_information(proba, graph) == pytest.approx(score)
-
-
-def test_fewer_rows_than_umap_can_lay_out_are_its_points():
-    X = np.random.RandomState(0).randn(14, 3)
-    assert umap_points(X, np.zeros((14, 5), int), np.zeros((14, 5)), np.random.RandomState(0)) is X
 
 
 def test_principal_components_keep_the_distances_that_the_leading_directions_make(random):

@@ -188,10 +188,8 @@ class Halved:
         return x[:, :Z]
 
 
-@pytest.mark.parametrize("init", ["umap", "gmm", Model()], ids=["umap", "gmm", "model"])
-def test_a_start_finds_the_two_planted_groups(blobs, init, monkeypatch):
-    """Without UMAP itself, which is slow: its points are the principal components."""
-    monkeypatch.setattr(initialization, "umap_points", lambda X, rows, distances, rng: X)
+@pytest.mark.parametrize("init", ["auto", "umap", "gmm", Model()], ids=["auto", "umap", "gmm", "model"])
+def test_a_start_finds_the_two_planted_groups(blobs, init):
     X, y = blobs
     start = find_start(Halved(), Source(X), init, 2, np.random.RandomState(0))
     assert start.rows.tolist() == list(range(120))

@@ -13,14 +13,14 @@ def test_which_maps_are_drawn():
         maps.chosen_maps(("mds",), 10)
 
 
-@pytest.mark.parametrize("name", ["pca", "tsne"])
+@pytest.mark.parametrize("name", ["pca", "tsne", "umap"])
 def test_a_map_keeps_groups_apart_and_is_repeatable(name, random):
     z = np.concatenate([random.randn(40, 5), 30 + random.randn(40, 5)])
     title, points = maps.plane(z, name, np.random.RandomState(0))
     first, second = points[:40], points[40:]
     gap = np.linalg.norm(first.mean(0) - second.mean(0))
     assert gap > 2 * max(np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (first, second))
-    assert title in ("PCA", "t-SNE")
+    assert title in ("PCA", "t-SNE", "UMAP")
     np.testing.assert_array_equal(maps.plane(z, name, np.random.RandomState(0))[1], points)
 
 

@@ -143,7 +143,7 @@ class _Processes:
         """The return code of a command with one thread, and what it wrote to stderr."""
         if self.ending:
             return -signal.SIGTERM, ""
-        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen(
             command, env=os.environ | one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

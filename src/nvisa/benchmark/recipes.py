@@ -172,7 +172,7 @@ RECIPES: dict[str, Recipe] = {
         curve=True,
     ),
     "paper/gmm": _paper({"likelihood": "gaussian"}, start="ae_gmm/bernoulli"),
-    # From the clusters that the default, GMVAE and VaDE's second row begin with: what the bound makes of them.
+    # From the clusters that GMVAE and VaDE's second row begin with: what the bound makes of them.
     "paper/umap": _paper({"init": "umap", "likelihood": "gaussian_shared"}),
     # Features, and more columns: one sigma for all z and fewer steps, so that a run is minutes.
     "paper/random_features": Recipe("nvisa", PAPER_FROM_RANDOM | SHORT, curve=True),

@@ -46,7 +46,7 @@ from nvisa.persistence import is_model, read_manifest
 __all__ = ["NO_DATA", "fitted", "main", "processor", "run", "source_commit", "unfinished"]
 
 LONGEST_HISTORY = 60  # epochs of a history or a curve that a file keeps, evenly spaced; all 2,000 would be megabytes
-PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "umap-learn")
+PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn")
 NO_DATA = os.EX_NOINPUT  # exit code of a run that had no data to begin with; 2 is argparse's
 
 

@@ -43,7 +43,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--likelihood", choices=LIKELIHOODS, help="p(x|z) (default: by the values)")
     parser.add_argument("--scaling", choices=SCALINGS, help="units of the networks (default: by the columns)")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
-    parser.add_argument("--init", choices=("auto", "umap", "gmm", "random"), help="where training starts")
+    parser.add_argument(
+        "--init", choices=("auto", "umap", "gmm", "random"), help="where training starts (default: auto)"
+    )
     parser.add_argument("--n-samples", type=int, metavar="M", help="draws of (y, z) for a row")
     parser.add_argument("--consistency", choices=tuple(CONSISTENCY), help="local consistency of q(y|x)")
     restarts = "whole fits from other seeds; the best by a score without labels is kept"

@@ -1,9 +1,8 @@
-"""The neighbor graph of a data set: radii in O(N), its layout, and clusterings that keep neighbors together.
+"""The neighbor graph of a data set: radii in O(N), and clusterings that keep neighbors together.
 
-On numpy, scipy, scikit-learn and umap-learn. No function here sees a label or a network.
+On numpy, scipy and scikit-learn. No function here sees a label or a network.
 """
 
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -34,7 +33,6 @@ __all__ = [
     "refine_by_information",
     "separation",
     "symmetric_edges",
-    "umap_points",
 ]
 
 Array = NDArray[np.floating[Any]]
@@ -269,32 +267,6 @@ def refine_by_information(labels: Rows, neighbor_rows: Rows, n_clusters: int, *,
 def principal_components(X: Array, rng: np.random.RandomState) -> Array:
     """The 50 leading principal components: distances among them drop the noise and cost little."""
     return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
-
-
-def umap_points(X: Array, rows: Rows, distances: Array, rng: np.random.RandomState) -> Array:
-    """UMAP of the rows (McInnes et al. 2018): min_dist 0, up to 10 dimensions, on the graph of :func:`nearest`.
-
-    Half of UMAP's own epochs where there are many rows: micro-clusters are cut from the layout, not read off it.
-    """
-    n = len(X)
-    if n < 15:  # too few for a spectral layout: the rows themselves
-        return X
-    itself = np.arange(n)[:, None]  # UMAP counts a row as its own first neighbor
-    graph = np.hstack([itself, rows[:, :-1]]), np.hstack([np.zeros((n, 1)), distances[:, :-1]])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's and umap's notes on threads, small data and spectral fallbacks
-        from umap import UMAP  # noqa: PLC0415  a slow import that init="random" does not need
-
-        reducer = UMAP(
-            n_neighbors=rows.shape[1],
-            n_components=min(10, X.shape[1]),
-            n_epochs=None if n <= 10_000 else 100,
-            min_dist=0.0,
-            init="spectral" if n > 50 else "random",
-            precomputed_knn=graph,
-            random_state=rng.randint(2**31 - 1),
-        )
-        return reducer.fit_transform(X)
 
 
 def informative_merges(

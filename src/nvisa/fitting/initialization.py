@@ -3,8 +3,9 @@
 ``pretrain`` fits the encoder and the decoder as an autoencoder; ``find_start`` makes a first assignment
 of a bounded number of rows, so that initialization is linear in N; ``distill`` teaches it to q(y|x).
 
-Sources: "pretrained AE+GMM as an initialization" on the slides; UMAP before a mixture, McConville et
-al., N2D, ICPR 2020; the merging of micro-clusters is ours (docs/methods/nvisa-default.md).
+Sources: "pretrained AE+GMM as an initialization" on the slides; the layout, McInnes et al. 2018 (``layout.py``);
+clusters of a layout, McConville et al., N2D, ICPR 2020; the merging of micro-clusters is ours
+(docs/methods/nvisa-default.md).
 """
 
 import warnings
@@ -56,12 +57,12 @@ __all__ = [
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
-MAX_ROWS = 40_000  # rows that the mixture, the graph and UMAP look at
+MAX_ROWS = 40_000  # rows that the mixture and the graph look at
 PRETRAINING = {
     "auto": 0.15,
     "umap": 0.15,
     "gmm": 0.6,
-}  # of the run's steps; a mixture of the codes needs good codes, UMAP none
+}  # of the run's steps; a mixture of the codes needs good codes, the graph none
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,8 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     """Cluster a subset of the rows by ``module``, an autoencoder (:func:`pretrain`).
 
     ``init`` is "auto" (:func:`nvisa.fitting.candidates.best_candidate`), "gmm" (full-covariance mixture of the codes),
-    "umap" (merged micro-clusters in a UMAP of the principal components), or a fitted clusterer, whose
-    ``predict_proba`` is taken.
+    "umap" (merged micro-clusters of the neighbor graph's layout, :func:`nvisa.fitting.layout.graph_layout`), or a
+    fitted clusterer, whose ``predict_proba`` is taken.
     """
     rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)

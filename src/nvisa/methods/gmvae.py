@@ -163,8 +163,9 @@ class GMVAE(GenerativeClusterer):
     std_floor
         Least deviation of p(x|z), in the networks' units. Constant features would drive it to zero.
     init
-        "umap": autoencoder, UMAP, micro-clusters merged by neighbor information; "gmm": autoencoder and
-        Gaussian mixture on its codes; "random", as in the paper; or a fitted clusterer with ``predict_proba``.
+        "umap": autoencoder, layout of the neighbor graph by UMAP's objective, micro-clusters merged by neighbor
+        information; "gmm": autoencoder and Gaussian mixture on its codes; "random", as in the paper; or a fitted
+        clusterer with ``predict_proba``.
     pretraining
         Schedule of the start's autoencoder, or a fitted clusterer whose autoencoder is taken; None:
         ``Training(steps=700)``.

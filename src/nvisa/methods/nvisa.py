@@ -14,11 +14,15 @@ AutoEncoder with Non-Reparameterized Variational Inference and Std Annealing", I
 The densities and log w are in ``nets/mixture_vae.py``, the estimators in ``maths/bounds.py``. What the default adds to
 the slides is in ``fitting/``: a start (``initialization.py``) and consistency (``consistency.py``). It maximizes
 
-    mean_{x in S} VIMCO(x) / D + 0.1 ( 4 H[mean_x q(y|x)] - mean_x H[q(y|x)] ) - mean_x KL( sg q(y|x) || q(y|x + r) )
+    mean_{x in S} VIMCO(x) / D - 0.1 ( 4 KL( mean q(y|x) || pi ) + mean H[q(y|x)] ) - mean KL( sg q(y|x) || q(y|x + r) )
 
-over batches, S every second row, D features, sg a stopped gradient, r adversarial at a quarter of the distance from x
-to its 10th neighbor. VIMCO's gradient stops at log q(y|x): the last layer of q(y|x) learns from consistency alone, the
-trunk below it from both. Deviations from the paper are listed in docs/methods/nvisa.md.
+over batches, S every second row, D features, pi the start's sizes, sg a stopped gradient, r adversarial at a quarter of
+the distance from x to its 10th neighbor. VIMCO's gradient stops at log q(y|x): the last layer of q(y|x) learns from
+consistency alone, the trunk below it from both. From a start p(k|x) that is clear it maximizes
+
+    mean_x VIMCO(x) / D + sum_k p(k|x) log q(k|x)
+
+instead. Deviations from the paper are listed in docs/methods/nvisa.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -152,9 +156,9 @@ class NVISA(GenerativeClusterer):
     init
         "auto": of k-means, merged micro-clusters of the neighbor graph, and a Gaussian mixture the one that label-free
         criteria prefer (:mod:`nvisa.fitting.candidates`), which training keeps where the rows leave no doubt; "umap":
-        micro-clusters of a UMAP, merged by neighbor information; "gmm": full-covariance mixture of an autoencoder's
-        codes; "random"; a fitted clusterer with ``predict_proba``; or a
-        :class:`WarmStart`. Restarts take those of a tuple in turn: ``init=("umap", "random"), n_restarts=2``.
+        micro-clusters of a layout by UMAP's objective, merged by neighbor information; "gmm": full-covariance mixture
+        of an autoencoder's codes; "random"; a fitted clusterer with ``predict_proba``; or a :class:`WarmStart`.
+        Restarts take those of a tuple in turn: ``init=("auto", "random"), n_restarts=2``.
     consistency
         A :class:`VAT`, for images an :class:`Augment`, or a tuple of them; "vat", "augment" for their defaults; None:
         the slides' objective.

@@ -87,8 +87,8 @@ class VaDE(CodingClusterer):
     n_init
         k-means starts of the mixture of the codes; the most likely gives the first prior.
     init
-        "gmm": that mixture; "umap": micro-clusters of a UMAP, merged; or a fitted clusterer. The last two
-        are also taught to p(y|z) beside the bound, for a quarter of the run.
+        "gmm": that mixture; "umap": micro-clusters of a layout by UMAP's objective, merged; or a fitted clusterer. The
+        last two are also taught to p(y|z) beside the bound, for a quarter of the run.
     pretraining
         Schedule of the autoencoder, or a fitted clusterer whose autoencoder is taken; None: ``Training()``.
     network, training

@@ -1,6 +1,5 @@
-"""The latent space in the plane: principal components, t-SNE or UMAP."""
+"""The latent space in the plane: principal components, t-SNE, or UMAP's objective (:mod:`nvisa.fitting.layout`)."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,15 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from nvisa.fitting.graph import nearest
+from nvisa.fitting.layout import graph_layout
+
 __all__ = ["MAPS", "TSNE_ROWS", "chosen_maps", "plane"]
 
 Array = NDArray[np.floating[Any]]
 MAPS = ("auto", "pca", "tsne", "umap")
-TSNE_ROWS = 3_000  # up to here t-SNE takes seconds, and "auto" draws it; beyond, UMAP
+TSNE_ROWS = 3_000  # up to here t-SNE takes seconds, and "auto" draws it; beyond, "umap"
+NEIGHBORS = 15  # of a row in the graph that "umap" lays out
 
 
 def chosen_maps(maps: tuple[str, ...], n_rows: int) -> list[str]:
@@ -40,21 +43,4 @@ def plane(z: Array, name: str, rng: RandomState) -> tuple[str, Array]:
     if name == "tsne":
         perplexity = min(30.0, (len(z) - 1) / 3)
         return "t-SNE", TSNE(2, init="pca", perplexity=perplexity, random_state=rng).fit_transform(z)
-    return "UMAP", _umap(z, rng)
-
-
-def _umap(z: Array, rng: RandomState) -> Array:
-    """UMAP (McInnes et al. 2018) in the plane; the principal components start it, which keeps the far apart far."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's and umap's notes on threads
-        from umap import UMAP  # noqa: PLC0415  slow
-
-        start = PCA(2, random_state=rng).fit_transform(z)
-        reducer = UMAP(
-            n_neighbors=min(15, len(z) - 1),
-            min_dist=0.1,
-            init=(10 * start / np.abs(start).max()).astype(np.float32),
-            random_state=rng.randint(2**31 - 1),
-            n_jobs=1,
-        )
-        return reducer.fit_transform(z)
+    return "UMAP", graph_layout(*nearest(z, NEIGHBORS), 2, rng)

@@ -63,7 +63,8 @@ def write_report(
     names
         Of the rows, such as file names.
     maps
-        Of the latent space: "pca", "tsne", "umap", or "auto" (t-SNE up to 3,000 rows, UMAP beyond).
+        Of the latent space: "pca", "tsne", "umap" (its objective, :mod:`nvisa.fitting.layout`), or "auto" (t-SNE up to
+        3,000 rows, "umap" beyond).
     about
         What is known besides: "source", "data_digest", "model", "model_digest", "command".
 
