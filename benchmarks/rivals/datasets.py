@@ -87,7 +87,7 @@ def standardized(X: np.ndarray, y: np.ndarray) -> Table:
 
 
 def _numbers(rows: Sequence[Sequence[str]]) -> np.ndarray:
-    return np.array([[float(cell) if cell not in ("", "NA", "?", "<null>") else np.nan for cell in row] for row in rows])
+    return np.array([[np.nan if cell in ("", "NA", "?", "<null>") else float(cell) for cell in row] for row in rows])
 
 
 def keel(name: str, skipped: int = 0) -> Table:
