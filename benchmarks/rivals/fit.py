@@ -1,9 +1,10 @@
-"""Fit one method to one file of rows, seed after seed, in this process and nothing else: run.py starts it.
+"""Fit one method to files of rows, seed after seed, in this process and nothing else: run.py starts it.
 
-    python fit.py ROWS.npy METHOD K OUT.npz --seed 0 1 2
+    python fit.py METHOD WORK.json ...
 
-The clock starts when the rows are read and stops at the labels: the first fit imports and compiles what it needs and is
-cold, those after it are warm. Nothing here knows a class; K is all that a method is told, if it asks.
+The clock starts when the rows are read and stops at the labels. The first fit imports and compiles what it needs: it is
+cold. A fit after another of the same rows is warm. The first of other rows is between: something may be compiled yet.
+Nothing here knows a class; K is all that a method is told, if it asks.
 """
 
 import argparse
@@ -122,21 +123,25 @@ def nearest(labels: Array, z: Array) -> Array:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("rows", type=Path)
     parser.add_argument("method", choices=list(METHODS))
-    parser.add_argument("n_clusters", type=int)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, nargs="+", required=True)
+    parser.add_argument("work", type=Path, nargs="+", help="a .json of: rows, a .npy; n_clusters; seeds; out, a .json")
     asked = parser.parse_args()
-    X, (package, fit) = np.load(asked.rows), METHODS[asked.method]
-    times, labels, filled = [], [], []
-    for seed in asked.seed:
-        cpu, wall = time.process_time(), time.perf_counter()
-        found, z = fit(X, asked.n_clusters, seed)
-        times.append((time.process_time() - cpu, time.perf_counter() - wall))
-        labels.append(np.asarray(found, dtype=np.int64))
-        filled.append(nearest(labels[-1], z))
-    np.savez(asked.out, labels=labels, filled=filled, times=times, versions=json.dumps({package: version(package)}))
+    package, fit = METHODS[asked.method]
+    for number, work in enumerate(json.loads(path.read_text()) for path in asked.work):
+        X, starts, fits = np.load(work["rows"]), ["between" if number else "cold"], []
+        for seed in work["seeds"]:
+            cpu, wall = time.process_time(), time.perf_counter()
+            try:
+                found, z = fit(X, work["n_clusters"], seed)
+            except Exception as error:
+                fits.append({"status": f"{type(error).__name__}: {error}"})
+                continue
+            times = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
+            labels = np.asarray(found, dtype=np.int64)
+            fits.append({"status": "ok", "start": starts[-1], "versions": {package: version(package)}, **times,
+                         "labels": labels.tolist(), "filled": nearest(labels, z).tolist()})  # fmt: skip
+            starts.append("warm")
+        Path(work["out"]).write_text(json.dumps(fits))
 
 
 if __name__ == "__main__":

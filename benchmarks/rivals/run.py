@@ -8,7 +8,8 @@
 `make rivals` runs it in .venv-rivals. Every process has one thread and reads rows alone: the classes stay here, where
 the labels come back, and of them a method is told K and nothing else. Seconds are those of the processor. The first
 seed that a process fits is cold: imports count, and compiling, but for what the package itself left on disk when it
-ran before. The next seeds are warm. With --first the disk holds nothing, as after an installation.
+ran before. The next seeds are warm. With --first the disk holds nothing, as after an installation. With --together one
+process of a method does all its data sets: quick, and cold only once.
 """
 
 import argparse
@@ -25,15 +26,17 @@ from typing import Any
 import numpy as np
 from datasets import LARGE, SMALL, load
 from fit import METHODS
+from scores import scores
 
 from nvisa.benchmark import RECORDS
 from nvisa.benchmark.records import write_record
 from nvisa.benchmark.run import processor, source_commit
-from nvisa.maths.metrics import accuracy, ari, nmi
 
 FOLDER = RECORDS / "rivals"
 CACHE = Path("build/rivals")
 ROWS = ("1000", "10000", "all")
+MANY = 5_000  # rows; two seeds instead of five
+N_ROWS = {**LARGE, "letter": 20_000}
 DEEP = ("dec", "idec", "vade")
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
 ONCE = {"fast_hdbscan": 2, **dict.fromkeys(DEEP, 1)}  # no random number, but a warm fit; hours
@@ -54,6 +57,11 @@ class Job:
         name = "first" if self.first else f"seed{seed}"
         return FOLDER / self.data / self.rows / f"{self.method}-{name}.json"
 
+    @property
+    def out(self) -> Path:
+        """Where the process leaves its labels."""
+        return CACHE / f"{self.data}-{self.rows}-{self.method}.json"
+
     def left(self) -> "Job":
         """The same without the seeds that have a record."""
         return replace(self, seeds=tuple(seed for seed in self.seeds if not self.path(seed).exists()))
@@ -65,10 +73,11 @@ def plan(
     """Every process of the comparison that is asked for; a small table has all its rows only."""
     for name in data:
         for size in rows if name in LARGE else [size for size in rows if size == "all"]:
-            if size != "all" and int(size) >= LARGE[name]:
+            n_rows = N_ROWS.get(name, 0) if size == "all" else int(size)
+            if size != "all" and n_rows >= N_ROWS[name]:
                 continue
             for method in methods:
-                n_seeds = min(2 if name in LARGE else 5, ONCE.get(method, 5))
+                n_seeds = min(2 if n_rows > MANY else 5, ONCE.get(method, 5))
                 yield Job(name, size, method, tuple(range(n_seeds) if seeds is None else seeds))
 
 
@@ -83,24 +92,18 @@ def rows_of(job: Job) -> tuple[Path, np.ndarray]:
     return path, np.load(classes)
 
 
-def metrics(y: np.ndarray, labels: np.ndarray, filled: np.ndarray) -> dict[str, dict[str, float]]:
-    """Noise as wrong, and for NMI and ARI a cluster of its own; and noise in the nearest cluster."""
-    some = labels >= 0
-    right = accuracy(y[some], labels[some]) * some.mean() if some.any() else 0.0
-    return {
-        "noise_wrong": {"accuracy": right, "nmi": nmi(y, labels), "ari": ari(y, labels)},
-        "noise_nearest": {"accuracy": accuracy(y, filled), "nmi": nmi(y, filled), "ari": ari(y, filled)},
-    }
-
-
-def process(job: Job, python: str, limit: float | None) -> str:
-    """Run it; what became of it, "ok" or why not."""
-    path, y = rows_of(job)
-    asked = [python, "-W", "ignore", str(Path(__file__).with_name("fit.py")), str(path), job.method]
-    asked += [str(y.max() + 1), str(CACHE / "labels.npz"), "--seed", *map(str, job.seeds)]
+def process(jobs: Sequence[Job], python: str, limit: float | None) -> str:
+    """Do the jobs of one method in one process of its own; how it ended, "ok" or why not."""
+    asked = [python, "-W", "ignore", str(Path(__file__).with_name("fit.py")), jobs[0].method]
+    for number, job in enumerate(jobs):
+        path, y = rows_of(job)
+        job.out.unlink(missing_ok=True)
+        work = {"rows": str(path), "n_clusters": int(y.max()) + 1, "seeds": job.seeds, "out": str(job.out)}
+        asked.append(f"{CACHE}/{job.method}-{number}.json")
+        Path(asked[-1]).write_text(json.dumps(work))
     environment = os.environ | ONE_THREAD | {"PYTHONPATH": "src"}
     with tempfile.TemporaryDirectory() as empty:
-        environment |= {"NUMBA_CACHE_DIR": empty} if job.first else {}
+        environment |= {"NUMBA_CACHE_DIR": empty} if jobs[0].first else {}
         try:
             done = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
@@ -114,19 +117,18 @@ def records(job: Job, status: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     shape = np.load(path, mmap_mode="r").shape
     common = {
         "data": job.data, "rows": job.rows, "n_rows": shape[0], "n_features": shape[1], "n_classes": int(y.max()) + 1,
-        "method": job.method, "commit": source_commit(), "processor": processor(), "threads": 1, "status": status,
+        "method": job.method, "commit": source_commit(), "processor": processor(), "threads": 1,
     }  # fmt: skip
-    if status != "ok":
-        yield from ((job.path(seed), common | {"seed": seed}) for seed in job.seeds)
-        return
-    made, starts = np.load(CACHE / "labels.npz"), ["first" if job.first else "cold", *["warm"] * len(job.seeds)]
-    for i, seed in enumerate(job.seeds):
-        labels, filled, (cpu, wall) = made["labels"][i], made["filled"][i], made["times"][i]
-        yield job.path(seed), common | {
-            "seed": seed, "versions": json.loads(str(made["versions"])), "start": starts[i],
-            "cpu_seconds": cpu, "wall_seconds": wall, "n_clusters": len(np.unique(labels[labels >= 0])),
-            "noise": np.mean(labels < 0), "metrics": metrics(y, labels, filled),
-        }  # fmt: skip
+    fits = json.loads(job.out.read_text()) if job.out.exists() else [{"status": status}] * len(job.seeds)
+    for seed, fit in zip(job.seeds, fits, strict=True):
+        record = common | {"seed": seed} | fit
+        if fit["status"] == "ok":
+            labels, filled = (np.array(record.pop(name)) for name in ("labels", "filled"))
+            record |= {
+                "start": "first" if job.first else fit["start"], "n_clusters": len(np.unique(labels[labels >= 0])),
+                "noise": np.mean(labels < 0), "metrics": scores(y, labels, filled),
+            }  # fmt: skip
+        yield job.path(seed), record
 
 
 def main() -> None:
@@ -134,22 +136,24 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=[*SMALL, *LARGE], default=[*SMALL, *LARGE])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--seed", nargs="+", type=int, help="default: 5 on small tables, 2 on large, 1 of ClustPy")
+    parser.add_argument("--seed", nargs="+", type=int, help="default: 5, of many rows 2, of ClustPy 1")
     parser.add_argument("--nvisa", default=sys.executable, metavar="PYTHON", help="the interpreter for method nvisa")
     parser.add_argument("--limit", type=float, metavar="S", help="end a process after this many seconds of the wall")
     parser.add_argument("--first", action="store_true", help="seed 0 alone, with nothing compiled on disk")
+    parser.add_argument("--together", action="store_true", help="one process a method: it compiles once")
     parser.add_argument("--again", action="store_true", help="also what has a record")
     parser.add_argument("--plan", action="store_true", help="say what would run, and run nothing")
     asked = parser.parse_args()
-    jobs = plan(asked.data, asked.rows, asked.method, [0] if asked.first else asked.seed)
-    jobs = (replace(job, first=asked.first) for job in jobs)
-    for job in jobs if asked.again else (job.left() for job in jobs):
-        if not job.seeds:
-            continue
-        print(job.data, job.rows, job.method, "seeds", *job.seeds, flush=True)
-        if not asked.plan:
-            status = process(job, asked.nvisa if job.method == "nvisa" else sys.executable, asked.limit)
-            for path, record in records(job, status):
+    planned = plan(asked.data, asked.rows, asked.method, [0] if asked.first else asked.seed)
+    jobs = [replace(job, first=asked.first) for job in planned]
+    jobs = [job for job in (jobs if asked.again else (job.left() for job in jobs)) if job.seeds]
+    together = [[job for job in jobs if job.method == name] for name in asked.method]
+    for batch in together if asked.together else [[job] for job in jobs]:
+        for job in batch:
+            print(job.data, job.rows, job.method, "seeds", *job.seeds, flush=True)
+        if batch and not asked.plan:
+            status = process(batch, asked.nvisa if batch[0].method == "nvisa" else sys.executable, asked.limit)
+            for path, record in (made for job in batch for made in records(job, status)):
                 write_record(path, record)
             print("   ", status, flush=True)
 
