@@ -7,11 +7,12 @@ A place is what stands between ``<!-- rivals NAME -->`` and ``<!-- end rivals --
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from datasets import LARGE, MADE, REAL
 from matplotlib import colormaps
 
 from nvisa.benchmark.figures import axes_of, save
@@ -36,18 +37,6 @@ NAMES = {
     "idec": "ClustPy IDEC",
     "vade": "ClustPy VaDE",
 }
-MADE = (
-    "blobs_95_3_2_in_2", "blobs_95_3_2_in_20", "blobs_95_3_2_in_200", "blobs_70_20_10", "blobs_equal", "anisotropic",
-    "varied", "moons", "circles", "equal_rows",
-)  # fmt: skip
-REAL = (
-    "iris", "wine", "breast_cancer", "penguins", "crabs", "glass", "wisconsin", "ionosphere", "movement_libras",
-    "vehicle", "vowel", "segment", "spambase", "letter",
-)  # fmt: skip
-LARGE = (
-    "digits", "mnist", "fashion_mnist", "cifar10_effnet_lite2", "cifar100_effnet_lite2",
-    "cifar100_coarse_effnet_lite2", "imagenette_effnet_lite2",
-)  # fmt: skip
 ROWS = ("1000", "10000", "all")
 WRONG, NEAREST = "noise_wrong", "noise_nearest"
 
@@ -99,30 +88,28 @@ def methods_of(records: Records) -> list[str]:
 
 
 def everywhere(records: Records) -> list[str]:
-    """The small tables on which every method that is not ClustPy's has ended."""
+    """The real tables on which every method that is not ClustPy's has ended."""
     quick = [name for name in methods_of(records) if NAMES[name][:7] != "ClustPy"]
-    return [d for d in (*MADE, *REAL) if all(values(of(records, data=d, method=m), "nmi", WRONG) for m in quick)]
+    return [d for d in REAL if all(values(of(records, data=d, method=m), "nmi", WRONG) for m in quick)]
 
 
 def summary(records: Records) -> Grid:
-    """Each method over the small tables that all quick ones have: how accurate, how often the best, how long."""
-    data = everywhere(records)
+    """Over the real tables that all quick methods have: how accurate, how often near the best, how long; best first."""
+    data, rows = everywhere(records), []
     best = {d: max(_nearest(records, d, m) for m in methods_of(records)) for d in data}
-    rows = []
     for method in methods_of(records):
-        found = {d: of(records, data=d, method=method) for d in data}
-        found = {d: mine for d, mine in found.items() if values(mine, "nmi", WRONG)}
-        if not found:
+        found = [of(records, data=d, method=method) for d in data]
+        if not all(values(mine, "nmi", WRONG) for mine in found):
             continue
-        means = [_mean(found.values(), metric) for metric in ("accuracy", "nmi", "ari")]
-        close = sum(_nearest(records, d, method) > best[d] - 1 for d in found)
-        times = [duration([t for mine in found.values() for t in seconds(mine, start)]) for start in ("warm", "cold")]
-        rows.append((NAMES[method], str(len(found)), *means, str(close), *times))
-    head = ("method", "tables", "accuracy %", "NMI %", "ARI %", "within a point of the best", "warm s", "cold s")
-    return Grid(head, tuple(rows))
+        means = [_mean(found, metric) for metric in ("accuracy", "nmi", "ari")]
+        close = sum(_nearest(records, d, method) > best[d] - 1 for d in data)
+        warm = duration([time for mine in found for time in seconds(mine, "warm")])
+        rows.append((NAMES[method], *means, f"{close} of {len(data)}", warm))
+    rows.sort(key=lambda row: -float(row[1].split(" / ")[0]))
+    return Grid(("method", "accuracy %", "NMI %", "ARI %", "within a point of the best", "warm s"), tuple(rows))
 
 
-def _mean(tables: Iterable[Records], metric: str) -> str:
+def _mean(tables: Sequence[Records], metric: str) -> str:
     """Over tables, noise in the nearest cluster and, where that is another number, noise as wrong."""
     means = (mean(mean(values(mine, metric, noise)) for mine in tables) for noise in (NEAREST, WRONG))
     return " / ".join(dict.fromkeys(f"{value:.1f}" for value in means))
@@ -133,7 +120,7 @@ def _nearest(records: Records, data: str, method: str) -> float:
     return mean(values(of(records, data=data, method=method), "accuracy", NEAREST) or [-1.0])
 
 
-def crossed(data: Sequence[str], cell: Callable[[Records], str]) -> Callable[[Records], Grid]:
+def crossed(data: Collection[str], cell: Callable[[Records], str]) -> Callable[[Records], Grid]:
     """Data sets times methods."""
 
     def table(records: Records) -> Grid:
@@ -169,7 +156,7 @@ def first(records: Records) -> Grid:
 STARTS = ("first", "cold", "warm")
 
 
-def full(data: Sequence[str]) -> Callable[[Records], Grid]:
+def full(data: Collection[str]) -> Callable[[Records], Grid]:
     """A row for each method on each data set."""
     head = (
         "data",
@@ -200,7 +187,7 @@ def full(data: Sequence[str]) -> Callable[[Records], Grid]:
 def _details(mine: Records) -> tuple[str, ...]:
     ended = [record for record in of(mine, status="ok") if record["start"] != "first"]
     if not ended:
-        return (mine[0]["status"][:60], *["-"] * 7)
+        return (mine[0]["status"][:90], *["-"] * 7)
     return (
         *(score(mine, metric) for metric in ("accuracy", "nmi", "ari")),
         f"{median(record['n_clusters'] for record in ended):g}",
@@ -267,11 +254,11 @@ def panel(axes: Any, title: str, records: Records) -> None:
 
 
 def picture(records: Records, path: Path) -> None:
-    """The small tables together, digits, and 10,000 rows of MNIST."""
+    """The real tables together, digits, and 10,000 rows of MNIST."""
     figure, panels = axes_of(11.0, 4.0, 3)
     data = everywhere(records)
     whole = [r for r in records if r["data"] in data and all(of(records, data=d, method=r["method"]) for d in data)]
-    panel(panels[0], f"{len(data)} small tables, mean", whole)
+    panel(panels[0], f"{len(data)} real tables, mean", whole)
     panel(panels[1], "digits, 1,797 rows", of(records, data="digits", rows="all"))
     panel(panels[2], "MNIST, the first 10,000 rows", of(records, data="mnist", rows="10000"))
     panels[0].set_ylabel("accuracy, noise in the nearest cluster, %")

@@ -153,7 +153,8 @@ def main() -> None:
             print(job.data, job.rows, job.method, "seeds", *job.seeds, flush=True)
         if batch and not asked.plan:
             status = process(batch, asked.nvisa if batch[0].method == "nvisa" else sys.executable, asked.limit)
-            for path, record in (made for job in batch for made in records(job, status)):
+            begun = [job for job in batch if len(batch) == 1 or job.out.exists()]
+            for path, record in (made for job in begun for made in records(job, status)):
                 write_record(path, record)
             print("   ", status, flush=True)
 
