@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from datasets import LARGE, SMALL, load
-from fit import METHODS
+from clusterers import METHODS
 from scores import scores
 
 from nvisa.benchmark import RECORDS
@@ -94,7 +94,7 @@ def rows_of(job: Job) -> tuple[Path, np.ndarray]:
 
 def process(jobs: Sequence[Job], python: str, limit: float | None) -> str:
     """Do the jobs of one method in one process of its own; how it ended, "ok" or why not."""
-    asked = [python, "-W", "ignore", str(Path(__file__).with_name("fit.py")), jobs[0].method]
+    asked = [python, "-W", "ignore", str(Path(__file__).with_name("clusterers.py")), jobs[0].method]
     for number, job in enumerate(jobs):
         path, y = rows_of(job)
         job.out.unlink(missing_ok=True)
@@ -108,7 +108,7 @@ def process(jobs: Sequence[Job], python: str, limit: float | None) -> str:
             done = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
             return f"longer than {limit:.0f} s"
-    return "ok" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it was killed"])[-1]
+    return "ok" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it was killed"])XX
 
 
 def records(job: Job, status: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -43,7 +43,7 @@ def test_rows_that_are_all_noise_have_no_row_right():
 
 
 def test_a_row_of_noise_gets_the_cluster_of_the_nearest_row_that_has_one():
-    nearest, z = load("fit").nearest, np.array([[0.0], [1.0], [1.4], [9.0], [5.5]])
+    nearest, z = load("clusterers").nearest, np.array([[0.0], [1.0], [1.4], [9.0], [5.5]])
     assert nearest(np.array([3, 8, -1, 4, -1]), z).tolist() == [3, 8, 8, 4, 4]
     assert nearest(np.array([2, 0, 1, 1, 0]), z).tolist() == [2, 0, 1, 1, 0]
     assert nearest(np.full(5, -1), z).tolist() == [0] * 5

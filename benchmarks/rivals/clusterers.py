@@ -1,6 +1,6 @@
 """Fit one method to files of rows, seed after seed, in this process and nothing else: run.py starts it.
 
-    python fit.py METHOD WORK.json ...
+    python clusterers.py METHOD WORK.json ...
 
 The clock starts when the rows are read and stops at the labels. The first fit imports and compiles what it needs: it is
 cold. A fit after another of the same rows is warm. The first of other rows is between: something may be compiled yet.
