@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import LARGE, SMALL, load
 from clusterers import METHODS
+from datasets import LARGE, SMALL, load
 from scores import scores
 
 from nvisa.benchmark import RECORDS
@@ -108,7 +108,8 @@ def process(jobs: Sequence[Job], python: str, limit: float | None) -> str:
             done = subprocess.run(asked, env=environment, capture_output=True, text=True, timeout=limit, check=False)
         except subprocess.TimeoutExpired:
             return f"longer than {limit:.0f} s"
-    return "ok" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it was killed"])XX
+    said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+    return "ok" if done.returncode == 0 else said[-1]
 
 
 def records(job: Job, status: str) -> Iterator[tuple[Path, dict[str, Any]]]:
