@@ -9,7 +9,8 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.training import Listener, Listeners, StageState, Training, has_settled
+from nvisa.fitting.convergence import has_settled
+from nvisa.fitting.training import Listener, Listeners, StageState, Training
 from nvisa.nets.rows import Rescale, Source
 
 __all__ = ["FitResult", "Reporter", "Run"]

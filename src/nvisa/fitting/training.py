@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nvisa.fitting.config import training_factors
+from nvisa.fitting.convergence import progress
 from nvisa.maths.products import factors_in
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
@@ -33,7 +34,6 @@ __all__ = [
     "Training",
     "clusters_in_use",
     "flush_denormals",
-    "has_settled",
     "maximize",
     "optimizer_step",
 ]
@@ -82,8 +82,8 @@ class Training:
     device
         "auto": CUDA, then MPS, then CPU.
     until_settled
-        Where ``epochs`` is None: once the labels have settled (:func:`has_settled`), pass through the rest of the
-        schedule eight times as fast. The rate and the floors still fall to their ends.
+        Where ``epochs`` is None: once the labels have settled (:func:`nvisa.fitting.convergence.has_settled`), pass
+        through the rest of the schedule eight times as fast. The rate and the floors still fall to their ends.
 
     Examples
     --------
@@ -250,7 +250,7 @@ def maximize(
         listener.begin_stage(state)
     history, tally = state.history, state.tally
     settles = training.until_settled and training.epochs is None
-    done, pace = _progress(history, n_batches, settles=settles)
+    done, pace = progress(history, n_batches, settles=settles)
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
     kind = training_factors(trained[0].device)
     module.train()
@@ -271,7 +271,7 @@ def maximize(
             seconds = time.perf_counter() - started
             epoch = len(history) + 1
             history.append({"stage": stage, "epoch": epoch, "n_epochs": n_epochs, "seconds": seconds} | tally.means())
-            done, pace = _progress(history, n_batches, settles=settles)
+            done, pace = progress(history, n_batches, settles=settles)
             for listener in listeners:
                 listener.end_epoch(state)
             if step is None:
@@ -281,30 +281,6 @@ def maximize(
     for listener in listeners:
         listener.end_stage(state)
     return list(history)
-
-
-SETTLED, WINDOW = 0.004, 100  # share of the rows that change cluster, all in all, in so many steps
-HASTE = 8  # how much faster the schedule then runs
-
-
-def has_settled(history: Sequence[Record], n_batches: int) -> bool:
-    """Whether the labels stood still at some time: in 100 steps, at least two epochs, at most 0.4 % of rows changed.
-
-    Examples
-    --------
-    >>> has_settled([{"label_change": 0.1}, {"label_change": 0.003}, {"label_change": 0.001}], n_batches=60)
-    True
-    """
-    window = max(2, math.ceil(WINDOW / n_batches))
-    changes = [record.get("label_change", 1.0) for record in history]
-    return any(sum(changes[i : i + window]) <= SETTLED for i in range(len(changes) - window + 1))
-
-
-def _progress(history: Sequence[Record], n_batches: int, *, settles: bool) -> tuple[int, int]:
-    """How many epochs of the schedule have passed, and how many the next one passes."""
-    slow = next((n for n in range(len(history)) if settles and has_settled(history[:n], n_batches)), len(history))
-    done = slow + HASTE * (len(history) - slow)
-    return done, HASTE if settles and has_settled(history, n_batches) else 1
 
 
 @contextmanager
