@@ -25,6 +25,7 @@ consistency alone, the trunk below it from both. From a start p(k|x) that is cle
 instead. Deviations from the paper are listed in docs/methods/nvisa.md.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
-from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose
+from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_text
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, start_from
 from nvisa.fitting.run import FitResult, Run
@@ -266,7 +267,10 @@ class NVISA(GenerativeClusterer):
         x = map_blocks(run.module.rescale, run.source, rows=rows, fixed=False)
         labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
         began = None if start is None or start.candidate is None else start.candidate.summary()
-        return diagnose(x, labels, self.n_clusters, run.rng) | {"start": began}
+        found = diagnose(x, labels, self.n_clusters, run.rng) | {"start": began}
+        if found["preferred"] != "fit" and began is not None and self._training.epochs is None:
+            warnings.warn(diagnosis_text(found), UserWarning, stacklevel=2)
+        return found
 
     def _consistent(self, bound: Bound, terms: tuple[Any, ...], start: Start | None, run: Run) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""
