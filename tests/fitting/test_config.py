@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_info
 
 import nvisa
 from nvisa import NVISA, Network, Training
-from nvisa.fitting import config
-from nvisa.fitting.config import in_processes, n_jobs_for, training_factors
+from nvisa.fitting.config import in_processes, n_jobs_for
+from nvisa.maths import products
+from nvisa.maths.products import training_factors
 from nvisa.settings import SettingError
 
 
@@ -51,7 +52,7 @@ def test_numbers_of_nothing_are_refused(setting):
 def test_products_are_of_the_precision_asked_for_and_on_the_cpu_of_what_it_multiplies_faster(monkeypatch):
     cpu, other = torch.device("cpu"), torch.device("meta")
     for fast, auto in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(config, "_multiplies_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(products, "_multiplies_bfloat16", lambda fast=fast: fast)
         assert (training_factors(cpu), training_factors(other)) == (auto, torch.float32)
         with nvisa.config(precision="bfloat16"):
             assert (training_factors(cpu), training_factors(other)) == (torch.bfloat16, torch.bfloat16)

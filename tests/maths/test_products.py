@@ -76,3 +76,18 @@ def test_the_error_is_relative_to_what_is_left_of_x_and_not_to_x(rng):
             mine = log_normal_head(x.float(), h.float(), loc.float(), raw.float(), floor)[0]
     assert (mine - exact).abs().max() < 0.3
     assert (rounded - exact).abs().max() > 10
+
+
+def test_the_gradient_of_a_gradient_is_there_too(rng):
+    x, weight, bias = (normal(rng, *shape).float().requires_grad_() for shape in ((5, 40), (50, 40), (50,)))
+
+    def penalty(x, weight, bias):
+        (slope,) = torch.autograd.grad(linear(x, weight, bias).square().sum(), x, create_graph=True)
+        return slope.square().sum()
+
+    inputs = [tensor.detach().double().requires_grad_() for tensor in (x, weight, bias)]
+    exact = gradients(penalty(*inputs), inputs)
+    with factors_in(torch.bfloat16):
+        mine = gradients(penalty(x, weight, bias), [x, weight, bias])
+    for a, b in zip(mine, exact, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()

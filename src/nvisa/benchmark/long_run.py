@@ -22,8 +22,8 @@ from nvisa.benchmark.current import as_text, params_of
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import processor, source_commit
 from nvisa.data import Dataset
-from nvisa.fitting.config import training_factors
 from nvisa.maths.metrics import accuracy
+from nvisa.maths.products import training_factors
 
 __all__ = ["Curve", "long_run"]
 

@@ -7,21 +7,19 @@ the calls inside ``with nvisa.config(...)``, as scikit-learn's ``config_context`
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from typing import Any, TypeVar
 
 import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
+from nvisa.maths.products import PRECISION, PRECISIONS
 from nvisa.settings import SettingError
 
-__all__ = ["config", "in_processes", "n_jobs_for", "training_factors"]
+__all__ = ["config", "in_processes", "n_jobs_for"]
 
 Result = TypeVar("Result")
 _N_JOBS: ContextVar[int] = ContextVar("n_jobs", default=1)
-_PRECISION: ContextVar[str] = ContextVar("precision", default="auto")
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @contextmanager
@@ -59,7 +57,7 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None, precision
     if precision is not None and precision not in PRECISIONS:
         raise SettingError("precision", f"one of {', '.join(map(repr, PRECISIONS))}", precision)
     before, token = torch.get_num_threads(), _N_JOBS.set(_N_JOBS.get() if n_jobs is None else n_jobs)
-    precise = _PRECISION.set(_PRECISION.get() if precision is None else precision)
+    precise = PRECISION.set(PRECISION.get() if precision is None else precision)
     try:
         with threadpool_limits(n_threads):  # None limits nothing
             if n_threads is not None:
@@ -68,28 +66,14 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None, precision
     finally:
         torch.set_num_threads(before)
         _N_JOBS.reset(token)
-        _PRECISION.reset(precise)
-
-
-def training_factors(device: torch.device) -> torch.dtype:
-    """The type to which a training on this device rounds the factors of its products."""
-    if _PRECISION.get() == "auto":
-        return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
-    return torch.bfloat16 if _PRECISION.get() == "bfloat16" else torch.float32
-
-
-@cache
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16."""
-    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return any(test is not None and test() for test in tests)
+        PRECISION.reset(precise)
 
 
 def in_processes(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], n_jobs: int) -> Iterator[Result]:
     """``function(*call)`` of every call, in their order, each in a process with one thread, ``n_jobs`` at once."""
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         work = joblib.Parallel(n_jobs, return_as="generator")
-        yield from work(joblib.delayed(_on_one_thread)(function, call, _PRECISION.get()) for call in calls)
+        yield from work(joblib.delayed(_on_one_thread)(function, call, PRECISION.get()) for call in calls)
 
 
 def n_jobs_for(n_calls: int) -> int:

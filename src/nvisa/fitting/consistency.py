@@ -64,9 +64,8 @@ class VAT:
     information
         Weight of the information term (IMSAT: 0.1).
     balance
-        Weight of the entropy of the mean assignment inside it (IMSAT: 4). The term is largest when all
-        clusters have equal size, but a soft reward, not a constraint: it saturates at log K. Lower it
-        (1 is the plain mutual information) when sizes are known to be very unequal.
+        Weight of the entropy of the mean assignment inside it (IMSAT: 4), or, beside a start, of minus the divergence
+        of the mean assignment from the sizes to expect: halfway from equal ones to those of the start.
     probe
         Length of the probe of the power iteration that finds the direction, in the same unit. A long
         one (IMSAT's xi = 10 is about 1.8 on MNIST) sees where q changes at all, not only its slope.
@@ -78,7 +77,7 @@ class VAT:
     Examples
     --------
     >>> from nvisa import NVISA
-    >>> unequal = NVISA(10, consistency=VAT(balance=1))  # clusters may have very different sizes
+    >>> free = NVISA(10, consistency=VAT(balance=1))  # sizes are drawn less to those expected
     >>> summed = NVISA(10, consistency=VAT(bound_gradient=1))  # the bound moves q(y|x) too
     """
 

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.fitting.config import training_factors
 from nvisa.fitting.convergence import progress
-from nvisa.maths.products import factors_in
+from nvisa.maths.products import factors_in, training_factors
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
 from nvisa.nets.rows import Source

@@ -9,17 +9,33 @@ density, a sum, a weight, stays float32, and so do the parameters: a rounded gra
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.maths.shapes import Float, Tensor
 
-__all__ = ["factor_type", "factors_in", "linear"]
+__all__ = ["PRECISION", "PRECISIONS", "factor_type", "factors_in", "linear", "training_factors"]
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISION: ContextVar[str] = ContextVar("precision", default="auto")  # of a training: ``nvisa.config`` sets it
 _FACTORS: ContextVar[torch.dtype] = ContextVar("factors", default=torch.float32)
+
+
+def training_factors(device: torch.device) -> torch.dtype:
+    """The type to which a training on this device rounds the factors of its products."""
+    if PRECISION.get() == "auto":
+        return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if PRECISION.get() == "bfloat16" else torch.float32
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16."""
+    tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(test is not None and test() for test in tests)
 
 
 @contextmanager
@@ -49,18 +65,16 @@ def linear(x: Float[Tensor, "*B H"], weight: Float[Tensor, "D H"], bias: Float[T
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kind: torch.dtype) -> Tensor:
-        """``W x + b``, the rounded factors kept."""
-        rounded = x.to(kind), weight.to(kind)
-        ctx.save_for_backward(*rounded)
-        return F.linear(*rounded, bias.to(kind)).to(x.dtype)
+        """``W x + b``."""
+        ctx.kind = kind
+        ctx.save_for_backward(x, weight)
+        return F.linear(x.to(kind), weight.to(kind), bias.to(kind)).to(x.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """In x, W and b, as far as asked for."""
-        x, weight = ctx.saved_tensors
-        g = gradient.to(x.dtype)
-        d_x = (g @ weight).to(gradient.dtype) if ctx.needs_input_grad[0] else None
+        """In x, W and b, as far as asked for; differentiable itself, which the gradient's penalty of GM-GAN needs."""
+        (x, weight), g = ctx.saved_tensors, gradient.to(ctx.kind)
+        d_x = (g @ weight.to(ctx.kind)).to(x.dtype) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return d_x, None, None, None
-        return d_x, (g.T @ x).to(gradient.dtype), gradient.sum(0), None
+        return d_x, (g.T @ x.to(ctx.kind)).to(x.dtype), gradient.sum(0), None

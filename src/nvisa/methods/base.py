@@ -27,13 +27,14 @@ from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import validate_data
 
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
-from nvisa.fitting.config import in_processes, n_jobs_for, training_factors
+from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
+from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
 from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
