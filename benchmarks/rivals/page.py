@@ -38,6 +38,7 @@ NAMES = {
     "vade": "ClustPy VaDE",
 }
 ROWS = ("1000", "10000", "all")
+NO_RECORD = "No record yet: `benchmarks/rivals/run.py` says how they are made."
 WRONG, NEAREST = "noise_wrong", "noise_nearest"
 
 
@@ -222,9 +223,10 @@ def rewrite(text: str, records: Records) -> str:
     """The page with every place filled."""
 
     def filled(place: re.Match[str]) -> str:
-        name = place[2]
-        text = versions(records) if name == "versions" else markdown(TABLES[name](records))
-        return f"{place[1]}{text}\n{place[3]}"
+        if (name := place[2]) == "versions":
+            return f"{place[1]}{versions(records)}\n{place[3]}"
+        grid = TABLES[name](records)
+        return f"{place[1]}{markdown(grid) if grid.rows else NO_RECORD}\n{place[3]}"
 
     return PLACE.sub(filled, text)
 
