@@ -26,7 +26,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check quick lint format bench records table figures perf docs clean
+.PHONY: help demo test check quick lint format bench records table figures perf rivals docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,7 @@ records: $(STAMP)  ## NVISA's own recipes only
 table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) -m nvisa.benchmark.tables
 	$(PY) -m nvisa.benchmark.performance
+	$(PY) benchmarks/rivals/page.py
 
 PERF := .perfenv
 
@@ -86,6 +87,18 @@ perf: $(STAMP) $(PERF)/.installed  ## measure speed and memory into benchmarks/r
 $(PERF)/.installed: benchmarks/perf/requirements.txt  # several GB: torchvision brings PyPI's torch, with CUDA
 	$(PYTHON) -m venv $(PERF)
 	$(PERF)/bin/python -m pip install --quiet --requirement benchmarks/perf/requirements.txt
+	@touch $@
+
+RIVALS := .venv-rivals
+
+rivals: $(STAMP) $(RIVALS)/.installed  ## other libraries on the same data, and docs/rivals.md (many hours; ARGS=--plan lists)
+	PYTHONPATH=src $(RIVALS)/bin/python -W ignore benchmarks/rivals/run.py --nvisa $(PY) $(ARGS)
+	$(PY) benchmarks/rivals/page.py
+
+$(RIVALS)/.installed: $(wildcard benchmarks/rivals/requirements*.txt)  # ClustPy without its dependencies: they bring CUDA
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --requirement benchmarks/rivals/requirements.txt
+	$(RIVALS)/bin/python -m pip install --quiet --no-deps --requirement benchmarks/rivals/requirements-alone.txt
 	@touch $@
 
 docs: $(STAMP)  ## build/docs/index.html: guides, methods, API from the docstrings
