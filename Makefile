@@ -76,6 +76,7 @@ table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) -m nvisa.benchmark.tables
 	$(PY) -m nvisa.benchmark.performance
 	$(PY) benchmarks/rivals/page.py
+	$(PY) benchmarks/criteria_page.py
 
 PERF := .perfenv
 

@@ -6,7 +6,7 @@
    merges prefers those that leave clusters of similar size.
 3. A Gaussian mixture that goes on from there, where it explains held-out rows as well as richer mixtures do.
 
-The graph's clusters replace those of k-means only where fewer neighbors are lost at their borders. No function here
+The graph's clusters replace those of k-means only where they are better by what they were merged by. No function here
 sees a label or a network.
 """
 
@@ -24,7 +24,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from nvisa.fitting.graph import informative_merges, joint_of_labels
+from nvisa.fitting.graph import informative_merges, joint_of_labels, mutual_information
 from nvisa.fitting.normalized_cut import cut_curve, merge_by_cut, normalized_cut, refine_by_cut, relative_gap
 from nvisa.maths import mixtures
 
@@ -34,7 +34,7 @@ Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
 
 CLEAR = 0.6  # relative gap below which the graph has just K groups
-LESS = 0.9  # of k-means' cut: what a less simple clustering must stay below
+LESS = 0.9  # of k-means' cut: what clear groups of the graph must stay below
 PER_CLUSTER = 10  # micro-clusters
 N_CUTS = 3
 FOLDS = 3
@@ -69,9 +69,12 @@ def best_candidate(x: Array, points: Array, graph: Rows, n_clusters: int, rng: R
     """
     simple = np.eye(n_clusters, dtype=np.float32)[kmeans(x, n_clusters, rng, n_init=10 if len(x) <= 5_000 else 2)]
     merged, gap = graph_clusters(points, graph, n_clusters, rng)
-    cuts = {name: _cut(proba.argmax(1), graph, n_clusters) for name, proba in (("kmeans", simple), ("graph", merged))}
-    kind = "graph" if cuts["graph"] < LESS * cuts["kmeans"] else "kmeans"
-    proba, is_clear = (merged if kind == "graph" else simple), gap < CLEAR
+    is_clear = gap < CLEAR
+    joints = [joint_of_labels(proba.argmax(1), graph, n_clusters) for proba in (simple, merged)]
+    cuts = {name: normalized_cut(joint) / n_clusters for name, joint in zip(("kmeans", "graph"), joints, strict=True)}
+    known, told = (mutual_information(joint) for joint in joints)
+    kind = "graph" if (cuts["graph"] < LESS * cuts["kmeans"] if is_clear else told > known) else "kmeans"
+    proba = merged if kind == "graph" else simple
     labels = proba.argmax(1)
     if (explained := explaining_mixture(x, labels, n_clusters, rng)) is not None:
         proba, kind, is_clear = explained, "mixture", True
@@ -133,9 +136,10 @@ def explaining_mixture(x: Array, labels: Rows, n_clusters: int, rng: RandomState
     some = np.sort(rng.permutation(n)[:TEST_ROWS])
     if np.bincount(labels[some], minlength=n_clusters).min() < d * (d + 3) / 2:
         return None
-    own = held_out_density(x[some], labels[some], n_clusters, rng)
+    folds = rng.randint(FOLDS, size=len(some))
+    own = held_out_density(x[some], labels[some], n_clusters, folds, rng)
     for k in (1, 2 * n_clusters, 4 * n_clusters):
-        if 2 * k <= len(some) and held_out_density(x[some], None, k, rng) > own + SLACK:
+        if 2 * k <= len(some) and held_out_density(x[some], None, k, folds, rng) > own + SLACK:
             return None
     z = torch.from_numpy(x.astype(np.float64))
     found = mixtures.em(z - z.mean(0), np.eye(n_clusters)[labels], "full")[1:]
@@ -143,11 +147,11 @@ def explaining_mixture(x: Array, labels: Rows, n_clusters: int, rng: RandomState
     return proba if (proba.argmax(1) == labels).mean() >= 0.8 else None
 
 
-def held_out_density(x: Array, labels: Rows | None, k: int, rng: RandomState) -> float:
-    """Mean ``log p(x)`` of held-out rows under a mixture of k full Gaussians, EM from the labels or from k-means."""
-    order, total = rng.permutation(len(x)), 0.0
-    for fold in range(FOLDS):
-        held_out = np.isin(np.arange(len(x)), order[fold::FOLDS])
+def held_out_density(x: Array, labels: Rows | None, k: int, folds: Rows, rng: RandomState) -> float:
+    """Mean ``log p(x)`` under mixtures of k full Gaussians that saw the other folds, by EM from labels or k-means."""
+    total = 0.0
+    for fold in np.unique(folds):
+        held_out = folds == fold
         start = kmeans(x[~held_out], k, rng, n_init=1) if labels is None else labels[~held_out]
         train, test = (torch.from_numpy(x[rows].astype(np.float64)) for rows in (~held_out, held_out))
         found = mixtures.em(train - train.mean(0), np.eye(k)[start], "full")[1:]
