@@ -76,6 +76,22 @@ def seeded():
     return torch.Generator().manual_seed(5)
 
 
+def test_the_probe_has_no_gradient_in_the_parameters_and_the_rest_has(network, x, monkeypatch):
+    """The direction is sought by a gradient in x alone: of the parameters it would cost as much again."""
+    inside, look = [], network.log_q_y_from
+
+    def looked(h):
+        inside.append((network.trunk[0].weight.requires_grad, h.requires_grad))
+        return look(h)
+
+    monkeypatch.setattr(network, "log_q_y_from", looked)
+    objective = ConsistencyObjective(network, (VAT(),), np.ones(9), seeded())
+    step = objective(x, ROWS, 0.5)
+    assert inside == [(True, True), (False, True), (True, True)]  # the rows, the probe, the neighbors
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(slope.abs().sum() > 0 for slope in gradients(step.value.mean(), list(network.parameters())))
+
+
 # ---- the formula, a number at a time ---------------------------------------------------------------------------------
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.maths.distributions import log_normal_head
-from nvisa.maths.products import factor_type, factors_in, linear
+from nvisa.maths.distributions import log_normal_head, log_normal_linear
+from nvisa.maths.products import factor_type, factors_in, linear, residual
 from nvisa.nets.layers import perceptron
 from oracles import build, gradients, normal
 
@@ -91,3 +91,25 @@ def test_the_gradient_of_a_gradient_is_there_too(rng):
         mine = gradients(penalty(x, weight, bias), [x, weight, bias])
     for a, b in zip(mine, exact, strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
+
+
+def test_what_is_left_of_x_has_the_value_and_the_gradient_of_the_rounded_factors(rng):
+    inputs = [normal(rng, *shape).bfloat16().float() for shape in ((4, 50), (3, 4, 40), (50, 40), (50,))]
+    upstream = normal(rng, 3, 4, 50).bfloat16().float()
+    single, double = ([tensor.to(kind).requires_grad_() for tensor in inputs] for kind in (torch.float, torch.double))
+    with factors_in(torch.bfloat16):
+        mine = residual(*single)
+        mine = [mine, *gradients((upstream * mine).sum(), single)]
+    theirs = double[0] - double[1] @ double[2].T - double[3]
+    theirs = [theirs, *gradients((upstream.double() * theirs).sum(), double)]
+    for a, b in zip(mine, theirs, strict=True):
+        assert ((a - b).abs() <= UNIT * b.abs() + 1e-5).all()
+
+
+def test_one_deviation_for_all_z_is_the_normal_of_rounded_factors_too(rng):
+    x, h, weight = normal(rng, 40, 30), normal(rng, 9, 40, 64), normal(rng, 30, 64) / 8
+    bias, scale = normal(rng, 30), (0.3 * normal(rng, 30)).exp()
+    exact = torch.distributions.Normal(h @ weight.T + bias, scale).log_prob(x).sum(-1)
+    with factors_in(torch.bfloat16):
+        mine = log_normal_linear(*[tensor.float() for tensor in (x, h, weight, bias, scale)])
+    assert (mine - exact).abs().mean() < 0.02 * exact.std(0).mean()

@@ -15,7 +15,7 @@ ICML 2017 (arXiv:1702.08720), sec. 3; which also names augmentation by random af
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -230,6 +230,19 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             layer.momentum = momentum
 
 
+@contextmanager
+def constant_parameters(module: nn.Module) -> Iterator[None]:
+    """What is computed inside has no gradient in the parameters, which would cost as much as that in x."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)  # noqa: FBT003
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)  # noqa: FBT003
+
+
 # ---- the objective ---------------------------------------------------------------------------------------------------
 
 
@@ -317,8 +330,9 @@ class ConsistencyObjective:
             return kl_categorical(log_q_y.detach(), self._log_q_y(moved))
 
     def _log_q_y(self, x: Data) -> LogClusters:
-        """``log q(y|x)`` of rows in the networks' units."""
-        return self.network.log_q_y_from(self.network.trunk(x))
+        """``log q(y|x)`` of rows in the networks' units; of a probe, whose gradient is asked for in x alone."""
+        with constant_parameters(self.network) if x.requires_grad else nullcontext():
+            return self.network.log_q_y_from(self.network.trunk(x))
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: the bound's."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nvisa.maths.products import factor_type
+from nvisa.maths.products import factor_type, residual
 from nvisa.maths.shapes import Float, LogClusters, Scalar, Tensor
 
 __all__ = [
@@ -211,11 +211,14 @@ def log_normal_linear(
     Equal to :func:`log_normal` at ``loc = W h + b``, but no tensor of size M x B x D exists: G is
     made once a batch, c once an x, and a sample costs H^2 whatever D is. The three terms cancel, so in
     float32 keep the scale above about 0.05 of the data's own. With few samples the plain form costs
-    fewer products (forward and backward, 3 M B D H against 2 D H^2 + 3 B D H + 2 M B H^2) and is taken.
+    fewer products (forward and backward, 3 M B D H against 2 D H^2 + 3 B D H + 2 M B H^2) and is taken; it is too
+    where factors are rounded, which the cancellation does not allow.
     """
     (m, n, n_hidden), n_features = h.shape, x.shape[-1]
-    if 3 * m * n * n_features <= 2 * n_features * n_hidden + 3 * n_features * n + 2 * m * n * n_hidden:
-        return log_normal(x, F.linear(h, weight, bias), scale)
+    few = 3 * m * n * n_features <= 2 * n_features * n_hidden + 3 * n_features * n + 2 * m * n * n_hidden
+    if few or factor_type(h) != h.dtype:
+        squared = (residual(x, h, weight, bias) * scale.reciprocal()).square().sum(-1)
+        return -0.5 * squared - scale.log().sum() - n_features * HALF_LOG_2PI
     r = (x - bias) / scale
     squared = r.square().sum(-1) + _Quadratic.apply(h, weight / scale[:, None], r)
     return -0.5 * squared - scale.log().sum() - x.shape[-1] * HALF_LOG_2PI

@@ -13,11 +13,12 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.maths.shapes import Float, Tensor
 
-__all__ = ["PRECISION", "PRECISIONS", "factor_type", "factors_in", "linear", "training_factors"]
+__all__ = ["PRECISION", "PRECISIONS", "factor_type", "factors_in", "linear", "residual", "training_factors"]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 PRECISION: ContextVar[str] = ContextVar("precision", default="auto")  # of a training: ``nvisa.config`` sets it
@@ -78,3 +79,37 @@ class _Linear(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return d_x, None, None, None
         return d_x, (g.T @ x.to(ctx.kind)).to(x.dtype), gradient.sum(0), None
+
+
+def residual(
+    x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], weight: Float[Tensor, "D H"], bias: Float[Tensor, " D"]
+) -> Float[Tensor, "M B D"]:
+    """``x - W h - b``, differentiable. Of rounded factors, its error is relative to what is left of x, not to x.
+
+    The product begins at a rounded ``x - b``; what is lost there is added again. A narrow density could not stand
+    ``W h`` rounded by itself.
+    """
+    kind = factor_type(h)
+    if kind == h.dtype:
+        return x - F.linear(h, weight, bias)
+    difference: Tensor = _Residual.apply(x - bias, h, weight, kind)
+    return difference
+
+
+class _Residual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, h: Tensor, weight: Tensor, kind: torch.dtype) -> Tensor:
+        """``x - W h``, the rounded factors kept."""
+        near, rounded = x.to(kind), (h.flatten(0, 1).to(kind), weight.to(kind))
+        ctx.save_for_backward(*rounded)
+        left = torch.addmm(near.repeat(len(h), 1), rounded[0], rounded[1].T, alpha=-1).to(x.dtype)
+        return left.unflatten(0, h.shape[:2]).add_(x - near)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """In x, h and W."""
+        h, weight = ctx.saved_tensors
+        g = gradient.flatten(0, 1).to(h.dtype).neg_()
+        d_h = (g @ weight).to(gradient.dtype).unflatten(0, gradient.shape[:2])
+        return gradient.sum(0), d_h, (g.T @ h).to(gradient.dtype), None
