@@ -90,12 +90,12 @@ def test_the_headline_is_one_look_at_all_data():
 def test_a_label_free_score_is_held_against_the_labels():
     def run_of(seed, accuracy, information, bound):
         history = [{"bound": bound}]
-        return reaching(accuracy, recipe="default", seed=seed, neighbor_information=information, history=history)
+        return reaching(accuracy, recipe="umap_start", seed=seed, neighbor_information=information, history=history)
 
     records = [run_of(0, 0.5, 1.0, 3.0), run_of(1, 0.7, 3.0, 2.0), run_of(2, 0.6, 2.0, 1.0)]
     records.append(record(seed=3, status="diverged", metrics={}))
     (row,) = tables.TABLES["selection"](records).rows
-    assert row == ("mnist", "default", "3", "60.00 ± 10.00, best 70.00", "70.00", "1.00", "-0.50")
+    assert row == ("mnist", "umap_start", "3", "60.00 ± 10.00, best 70.00", "70.00", "1.00", "-0.50")
 
 
 def test_the_ablation_has_every_row_of_the_slides():
@@ -115,9 +115,9 @@ def test_of_each_seed_s_two_fits_the_one_of_larger_information_is_taken():
     def run_of(recipe, seed, accuracy, information):
         return reaching(accuracy, recipe=recipe, seed=seed, neighbor_information=information)
 
-    records = [run_of("default", 0, 0.5, 1.0), run_of("default", 1, 0.7, 3.0), run_of("default", 2, 0.1, 9.0)]
+    records = [run_of("umap_start", 0, 0.5, 1.0), run_of("umap_start", 1, 0.7, 3.0), run_of("umap_start", 2, 0.1, 9.0)]
     records += [run_of("from_imsat", seed, *found) for seed, found in ((1, (0.6, 2.0)), (0, (0.9, 2.0)))]
-    records += [run_of("from_imsat", 2, 0.2, 1.0), run_of("default", 3, 0.9, 1.0)]  # a wrong choice; no pair
+    records += [run_of("from_imsat", 2, 0.2, 1.0), run_of("umap_start", 3, 0.9, 1.0)]  # a wrong choice; no pair
     (row,) = tables.TABLES["starts"](records).rows
     default, other, kept = "43.33 ± 30.55", "56.67 ± 35.12", "56.67 ± 41.63"
     assert row == ("mnist", default, "4.333", other, "1.667", kept, "2 of 3")

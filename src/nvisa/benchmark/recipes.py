@@ -162,6 +162,8 @@ def _paper(settings: dict[str, Any], start: str = "") -> Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe("nvisa", curve=True),
+    # The default of the versions before, whose layout of the graph was umap-learn's.
+    "umap_start": Recipe("nvisa", {"init": "umap"}, curve=True),
     "paper/random": Recipe(
         "nvisa",
         PAPER_FROM_RANDOM
@@ -183,11 +185,11 @@ RECIPES: dict[str, Recipe] = {
     # From UMAP's clusters and from those, the better by neighbor information.
     "two_starts": Recipe("nvisa", {"init": "umap", "n_restarts": 2}, start="imsat/restarts"),
     # The gradient of the sum: the bound moves q(y|x) too.
-    "bound_gradient": Recipe("nvisa", {"consistency": VAT(bound_gradient=1.0)}),
+    "bound_gradient": Recipe("nvisa", {"init": "umap", "consistency": VAT(bound_gradient=1.0)}),
     # Self-supervision by small affine maps of the images, in place of adversarial displacements and beside them; the
     # information term then counts once.
-    "augment": Recipe("nvisa", {"consistency": Augment()}, curve=True),
-    "vat_augment": Recipe("nvisa", {"consistency": (VAT(), Augment(information=0.0))}, curve=True),
+    "augment": Recipe("nvisa", {"init": "umap", "consistency": Augment()}, curve=True),
+    "vat_augment": Recipe("nvisa", {"init": "umap", "consistency": (VAT(), Augment(information=0.0))}, curve=True),
     # For the study of the label-free score: short fits that differ only in luck.
     "selection": Recipe("nvisa", {"init": "random", "training": Training(steps=300)}),
     # What NVISA is compared with, at its own defaults; pixels in [0, 1] are Bernoulli, as in the papers' MNIST rows.

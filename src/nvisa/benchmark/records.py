@@ -85,6 +85,8 @@ def upgrade(record: Record) -> Record:
     if "recipe" not in record:  # of speed
         return record | ({"note": _note(record["note"])} if "note" in record else {})
     new = upgrade_names(record) | {"recipe": _recipe(record["recipe"])}
+    if new["recipe"] == "default" and record.get("params", {}).get("init") == "umap":
+        new["recipe"] = "umap_start"  # the default before ``init="auto"``
     if "method" in record:
         new["method"] = METHODS_BEFORE.get(record["method"], record["method"])
     if "recipe" in record.get("start", {}):
