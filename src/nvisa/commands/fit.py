@@ -81,7 +81,8 @@ def fit_text(result: Result) -> str:
     from nvisa.fitting.diagnosis import diagnosis_text
 
     took = f"{result['seconds']:.0f} s ({result['stop_reason']})"
-    lines = [took, sizes_text(result), diagnosis_text(result["diagnosis"]), f"saved in {result['model']}"]
+    compared = [] if result["diagnosis"] is None else [diagnosis_text(result["diagnosis"])]
+    lines = [took, sizes_text(result), *compared, f"saved in {result['model']}"]
     if result["metrics"]:
         lines += ["", "agreement with the labels, which training did not see:", metrics_text(result["metrics"])]
     return "\n".join([*lines, "", next_text(result)])
@@ -187,7 +188,7 @@ def _result(clusterer: Any, rows: Any, found: Result) -> Result:
         "data": found,
         **cluster_sizes(clusterer.labels_, clusterer._n_found),
         "neighbor_information": getattr(clusterer, "neighbor_information_", None),
-        "diagnosis": clusterer.diagnosis_,
+        "diagnosis": getattr(clusterer, "diagnosis_", None),
         "stop_reason": clusterer.stop_reason_,
         "metrics": None if rows.labels is None else metrics.evaluate(rows.labels, clusterer.labels_),
     }

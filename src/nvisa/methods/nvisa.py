@@ -176,7 +176,7 @@ class NVISA(GenerativeClusterer):
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
     diagnosis_ : dict
-        The fit beside k-means and a Gaussian mixture, by criteria that see no label
+        With consistency: the fit beside k-means and a Gaussian mixture, by criteria that see no label
         (:func:`nvisa.fitting.diagnosis.diagnose`); ``start``: what ``init="auto"`` chose, and why.
     converged_, stop_reason_
         Whether the labels have settled, and how training ended.
@@ -258,7 +258,9 @@ class NVISA(GenerativeClusterer):
             training = replace(training, until_settled=False)
         trained = maximize(objective, net, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training) | {"diagnosis_": self._diagnosis(start, run)}
+        found |= run.outcome(trained, training)
+        if terms:
+            found["diagnosis_"] = self._diagnosis(start, run)
         return FitResult(net, history + trained, found)
 
     def _diagnosis(self, start: Start | None, run: Run) -> Diagnosis:
