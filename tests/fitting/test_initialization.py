@@ -18,6 +18,7 @@ from nvisa.fitting.initialization import (
     find_start,
     pretrain,
     reconstruction_error,
+    refit_head,
     warm_start,
 )
 from nvisa.fitting.training import Listener, Training
@@ -283,3 +284,20 @@ def test_the_sizes_to_expect_are_half_those_of_the_start_and_half_equal():
     start = Start(np.arange(4), np.eye(3)[[0, 0, 0, 1]], np.zeros((4, 2)), 0.0)
     half = torch.tensor([0.75, 0.25, 0.0]).double() / 2 + 1 / 6
     torch.testing.assert_close(start.log_sizes.exp(), half)
+
+
+def test_the_refitted_head_is_multinomial_regression_on_the_trunk_and_nothing_else_moves(rng):
+    net, n, ridge = networks(rng), 60, 1e-2
+    x = normal(rng, n, D).float()
+    net = net.float()
+    start = Start(np.arange(n), normal(rng, n, K).mul(3).softmax(1).float().numpy(), np.zeros((n, Z)), 0.0)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    refit_head(net, Source(x.numpy()), start, ridge=ridge, n_steps=500)
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"y_logits.weight", "y_logits.bias"}
+    h = net.trunk(net.rescale(x)).detach().double()
+    weight, bias = (parameter.detach().double() for parameter in net.y_logits.parameters())
+    q = (h @ weight.T + bias).softmax(1)
+    error = (q - torch.from_numpy(start.proba).double()) / n  # the gradient of the loss in the logits
+    assert (error.T @ h + ridge * weight).abs().max() < 1e-4
+    assert error.sum(0).abs().max() < 1e-4

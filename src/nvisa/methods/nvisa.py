@@ -36,7 +36,7 @@ import torch
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
 from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_text
 from nvisa.fitting.graph import neighbor_radius
-from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, start_from
+from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, refit_head, start_from
 from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import (
@@ -257,6 +257,8 @@ class NVISA(GenerativeClusterer):
         if start is None:  # from random weights nothing moves while it is hot
             training = replace(training, until_settled=False)
         trained = maximize(objective, net, run.source, training, run.generator, run.listeners)
+        if isinstance(objective, BoundBesideStart) and start is not None:
+            refit_head(net, run.source, start)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
         found |= run.outcome(trained, training)
         if terms:
