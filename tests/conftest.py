@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from nvisa.maths.products import PRECISION
+
 torch.set_num_threads(1)  # one a worker: two workers share two cores, and sums keep their order
+PRECISION.set("float32")  # the same numbers on every processor; rounded factors have tests of their own
 
 # A deadline measures the machine, not the code; the same examples on every run make a red CI repeatable.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)

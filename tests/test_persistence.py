@@ -15,6 +15,7 @@ import safetensors.torch
 
 import nvisa
 from nvisa import NVISA, VAT, Augment, ModelError, Network, Training, WarmStart, json_values, persistence
+from nvisa.maths.bounds import VIMCO, EnumY
 from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods import SETTINGS, load
 
@@ -30,6 +31,8 @@ EXAMPLES = [
     WarmStart("umap", masked=0.3),
     Training(epochs=3, learning_rate=Halving(1e-3), clip_norm=math.inf, device="cpu"),
     VAT(radius=0.1, balance=1.0),
+    VIMCO(decoder_samples=2),
+    EnumY(min_probability=0.01),
     Augment(image_shape=(2, 3, 1), shift=0.2),
 ]
 

@@ -76,7 +76,8 @@ def _tensor_name(name: str) -> str:
 
 def upgrade_manifest(manifest: Json, tensors: Tensors) -> tuple[Json, Tensors]:
     """A model of schema 1, its manifest and its tensors, as this version writes them."""
-    manifest = upgrade_fit(manifest) | {"fitted": upgrade_names(manifest["fitted"]), "schema": 2}
+    fitted = {"precision_": "float32"} | upgrade_names(manifest["fitted"])
+    manifest = upgrade_fit(manifest) | {"fitted": fitted, "schema": 2}
     if manifest["class"] == "IMSAT":
         manifest["fitted"] = {n: v for n, v in manifest["fitted"].items() if n not in NO_IMSAT}
     return manifest, upgrade_tensors(tensors, manifest["class"])

@@ -53,7 +53,8 @@ def test_products_are_of_the_precision_asked_for_and_on_the_cpu_of_what_it_multi
     cpu, other = torch.device("cpu"), torch.device("meta")
     for fast, auto in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(products, "_multiplies_bfloat16", lambda fast=fast: fast)
-        assert (training_factors(cpu), training_factors(other)) == (auto, torch.float32)
+        with nvisa.config(precision="auto"):
+            assert (training_factors(cpu), training_factors(other)) == (auto, torch.float32)
         with nvisa.config(precision="bfloat16"):
             assert (training_factors(cpu), training_factors(other)) == (torch.bfloat16, torch.bfloat16)
             with nvisa.config(precision="float32"):
