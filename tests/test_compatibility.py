@@ -95,7 +95,7 @@ def test_what_the_fit_found_has_the_names_that_a_fit_gives_it_today(X, name):
     assert keys(model.history_) == keys(fitted.history_)
     assert keys(getattr(model, "restarts_", [])) == keys(getattr(fitted, "restarts_", []))
     assert model.module_.state_dict().keys() == fitted.module_.state_dict().keys()
-    # IMSAT has no decoder to draw weights for, so that the draws after it are others; NVISA expects a start's sizes now.
+    # IMSAT has no decoder to draw weights for: the draws after it are others. NVISA expects a start's sizes now.
     if name not in ("consistency_alone", "nvisa") and SAME_DRAWS:
         assert_allclose(fitted.predict_proba(X), PREDICTED[name]["proba"], atol=1e-4)
 
