@@ -346,6 +346,7 @@ def refit_head(module: Any, source: Source, start: Start, *, ridge: float = 1e-4
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=n_steps, line_search_fn="strong_wolfe")
 
     def loss() -> float:
+        """The loss, its gradient in the layer's parameters."""
         optimizer.zero_grad()
         log_q_y = module.log_q_y_from(h)
         value = -(target * log_q_y).sum(-1).mean() + 0.5 * ridge * weight.square().sum()

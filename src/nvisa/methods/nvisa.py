@@ -209,9 +209,7 @@ class NVISA(GenerativeClusterer):
         ),
     )
 
-    inference: Annotated[str | VIMCO | EnumY, AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))] = (
-        "vimco"
-    )
+    inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
     likelihood: Annotated[str, OneOf("gaussian_shared", "gaussian", "gaussian_unit", "bernoulli")] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
