@@ -335,3 +335,7 @@ def test_principal_components_keep_the_distances_that_the_leading_directions_mak
     assert found.shape == (80, 50)
     np.testing.assert_allclose(sorted_distances(found), sorted_distances(X), rtol=1e-6)
     np.testing.assert_allclose(found.mean(0), 0.0, atol=1e-9)
+
+
+def test_rows_that_are_all_equal_have_components_and_no_warning(random):
+    assert np.abs(principal_components(np.ones((30, 3), np.float32), random)).max() == 0

@@ -266,7 +266,8 @@ def refine_by_information(labels: Rows, neighbor_rows: Rows, n_clusters: int, *,
 
 def principal_components(X: Array, rng: np.random.RandomState) -> Array:
     """The 50 leading principal components: distances among them drop the noise and cost little."""
-    return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
+    with np.errstate(invalid="ignore"):  # the explained share of constant rows: 0 / 0, which nobody asks for
+        return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
 
 
 def informative_merges(
