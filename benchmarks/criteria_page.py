@@ -7,7 +7,6 @@ then over data sets, each of which counts once.
 """
 
 import json
-import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,13 +17,12 @@ import numpy as np
 from criteria import ALGORITHMS, DEVELOPED_ON, FOLDER, NAMES
 from scipy.stats import spearmanr
 
-from nvisa.benchmark.formats import Grid, markdown
+from nvisa.benchmark.formats import Grid, fill_places, markdown
 
 Record = dict[str, Any]
 Records = Sequence[Record]
 Regret = Callable[[Record], float | None]
 PAGE = Path("docs/criteria.md")
-PLACE = re.compile(r"(<!-- criteria (\S+) -->\n).*?(<!-- end criteria -->)", re.DOTALL)
 CRITERIA = {
     "information": "neighbor information I",
     "information_rate": "I / entropy of the sizes",
@@ -275,7 +273,7 @@ def rewrite(text: str, records: Records) -> str:
         made = TABLES[name](records)
         return made if isinstance(made, str) else markdown(made)
 
-    return PLACE.sub(lambda place: f"{place[1]}{filled(place[2])}\n{place[3]}", text)
+    return fill_places(text, "criteria", filled)
 
 
 def main() -> None:

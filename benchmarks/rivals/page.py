@@ -6,7 +6,6 @@ A place is what stands between ``<!-- rivals NAME -->`` and ``<!-- end rivals --
 """
 
 import json
-import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -16,14 +15,13 @@ from datasets import LARGE, MADE, REAL
 from matplotlib import colormaps
 
 from nvisa.benchmark.figures import axes_of, save
-from nvisa.benchmark.formats import Grid, markdown
+from nvisa.benchmark.formats import Grid, fill_places, markdown
 
 Record = dict[str, Any]
 Records = Sequence[Record]
 FOLDER = Path("benchmarks/records/rivals")
 PAGES = ("docs/rivals.md", "docs/rivals-in-full.md")
 PICTURE = Path("docs/figures/rivals.png")
-PLACE = re.compile(r"(<!-- rivals (\S+) -->\n).*?(<!-- end rivals -->)", re.DOTALL)
 NAMES = {
     "nvisa": "NVISA",
     "umap_gmm": "UMAP + GMM",
@@ -222,13 +220,13 @@ TABLES: dict[str, Callable[[Records], Grid]] = {
 def rewrite(text: str, records: Records) -> str:
     """The page with every place filled."""
 
-    def filled(place: re.Match[str]) -> str:
-        if (name := place[2]) == "versions":
-            return f"{place[1]}{versions(records)}\n{place[3]}"
+    def filled(name: str) -> str:
+        if name == "versions":
+            return versions(records)
         grid = TABLES[name](records)
-        return f"{place[1]}{markdown(grid) if grid.rows else NO_RECORD}\n{place[3]}"
+        return markdown(grid) if grid.rows else NO_RECORD
 
-    return PLACE.sub(filled, text)
+    return fill_places(text, "rivals", filled)
 
 
 # ---- the picture -----------------------------------------------------------------------------------------------------

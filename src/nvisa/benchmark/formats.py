@@ -2,10 +2,11 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["FORMATS", "Grid", "as_csv", "latex", "markdown"]
+__all__ = ["FORMATS", "Grid", "as_csv", "fill_places", "latex", "markdown"]
 
 LATEX = str.maketrans({"±": r"$\pm$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "*": r"$^*$", "|": "$|$"})
 
@@ -41,3 +42,9 @@ def as_csv(grid: Grid) -> str:
 
 
 FORMATS: dict[str, Callable[[Grid], str]] = {"markdown": markdown, "latex": latex, "csv": as_csv}
+
+
+def fill_places(text: str, kind: str, make: Callable[[str], str]) -> str:
+    """The document with ``make(NAME)`` between every ``<!-- kind NAME -->`` and the ``<!-- end kind -->`` after it."""
+    place = re.compile(rf"(<!-- {kind} (\S+) -->\n).*?(<!-- end {kind} -->)", re.DOTALL)
+    return place.sub(lambda found: f"{found[1]}{make(found[2])}\n{found[3]}", text)

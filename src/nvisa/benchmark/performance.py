@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 
 from nvisa.benchmark import RECORDS
-from nvisa.benchmark.formats import Grid, markdown
+from nvisa.benchmark.formats import Grid, fill_places, markdown
 from nvisa.benchmark.records import Record, read_record
-from nvisa.benchmark.tables import PLACE, SPEED
+from nvisa.benchmark.tables import SPEED
 
 __all__ = ["load_records", "main", "rewrite", "table"]
 
@@ -63,7 +63,7 @@ def table(section: str, records: list[Record]) -> str:
 
 def rewrite(text: str, records: list[Record]) -> str:
     """The document with every marked place filled from the records."""
-    return PLACE.sub(lambda place: f"{place[1]}{table(place[2], records)}\n{place[3]}", text)
+    return fill_places(text, "table", lambda name: table(name, records))
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 
 from nvisa.benchmark import paper
 from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, HEADLINE, IMAGES, ROWS, SLIDES, Row
-from nvisa.benchmark.formats import Grid, markdown
+from nvisa.benchmark.formats import Grid, fill_places, markdown
 from nvisa.benchmark.records import Record, load_records
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 
 Records = Sequence[Record]
 SPEED = ("docs/performance.md", "docs/report.md")  # their places are nvisa.benchmark.performance's
-PLACE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end table -->)", re.DOTALL)
+PLACE = re.compile(r"<!-- table \S+ -->")
 NOT_RUN = "not run"  # the slides' dash says something else
 NO_RECORD = "No record yet: the command above makes them."
 
@@ -314,7 +314,7 @@ def documents(root: Path = Path()) -> list[Path]:
 
 def rewrite(text: str, records: Records) -> str:
     """The document with every marked place filled from the records."""
-    return PLACE.sub(lambda place: f"{place[1]}{rendered(place[2], records)}\n{place[3]}", text)
+    return fill_places(text, "table", lambda name: rendered(name, records))
 
 
 def main(arguments: list[str] | None = None) -> None:
