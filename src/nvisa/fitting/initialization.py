@@ -207,7 +207,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     if isinstance(init, str):
         proba = fit_mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
-        proba = init.predict_proba(take(source.X, rows))
+        proba = init.predict_proba(source.as_given(rows))
     proba = proba.astype(np.float32)
     return Start(rows, proba, codes, neighbor_information(proba, graph))
 

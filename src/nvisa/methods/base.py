@@ -37,7 +37,18 @@ from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
+from nvisa.nets.rows import (
+    Rescale,
+    Rescaled,
+    Source,
+    blocks,
+    centered,
+    is_mapped,
+    make_rescale,
+    map_blocks,
+    origin_of,
+    take,
+)
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
@@ -222,7 +233,7 @@ class DeepClusterer(
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        run = Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
+        run = Run(X, Source(X, device, self._origin), rescale, module, rng, generator, number, report, listeners)
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
@@ -331,7 +342,7 @@ class DeepClusterer(
         return report
 
     def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
-        """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
+        """Scikit-learn's checks, then less the fit's origin; a floating memory map is looked through block by block."""
         mapped = is_mapped(X)
         checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
         for rows in blocks(checked) if mapped or checked.dtype == np.float64 else ():
@@ -341,7 +352,15 @@ class DeepClusterer(
         if len(checked) < at_least:
             hint = "give more rows or ask for fewer clusters."
             raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
-        return checked
+        if reset:
+            self._set_origin(origin_of(checked))
+        return centered(checked, self._origin)
+
+    def _set_origin(self, origin: NDArray[np.float64] | None) -> None:
+        """What is subtracted from rows before they are float32: an attribute where there is something to subtract."""
+        vars(self).pop("origin_", None)
+        if origin is not None:
+            self.origin_ = origin
 
     @property
     def _sizes_are_of_start(self) -> bool:

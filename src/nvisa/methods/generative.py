@@ -66,7 +66,7 @@ class SamplingClusterer(DeepClusterer):
         y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
-        return x.cpu().numpy(), y
+        return self._as_given(x.cpu().numpy()), y
 
 
 class GenerativeClusterer(SamplingClusterer):
@@ -107,14 +107,14 @@ class GenerativeClusterer(SamplingClusterer):
 
     def reconstruct(self, X: Rows) -> Array:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return self._stream(self._reconstruct, X)
+        return self._as_given(self._stream(self._reconstruct, X))
 
     def prototypes(self) -> Array | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
         check_is_fitted(self)
         with torch.inference_mode():
             x = self._prototypes()
-        return None if x is None else x.cpu().numpy()
+        return None if x is None else self._as_given(x.cpu().numpy())
 
 
 class CodingClusterer(GenerativeClusterer):

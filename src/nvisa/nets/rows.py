@@ -5,6 +5,7 @@ The pages of a file that a process has read stay resident until something hands 
 """
 
 import mmap
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,9 +26,11 @@ __all__ = [
     "Rescaled",
     "Source",
     "blocks",
+    "centered",
     "is_mapped",
     "make_rescale",
     "map_blocks",
+    "origin_of",
     "subset",
     "take",
     "top_deviation",
@@ -86,16 +89,24 @@ def blocks(X: NDArray[Any], size: int = 8192) -> Iterator[NDArray[Any]]:
 
 @dataclass
 class Source:
-    """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
+    """Rows of an array or a memory map as float32 tensors on a device, gathered by index.
+
+    ``origin`` is what was subtracted from the user's rows to make X (:func:`centered`).
+    """
 
     X: NDArray[Any]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    origin: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Data:
         return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
+
+    def as_given(self, rows: NDArray[np.integer] | slice) -> NDArray[Any]:
+        """These rows in the user's units, for an estimator that was fitted by the user."""
+        return take(self.X, rows) if self.origin is None else take(self.X, rows, np.float64) + self.origin
 
 
 def subset(n_rows: int, rng: RandomState, limit: int) -> NDArray[np.integer]:
@@ -124,6 +135,55 @@ def map_blocks(
         padded = torch.cat([x, x[:1].expand(size - len(x), -1)]) if fixed and len(x) < size else x
         parts.append(function(padded)[: len(x)].cpu().numpy())
     return np.concatenate(parts)
+
+
+# ---- far from zero ---------------------------------------------------------------------------------------------------
+
+FAR = 1e3  # deviations from zero: float32 leaves such a column 1 / 16,000 of a deviation
+NOISE = 1e-13  # of the mean: a constant, summed up in another order, varies by less
+
+
+def origin_of(X: NDArray[Any]) -> NDArray[np.float64] | None:
+    """The mean of each column that float32 would blur, 0 for the others [D]; None if there is no such column.
+
+    Times in seconds since 1970 that differ by a minute are one value of float32; less their mean they are not. Rows
+    that are float32 already have nothing left to save.
+    """
+    if X.dtype == np.float32:
+        return None
+    mean, deviation = _moments(X)
+    is_far = (np.abs(mean) > FAR * deviation) & (deviation > NOISE * np.abs(mean))
+    return np.where(is_far, mean, 0.0) if is_far.any() else None
+
+
+def centered(X: NDArray[Any], origin: NDArray[np.float64] | None) -> NDArray[Any]:
+    """``X - origin``, subtracted in float64; X itself without an origin.
+
+    Of a memory map it is one again, in float32, of a file that vanishes with it.
+    """
+    if origin is None:
+        return X
+    if not is_mapped(X):
+        return X - origin
+    with tempfile.TemporaryFile() as file:
+        moved = np.memmap(file, np.float32, "w+", shape=X.shape)
+    for start, rows in zip(range(0, len(X), 8192), blocks(X), strict=True):
+        moved[start : start + 8192] = rows - origin
+        _release(moved)
+    return moved
+
+
+def _moments(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(mean, deviation) of each column [D], summed block by block in float64: a memory map is never copied whole."""
+    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
+    for rows in blocks(X):
+        block = rows.astype(np.float64) - shift
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+    return mean + shift, deviation
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
@@ -156,21 +216,13 @@ class Rescale(nn.Module):
 def make_rescale(X: Array, scaling: str) -> Rescale:
     """The affine map into the networks' units; see :class:`nvisa.nets.layers.Network` for the kinds.
 
-    Moments are summed block by block in float64: a memory map is read once and never copied whole.
+    X are the rows as the networks get them, ``centered``.
     """
     if scaling == "range":  # to [-1, 1], as images are made
         low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
         ones = torch.ones(X.shape[1])
         return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
-    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
-    for rows in blocks(X):
-        block = rows.astype(np.float64) - shift
-        total += block.sum(0)
-        squares += (block * block).sum(0)
-    mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
-    mean += shift
+    mean, deviation = _moments(X)
     least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
     _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
     deviation[deviation < least] = 0.0
