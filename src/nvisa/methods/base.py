@@ -358,7 +358,7 @@ class DeepClusterer(
 
     def _set_origin(self, origin: NDArray[np.float64] | None) -> None:
         """What is subtracted from rows before they are float32: an attribute where there is something to subtract."""
-        vars(self).pop("origin_", None)
+        self.__dict__.pop("origin_", None)
         if origin is not None:
             self.origin_ = origin
 
