@@ -63,7 +63,8 @@ class Marks:
         """Of text cells, missing ones passed over; None if one of them is no number."""
         marks = cls()
         for row, cell in enumerate(cells):
-            if isinstance(cell, str) and (text := cell.strip().translate(MINUS)) and not marks._saw(row, text):
+            text = _text(cell)
+            if text is None or (text and not marks._saw(row, text)):
                 return None
         return marks
 
@@ -90,6 +91,13 @@ class Marks:
             self.decimal |= {".", ","} & set(text)
             return True
         return text.lower() in _SPECIAL
+
+
+def _text(cell: object) -> str | None:
+    """The cell as it is compared with the forms of numbers, "" if it is missing; None if it is no text."""
+    if isinstance(cell, str):
+        return cell.strip().translate(MINUS)
+    return "" if cell is None or cell is pd.NA or cell != cell else None
 
 
 def is_number(text: str) -> bool:
@@ -167,8 +175,7 @@ def to_numbers(cells: Iterable[object], decimal: str, thousands: str | None = No
     """
     allowed = [m for m in (*".,", *BLANK_MARKS) if m != decimal] if thousands is None else list(thousands)
     group = {mark: _grouped(mark, decimal) for mark in allowed}
-    texts = [cell.strip().translate(MINUS) if isinstance(cell, str) else "" for cell in cells]
-    plain = [_plain(text, decimal, group) for text in texts]
+    plain = [None if (text := _text(cell)) is None else _plain(text, decimal, group) for cell in cells]
     if any(text is None for text in plain):
         return None
     numbers = pd.to_numeric(pd.Series([text or np.nan for text in plain], dtype=object)).to_numpy()
