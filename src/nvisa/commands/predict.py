@@ -5,7 +5,7 @@ import argparse
 from typing import Any
 
 from nvisa.commands.options import ReadOptions, add_command, add_model_and_data
-from nvisa.commands.printing import Result, print_result, sizes_text
+from nvisa.commands.printing import Result, print_result, read_text, sizes_text
 
 __all__ = ["add", "predict"]
 
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the clusters and print their sizes."""
     result = predict(args.model, args.data, args.out, ReadOptions.of(args), split=args.split, proba=args.proba)
-    print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{sizes_text(r)}\nwrote {r['out']}")
+    print_result(args, result, lambda r: f"{read_text(r)}\n{sizes_text(r)}\nwrote {r['out']}")
 
 
 def predict(
@@ -40,4 +40,5 @@ def predict(
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
     write_table(path, columns)
-    return {"out": out, "source": rows.source, "n_rows": len(q), **cluster_sizes(columns["cluster"], q.shape[1])}
+    sizes = cluster_sizes(columns["cluster"], q.shape[1])
+    return {"out": out, "source": rows.source, "n_rows": len(q), "notes": list(rows.notes), **sizes}

@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Result", "command_line", "listed", "metrics_text", "next_text", "print_result", "sizes_text"]
+__all__ = [
+    "Result",
+    "command_line",
+    "listed",
+    "metrics_text",
+    "next_text",
+    "notes_lines",
+    "print_result",
+    "read_text",
+    "sizes_text",
+]
 
 Result = dict[str, Any]
 
@@ -37,6 +47,16 @@ def metrics_text(values: Mapping[str, float]) -> str:
 def next_text(result: Result) -> str:
     """The commands to type next, a line each."""
     return "\n".join(["next:", *(f"  {line}" for line in result["next"])])
+
+
+def notes_lines(notes: Sequence[str]) -> list[str]:
+    """What was understood without being said, a line each."""
+    return [f"  read as    {note}" for note in notes]
+
+
+def read_text(result: Result) -> str:
+    """How many rows were read from where, and how."""
+    return "\n".join([f"{result['n_rows']:,} rows from {result['source']}", *notes_lines(result["notes"])])
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

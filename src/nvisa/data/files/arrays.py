@@ -49,8 +49,8 @@ def as_floats(array: np.ndarray, source: str | Path) -> Floats:
         return array.astype(np.float32)
     if max(-least, most) > 2**53 and most - least < 2**20 * (max(-least, most) >> 53):
         raise DataError(
-            f"{source}: expected whole numbers that float64 tells apart, got {least} .. {most}, closer to each other than "
-            "its steps there. Try subtracting the least of them first."
+            f"{source}: expected whole numbers that float64 tells apart, got {least} .. {most}, closer to each other "
+            "than its steps there. Try subtracting the least of them first."
         )
     return array.astype(np.float64)
 

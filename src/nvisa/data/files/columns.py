@@ -16,12 +16,12 @@ from pyarrow import parquet
 from nvisa.data.errors import DataError, Note, describing
 from nvisa.data.files.arrays import Floats, as_floats
 from nvisa.data.files.compressed import open_binary
-from nvisa.data.files.dialect import Dialect
+from nvisa.data.files.dialect import Dialect, find_layout
 from nvisa.data.files.numbers import Doubt
 from nvisa.data.files.text_table import TextTable
 from nvisa.data.files.vectors import expanded
 
-__all__ = ["IDENTIFIER", "Read", "name_rows", "numeric_block", "pop_column", "read_frame", "row_names"]
+__all__ = ["IDENTIFIER", "Read", "name_rows", "names_in", "numeric_block", "pop_column", "read_frame", "row_names"]
 
 SHOWN = 10  # names in a message
 IDENTIFIER = re.compile(r"(?i:(^|[\s_.-])(id|index|idx|nr|no|row)$)|[a-z]I[Dd]$")  # customer_id, CustomerID; not paid
@@ -74,6 +74,16 @@ def read_frame(path: Path, dialect: Dialect | None = None, *, is_parquet: bool) 
     return replace(read, frame=frame, notes=[*read.notes, *said])
 
 
+def names_in(path: Path, dialect: Dialect | None, *, is_parquet: bool) -> list[str]:
+    """The names of the columns, or their positions, without reading the rows."""
+    if is_parquet:
+        with describing(path, "a Parquet file", advice="It may be cut, or not Parquet; try writing it again."):
+            return [str(name).strip() for name in _open_parquet(path).schema_arrow.names]
+    with describing(path, "a table in text", advice="Try saving it as comma-separated UTF-8."):
+        layout = find_layout(path, dialect or Dialect())
+    return [str(d) for d in range(layout.n_cells)] if layout.names is None else [name.strip() for name in layout.names]
+
+
 def _check_names(frame: pd.DataFrame, path: Path) -> None:
     if twice := sorted(set(frame.columns[frame.columns.duplicated()])):
         raise DataError(f"{path}: expected a name of its own for each column, got {_listed(twice)} more than once.")
@@ -83,12 +93,16 @@ def _check_names(frame: pd.DataFrame, path: Path) -> None:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """The file as a frame; a DECIMAL of a database is a number."""
-    is_plain = path.suffix.lower() == ".parquet"
-    table = parquet.read_table(path if is_plain else pyarrow.BufferReader(open_binary(path).read()))
+    table = _open_parquet(path).read()
     for d, kind in enumerate(table.schema.types):
         if pyarrow.types.is_decimal(kind):
             table = table.set_column(d, table.schema.names[d], table.column(d).cast(pyarrow.float64()))
     return table.to_pandas()
+
+
+def _open_parquet(path: Path) -> parquet.ParquetFile:
+    is_plain = path.suffix.lower() == ".parquet"
+    return parquet.ParquetFile(path if is_plain else pyarrow.BufferReader(open_binary(path).read()))
 
 
 def pop_column(frame: pd.DataFrame, column: str | int, path: Path, *, role: str = "a label column") -> np.ndarray:
@@ -160,10 +174,10 @@ def _refuse_doubts(frame: pd.DataFrame, path: Path, doubts: Mapping[str, Doubt])
     fraction = doubt.cell.replace(",", ".")
     raise DataError(
         f"{path}: expected numbers that can be read in one way, got {doubt.cell!r} in row {doubt.row}, column "
-        f"{open_columns[0]!r} (counted from 0), which is {whole} with thousands grouped by {doubt.mark!r}, or {fraction} "
-        f"with {doubt.mark!r} for the decimal mark; nothing in the file tells which"
+        f"{open_columns[0]!r} (counted from 0), which is {whole} with thousands grouped by {doubt.mark!r}, or "
+        f"{fraction} with {doubt.mark!r} for the decimal mark; nothing in the file tells which"
         f"{f', nor for {len(open_columns) - 1} more columns' if len(open_columns) > 1 else ''}.",
-        "Try {thousands}, or {decimal}.",
+        "Try {thousands} or {decimal} to say it.",
         thousands=doubt.mark,
         decimal=doubt.mark,
     )

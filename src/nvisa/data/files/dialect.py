@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import itertools
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +14,15 @@ from typing import Any, cast
 
 from nvisa.data.errors import DataError, Note
 from nvisa.data.files.compressed import open_binary
+from nvisa.data.files.header import first_is_names, names_above
 from nvisa.data.files.numbers import MISSING, is_number
 
 __all__ = ["BLANKS", "COMMENTS", "Dialect", "Layout", "cells_of", "find_layout", "open_table"]
 
 SEPARATORS, BLANKS = ",;\t|", r"\s+"
 COMMENTS = ("#", "%", "//")
+ONE = re.compile(r"^-0,|,0\d|[eE]|^[^,]*$|[ '\u00a0\u202f]\d{3},")  # -0,5 and 1,05 are one, and so is 1,5 beside 2
+EITHER = re.compile(r"\.\d{3},|,\d{3}\.")  # 1.234,5 is one number, or 1.234 and 5
 SNIFFED = 200  # records that tell how a file is written
 NAMED = {"\t": "tabs", BLANKS: "blanks", ",": "','"}
 
@@ -113,21 +117,47 @@ def find_layout(path: Path, asked: Dialect) -> Layout:
     records = _Lines(path, encoding, comment, n_skipped).first(SNIFFED)
     if not any(line.strip() for line in records):
         raise DataError(f"{path}: expected rows of values, got an empty file. Try another file.")
-    separator = asked.separator or hint or _separator(records)
+    separator = asked.separator or hint or _separator(records, asked, path)
     is_said = asked.comment is not None
     notes = [] if separator == "," else [Note(f"cells between {NAMED.get(separator, repr(separator))}")]
-    rows = cells_of(records, separator)
+    if not asked.separator and separator == "," and _lines_of_numbers(records):
+        notes = [Note("two columns, not one of decimals", "else {decimal}", decimal=",")]
+    rows = _without_remarks(cells_of(records, separator))
     if asked.skip_lines is None and (n_above := _n_titles(rows)):
         n_skipped, rows = _line_of(path, encoding, comment, n_skipped, n_above), rows[n_above:]
         notes.append(Note(f"{n_above} lines above the table left out", "if they are rows: {skip_lines}", skip_lines=0))
     n_cells, n_remarks = max(map(len, rows)), len(above)
-    names = _names_above(above, comment, separator, rows) if asked.header is None else None
-    if names is not None:
+    names = names_above(cells_of([above[-1].removeprefix(comment)], separator)[0] if above else [], rows)
+    if names is not None and asked.header is None:
         notes.append(Note("the comment line above the rows names the columns", "if not: {header}", header=False))
         return Layout(path, encoding, separator, comment, n_skipped, names, n_cells, n_remarks - 1, notes, is_said)
     if _has_header(rows, asked, path, notes):
         n_skipped, names = _line_of(path, encoding, comment, n_skipped, 1), rows[0]
+    else:
+        names = None
     return Layout(path, encoding, separator, comment, n_skipped, names, n_cells, n_remarks, notes, is_said)
+
+
+def _has_header(rows: list[list[str]], asked: Dialect, path: Path, notes: list[Note]) -> bool:
+    """Whether the first record names the columns: said, seen, as in the other file, or refused."""
+    if asked.header is not None:
+        return asked.header
+    verdict, numbers = first_is_names(rows)
+    if verdict is None:
+        verdict = asked.followed("header")
+    if verdict is None:
+        raise DataError(
+            f"{path}: expected a first line that is told from the rows, got numbers in it ({', '.join(numbers[:5])}) "
+            "that can be names of columns or a row.",
+            "Try {header} (yes if they are names, no if they are a row).",
+            header=None,
+        )
+    shown = ", ".join(numbers[:3]) + (", ..." if len(numbers) > 3 else "")
+    if verdict and numbers and numbers != [str(i) for i in range(len(numbers))]:
+        notes.append(Note(f"the first line names the columns ({shown})", "if it is a row: {header}", header=False))
+    elif not verdict:
+        notes.append(Note("the first line is a row, not names", "if it is names: {header}", header=True))
+    return bool(verdict)
 
 
 # ---- lines -----------------------------------------------------------------------------------------------------------
@@ -285,153 +315,71 @@ def cells_of(records: Sequence[str], separator: str) -> list[list[str]]:
         csv.field_size_limit(before)
 
 
+def _without_remarks(rows: list[list[str]]) -> list[list[str]]:
+    """The rows less lines of one cell that begin as a remark does, where others have several."""
+    return [row for row in rows if len(row) > 1 or not row[0].strip().startswith(COMMENTS)] or rows
+
+
 def _ends(records: Iterable[str]) -> Iterator[str]:
     """Physical lines, as the reader wants them."""
     for record in records:
         yield from record.splitlines(keepends=True)
 
 
-def _separator(records: Sequence[str]) -> str:
-    """What cuts all records alike, and into numbers; blanks, if nothing else does."""
-    scores = {separator: _score(cells_of(records, separator), separator) for separator in (*SEPARATORS, BLANKS)}
-    return max(scores, key=lambda separator: scores[separator])
+def _separator(records: Sequence[str], asked: Dialect, path: Path) -> str:
+    """What cuts all records alike, and into whole cells and numbers; blanks, if nothing else does."""
+    lines = _lines_of_numbers(records)
+    is_one = bool(lines) and (asked.decimal == "," or asked.thousands == "," or any(map(ONE.search, lines)))
+    if lines and not is_one and any(map(EITHER.search, lines)):
+        raise DataError(
+            f"{path}: expected cells that are told from decimals and thousands, got {lines[0]!r}, one number or two.",
+            "Try {separator} if two, {decimal} or {thousands} if one.", separator=",", decimal=None, thousands=None,
+        )  # fmt: skip
+    separators = [each for each in (*SEPARATORS, BLANKS) if each not in (",", BLANKS) or not is_one]
+    scores = {each: _score(_without_remarks(cells_of(records, each)), each) for each in separators}
+    best = max(scores, key=lambda each: scores[each])
+    if best == "," and scores[BLANKS][0] and scores[BLANKS][:4] == scores[","][:4]:
+        raise DataError(
+            f"{path}: expected cells that are cut in one way, got {records[-1].strip()[:40]!r}, which a comma cuts as "
+            "well as blanks do.",
+            "Try {separator}, or blanks for the comma.", separator=",",
+        )  # fmt: skip
+    return best
 
 
-def _score(rows: list[list[str]], separator: str) -> tuple[bool, float, bool, bool, int]:
-    """(whether it cuts, the share of numbers in the records, whether the first is cut alike, whether it is no blank, cells)."""
+def _lines_of_numbers(records: Sequence[str]) -> list[str]:
+    """The lines, if each is one number when its comma is a decimal one or groups thousands; else none."""
+    lines = [line.strip() for line in records[not is_number(records[0].strip()) :]]
+    is_name = "," not in records[0] or is_number(records[0].strip())
+    is_all = all(line in MISSING or is_number(line) for line in lines)
+    return lines if is_name and is_all and any("," in line for line in lines) else []
+
+
+def _score(rows: list[list[str]], separator: str) -> tuple[bool, float, bool, float, bool, bool, int]:
+    """(whether it cuts, share of whole cells, is even, share of numbers, is no blank, cuts the first alike, cells)."""
     body = rows[1:] or rows
     n = Counter(map(len, body)).most_common(1)[0][0]
     alike = [row for row in body if len(row) == n]
-    is_cut = n > 1 and 2 * len(alike) > len(body) and (len(rows[0]) > 1 or len(rows) > 2)
+    is_cut = n > 1 and 2 * len(alike) > len(body) and (len(rows[0]) > 1 or _n_titles(rows) > 0)
     cells = [cell for row in alike for cell in row if cell.strip() not in MISSING]
     numbers = sum(map(is_number, cells)) / max(len(cells), 1)
+    others = [other for other in SEPARATORS if other != separator]
+    whole = sum(is_number(cell) or not any(other in cell for other in others) for cell in cells) / max(len(cells), 1)
     is_plain = separator != BLANKS
-    if not is_plain and (numbers < 1 or len(alike) < len(body) or len(rows[0]) != n):
-        return False, 0.0, False, False, 0  # text has blanks of its own
-    return is_cut, round(numbers, 3), len(rows[0]) == n, is_plain, n
+    is_listed = any(cell.endswith(",") for cell in cells)  # 1, 2, 3
+    if not is_plain and (numbers == 0 or is_listed or len(alike) < len(body) or len(rows[0]) != n):
+        return False, 0.0, False, 0.0, False, False, 0  # text has blanks of its own
+    return is_cut, round(whole, 3), len(alike) == len(body), round(numbers, 3), is_plain, len(rows[0]) == n, n
 
 
 def _n_titles(rows: list[list[str]]) -> int:
-    """Records above the table that are one cell of text, where all that follow have several."""
+    """Records above the names of the columns that are one cell of text, where all that follow have several."""
     wide = [sum(bool(cell.strip()) for cell in row) > 1 for row in rows]
     n = wide.index(True) if True in wide else 0
     is_text = all(not is_number(row[0].strip()) and row[0].strip() for row in rows[:n])
     lengths = {len(row) for row in rows[n:]}
-    return n if n and is_text and len(lengths) == 1 and len(rows) - n > 2 else 0
-
-
-# ---- the first line --------------------------------------------------------------------------------------------------
-
-
-def _names_above(above: list[str], comment: str, separator: str, rows: list[list[str]]) -> list[str] | None:
-    """Names in the last comment line, as numpy.savetxt writes them: as many words as the rows have numbers."""
-    if not above or not comment or not any(is_number(cell) for cell in rows[0]) or _is_named(rows):
-        return None
-    text = above[-1].removeprefix(comment).strip()
-    names = cells_of([text], separator)[0] if text else []
-    is_text = all(name.strip() and not is_number(name) for name in names)
-    return names if len(names) == len(rows[0]) > 1 and is_text else None
-
-
-def _is_named(rows: list[list[str]]) -> bool:
-    """Whether the first record has words above numbers."""
-    return any(cell.strip() and not is_number(cell) for cell, _ in _above_numbers(rows))
-
-
-def _above_numbers(rows: list[list[str]]) -> list[tuple[str, list[str]]]:
-    """(first cell, the others) of each column whose others are numbers."""
-    columns = [(cell, [row[d].strip() for row in rows[1:] if d < len(row)]) for d, cell in enumerate(rows[0])]
-    return [
-        (cell, [other for other in others if other])
-        for cell, others in columns
-        if any(others) and all(is_number(other) for other in others if other)
-    ]
-
-
-def _has_header(rows: list[list[str]], asked: Dialect, path: Path, notes: list[Note]) -> bool:
-    """Whether the first record names the columns; numbers are judged by what is below them."""
-    if asked.header is not None:
-        return asked.header
-    numeric = _above_numbers(rows)
-    numbers = [cell for cell, _ in numeric if cell.strip()]
-    if len(rows) < 2 or not numeric:
-        return not all(is_number(cell) for cell in rows[0] if cell.strip())
-    if any(not is_number(cell) for cell in numbers):
-        return True  # words above numbers
-    recurs = any(not is_number(cell) and any(cell == row[d] for row in rows[1:] if d < len(row))
-                 for d, cell in enumerate(rows[0]))  # fmt: skip
-    verdict = _numbers_are_names(numeric, rows, recurs=recurs)
-    if verdict is None:
-        verdict = asked.followed("header")
-    if verdict is None:
-        raise DataError(
-            f"{path}: expected a first line that is told from the rows, got numbers in it ({', '.join(numbers[:5])}) "
-            "that can be names of columns or a row.",
-            "Try {header} yes if they are names, {header} no if they are a row.",
-            header=None,
-        )
-    shown = ", ".join(numbers[:3]) + (", ..." if len(numbers) > 3 else "")
-    if verdict and [cell.strip() for cell in numbers] != [str(i) for i in range(len(numbers))]:
-        notes.append(Note(f"the first line names the columns ({shown})", "if it is a row: {header}", header=False))
-    elif not verdict:
-        notes.append(Note("the first line is a row, not names", "if it is names: {header}", header=True))
-    return verdict
-
-
-def _numbers_are_names(numeric: list[tuple[str, list[str]]], rows: list[list[str]], *, recurs: bool) -> bool | None:
-    """Whether numbers in the first record are names: yes, no, or None if it cannot be told.
-
-    Names differ from each other. Mostly they run on evenly (years, wavelengths), and are unlike what is below: whole
-    numbers above fractions, or outside of every column's range. One of these signs alone leaves a doubt.
-    """
-    is_index = not rows[0][0].strip() and all(row[0].strip() for row in rows[1:])
-    pairs = [(_value(cell), below) for cell, below in numeric if cell.strip()]
-    values = [value for value, _ in pairs]
-    n_blank = len(numeric) - len(pairs) - (is_index and is_number(rows[1][0].strip()))
-    if recurs or n_blank or None in values or len(set(values)) < len(values):
-        return False
-    others = [[_value(row[d].strip()) for d in range(len(row)) if rows[0][d : d + 1] and rows[0][d].strip()] for row in rows[1:]]
-    runs = _runs(values) and not any(map(_runs, others))
-    is_unlike = all(_is_whole(cell) for cell, _ in numeric if cell.strip()) and not any(
-        _is_whole(other) for cell, below in numeric if cell.strip() for other in below
+    return (
+        n
+        if n and is_text and len(lengths) == 1 and len(rows) - n > 2 and first_is_names(rows[n:])[0] is not False
+        else 0
     )
-    is_outside = all(_is_outside(value, below) for value, below in pairs)
-    is_range = values == list(range(len(values)))
-    if is_index and (_names_rows([row[0].strip() for row in rows[1:]]) or runs or is_unlike):
-        return True
-    n_signs = runs + is_unlike + is_outside + (is_range and runs)
-    if n_signs > 1 or (runs and len(values) > 4):
-        return True
-    is_odd = is_index or runs or is_range or is_unlike or (is_outside and len(values) > 2)
-    return None if is_odd and len(rows) > 2 and len(values) > 1 else False
-
-
-def _names_rows(cells: list[str]) -> bool:
-    """Words, or the running numbers that pandas and R write."""
-    return not all(map(is_number, cells)) or cells in ([str(i + first) for i in range(len(cells))] for first in (0, 1))
-
-
-def _is_outside(value: float | None, below: list[str]) -> bool:
-    """Whether a value is beyond all others of its column."""
-    known = [other for other in map(_value, below) if other is not None]
-    return value is not None and bool(known) and not min(known) <= value <= max(known)
-
-
-def _runs(row: list[float | None]) -> bool:
-    """Whether numbers go on by even steps, or by steps of one sign where there are many."""
-    values = [value for value in row if value is not None]
-    steps = [round(b - a, 9) for a, b in itertools.pairwise(values)]
-    is_even = len(set(steps)) == 1 and steps[0] != 0 and len(values) > 2
-    return is_even or values == [0, 1] or (len(values) > 4 and (min(steps) > 0 or max(steps) < 0))
-
-
-def _is_whole(cell: str) -> bool:
-    return cell.strip().lstrip("+-").isdigit()
-
-
-def _value(cell: str) -> float | None:
-    """The number, by the nearest reading; only to compare."""
-    try:
-        return float(cell.strip().replace(",", "."))
-    except ValueError:
-        return None

@@ -4,6 +4,7 @@
 ``1.234,5`` that it groups. What nothing settles is refused, with the option that says it.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -97,7 +98,11 @@ def _text(cell: object) -> str | None:
     """The cell as it is compared with the forms of numbers, "" if it is missing; None if it is no text."""
     if isinstance(cell, str):
         return cell.strip().translate(MINUS)
-    return "" if cell is None or cell is pd.NA or cell != cell else None
+    return "" if cell is None or cell is pd.NA or cell is pd.NaT or _is_nan(cell) else None
+
+
+def _is_nan(cell: object) -> bool:
+    return isinstance(cell, float) and math.isnan(cell)
 
 
 def is_number(text: str) -> bool:

@@ -27,8 +27,8 @@ def read_sparse(path: Path) -> tuple[Float32, Note]:
     n_bytes = 4 * rows.shape[0] * rows.shape[1]
     if n_bytes > MOST_BYTES:
         raise DataError(
-            f"{path}: expected sparse rows that take at most {MOST_BYTES >> 20:,} MB when dense, got {rows.shape[0]:,} x "
-            f"{rows.shape[1]:,}, {n_bytes >> 20:,} MB. Try sklearn.decomposition.TruncatedSVD(100), and save what it gives."
+            f"{path}: expected sparse rows that take at most {MOST_BYTES >> 20:,} MB when dense, got {rows.shape[0]:,} "
+            f"x {rows.shape[1]:,}, {n_bytes >> 20:,} MB. Try sklearn.decomposition.TruncatedSVD(100), and save those."
         )
     share = rows.nnz / max(rows.shape[0] * rows.shape[1], 1)
     note = Note(f"sparse rows, {100 * share:.2g} % of their entries not zero, made dense")

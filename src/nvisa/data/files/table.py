@@ -15,7 +15,7 @@ from nvisa.data.files.compressed import SUFFIXES, open_binary, plain_suffix
 from nvisa.data.files.dialect import Dialect
 from nvisa.data.files.sparse import is_sparse, read_sparse
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "column_names", "read_table"]
 
 X_KEYS = ("X", "x", "X_train", "x_train", "data")
 Y_KEYS = ("y", "y_train", "labels")
@@ -63,7 +63,7 @@ class Table:
         return f"Table({self.source!r}, shape={self.X.shape}, feature_shape={self.feature_shape}, {labels})"
 
 
-def read_table(
+def read_table(  # noqa: PLR0913  an argument an option
     path: str | Path,
     *,
     label_column: str | int | None = None,
@@ -80,10 +80,12 @@ def read_table(
     - .npy: [N D] as it is, mapped and not copied when it is floating; [N H W] or [N H W C] flattened, with
       uint8 pixels scaled to [0, 1].
     - .npz: the same for its array X, x, X_train, x_train or data, or its only array; labels from y, y_train
-      or labels. A feature file's 8-bit columns are restored by its scale and offset. Of scipy.sparse.save_npz: its rows.
-    - .csv, .tsv, .txt, .parquet: the numeric columns; a column of vectors (a list, JSON) becomes a column for each entry.
-      Separator, decimal mark, thousands, header, remarks and encoding are found, or asked for where the file leaves them
-      open (:class:`Dialect`). A first column without a name, or called id or the like and never repeating, names the rows.
+      or labels. A feature file's 8-bit columns are restored by its scale and offset. Of scipy.sparse.save_npz: its
+      rows.
+    - .csv, .tsv, .txt, .parquet: the numeric columns; a column of vectors (a list, JSON) becomes a column for each
+      entry. Separator, decimal mark, thousands, header, remarks and encoding are found, or asked for where the file
+      leaves them open (:class:`Dialect`). A first column without a name, or called id or the like and never repeating,
+      names the rows.
     - a folder: its images, all kinds that Pillow reads, recursively, sorted by path, as pixels in [0, 1].
 
     A .csv, .npy or .parquet may be compressed (.gz, .bz2, .xz, .zst).
@@ -136,6 +138,24 @@ def read_table(
             "Try numpy.save, or DataFrame.to_csv."
         )
     return reader(path)
+
+
+def column_names(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
+    """The names of a table's columns, as positions where it has none; None of what is no table.
+
+    Examples
+    --------
+    >>> from nvisa.data import column_names
+    >>> column_names("no-such-file.npy") is None
+    True
+    """
+    path = Path(path).expanduser()
+    suffix = plain_suffix(path)
+    if not path.is_file() or suffix not in (*TEXTS, ".parquet"):
+        return None
+    with extra_needed(path):
+        from nvisa.data.files import columns as tables  # noqa: PLC0415
+    return tables.names_in(path, dialect, is_parquet=suffix == ".parquet")
 
 
 def _refuse(path: Path, asked: dict[str, bool], kind: str) -> None:

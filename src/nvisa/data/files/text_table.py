@@ -44,7 +44,9 @@ class TextTable:
         frame = self._without_blank_end(self._without_comments())
         names = self.layout.names
         if names is not None:
-            frame.columns = pd.Index([cell.strip() or f"Unnamed: {d}" for d, cell in enumerate(names[: frame.shape[1]])])
+            frame.columns = pd.Index(
+                [cell.strip() or f"Unnamed: {d}" for d, cell in enumerate(names[: frame.shape[1]])]
+            )
         self._names = [str(column) for column in frame.columns]
         self.frame = self._with_numbers(frame)
         # pandas writes its index as a first column without a name; as a feature it would only rank the rows.
@@ -88,7 +90,7 @@ class TextTable:
         return frame.set_axis([self._names[d] for d in numbers], axis=1)
 
     def _without_blank_end(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame without last columns that have neither a name nor a value: lines that end in a separator make them."""
+        """The frame without last columns of neither name nor value: lines that end in a separator make them."""
         names = self.layout.names
         known = frame.shape[1] if names is None else len(names)
         n = frame.shape[1]

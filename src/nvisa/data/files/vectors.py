@@ -70,7 +70,10 @@ def _parsed(cell: str) -> Any:
         return json.loads(text)
     except ValueError:
         try:
-            return [float("nan" if word in ("None", "null", "NULL") else word) for word in re.split(r"[\s,]+", text[1:-1].strip())]
+            return [
+                float("nan" if word in ("None", "null", "NULL") else word)
+                for word in re.split(r"[\s,]+", text[1:-1].strip())
+            ]
         except ValueError:
             return text
 
@@ -80,8 +83,8 @@ def _of_lists(cells: list[Any], length: int, source: str) -> tuple[Sequence[Any]
     odd = next((n for n, c in enumerate(cells) if not _is_missing(c) and (np.ndim(c) != 1 or len(c) != length)), None)
     if odd is not None and not lengths <= {length}:
         raise DataError(
-            f"{source}: expected vectors of one length, got {length} numbers in the first and {np.size(cells[odd])} in row "
-            f"{odd} (counted from 0).",
+            f"{source}: expected vectors of one length, got {length} numbers in the first and {np.size(cells[odd])} in "
+            f"row {odd} (counted from 0).",
             "Try {drop} for the column, or mend its rows.",
             drop=None,
         )
@@ -92,7 +95,9 @@ def _of_lists(cells: list[Any], length: int, source: str) -> tuple[Sequence[Any]
     try:
         for n, cell in enumerate(cells):
             if not _is_missing(cell):
-                values[n] = [np.nan if entry is None else entry for entry in cell] if isinstance(cell, (list, tuple)) else cell
+                values[n] = (
+                    [np.nan if entry is None else entry for entry in cell] if isinstance(cell, (list, tuple)) else cell
+                )
     except (TypeError, ValueError):
         return None  # of words
     return range(length), values
