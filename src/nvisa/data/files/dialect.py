@@ -21,8 +21,8 @@ __all__ = ["BLANKS", "COMMENTS", "Dialect", "Layout", "cells_of", "find_layout",
 
 SEPARATORS, BLANKS = ",;\t|", r"\s+"
 COMMENTS = ("#", "%", "//")
-ONE = re.compile(r"^-0,|,0\d|[eE]|^[^,]*$|[ '\u00a0\u202f]\d{3},")  # -0,5 and 1,05 are one, and so is 1,5 beside 2
-EITHER = re.compile(r"\.\d{3},|,\d{3}\.")  # 1.234,5 is one number, or 1.234 and 5
+ONE = re.compile(r"^-0,|,0\d|[eE]|^[^,]*$")  # -0,5 and 1,05 are one number, and so is 1,5 in a file with 2
+EITHER = re.compile(r"[ .'\u00a0\u202f]\d{3},|,\d{3}\.")  # 1.234,5 is one number, or 1.234 and 5
 SNIFFED = 200  # records that tell how a file is written
 NAMED = {"\t": "tabs", BLANKS: "blanks", ",": "','"}
 
