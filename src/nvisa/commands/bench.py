@@ -10,7 +10,7 @@ from typing import Any
 
 from nvisa.commands import exit_codes
 from nvisa.commands.options import add_command, add_data_home, add_records
-from nvisa.commands.printing import Result, print_result
+from nvisa.commands.printing import SAME_COMMAND, Result, print_result
 
 __all__ = ["add", "bench", "jobs_of", "plan"]
 
@@ -62,7 +62,10 @@ def _paper(args: argparse.Namespace) -> int:
     from nvisa.benchmark.long_run import long_run
 
     for seed in args.seeds or [0]:
-        home = long_run("slides/vimco_annealed", "mnist", seed, PAPER, args.data_home)
+        try:
+            home = long_run("slides/vimco_annealed", "mnist", seed, PAPER, args.data_home)
+        except KeyboardInterrupt as error:
+            raise type(error)(f"{SAME_COMMAND} goes on from {PAPER}") from error
         print_result(args, {"folder": str(home)}, lambda r: f"done: {r['folder']}")
     return exit_codes.DONE
 
