@@ -10,7 +10,7 @@ from typing import Any
 
 from nvisa.commands import exit_codes
 from nvisa.commands.options import add_command, add_data_home, add_records
-from nvisa.commands.printing import Result, print_result
+from nvisa.commands.printing import SAME_COMMAND, Result, print_result
 
 __all__ = ["add", "bench", "jobs_of", "plan"]
 
@@ -65,7 +65,10 @@ def _paper(args: argparse.Namespace) -> int:
 
     wanted = product(args.seeds or [0], args.methods or ["vimco_annealed"], args.datasets or ["mnist"])
     for seed, row, dataset in wanted:
-        home = long_run(f"slides/{row}", dataset, seed, PAPER, args.data_home)
+        try:
+            home = long_run(f"slides/{row}", dataset, seed, PAPER, args.data_home)
+        except KeyboardInterrupt as error:
+            raise type(error)(f"{SAME_COMMAND} goes on from {PAPER}") from error
         print_result(args, {"folder": str(home)}, lambda r: f"done: {r['folder']}")
     return exit_codes.DONE
 
