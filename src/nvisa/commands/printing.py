@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "SAME_COMMAND",
     "Result",
     "command_line",
     "listed",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 Result = dict[str, Any]
+SAME_COMMAND = "the same command"  # in the message of an interruption: the command line is printed after it
 
 
 def print_result(args: argparse.Namespace, result: Any, text: Callable[[Any], str] | None) -> None:

@@ -128,9 +128,10 @@ class DeepClusterer(
         y
             Ignored; here for scikit-learn's pipelines.
         checkpoint
-            A folder for what a killed fit needs to go on, written every half minute and removed at the end. The same
-            call then resumes after the last whole epoch written, and gives what it would have given. Without one, a
-            fit that fails or is interrupted leaves the clusterer as it was, and nothing else.
+            A folder for what a killed fit needs to go on, written every half minute and at the end. The same call then
+            resumes after the last whole epoch written, and gives what it would have given. :meth:`save` removes it
+            once the model is on the disk; until then the same call comes back without training. Without one, a fit
+            that fails or is interrupted leaves the clusterer as it was, and nothing else.
 
         Raises
         ------
@@ -150,6 +151,7 @@ class DeepClusterer(
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
             X = self._validated(X, reset=True, at_least=self.n_clusters)
+            self._checkpoint: CheckpointWriter | None = None
             rescale = make_rescale(X, scaling)
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
@@ -164,6 +166,7 @@ class DeepClusterer(
                 self.labels_ = label(self.module_, X)
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
+            self._checkpoint = writer
         sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
@@ -278,7 +281,7 @@ class DeepClusterer(
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
-        with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
+        with open_checkpoint(folder, run, RandomState(0), wait=True) as checkpoint:
             return self._fit_numbered(X, rescale, RandomState(seed), number, None, checkpoint)
 
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
