@@ -31,6 +31,7 @@ from nvisa.fitting.graph import (
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.run import Run
 from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
+from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
@@ -166,10 +167,13 @@ def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: to
 
 
 def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
-    """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it."""
+    """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it.
+
+    In the mean over what is observed of x, where it has gaps.
+    """
     target = module.rescale(x)
     code = module.code(x if seen is None else seen)
-    return (target - module.reconstruct(code)).square().mean(-1)
+    return mean_squared_error(target, module.reconstruct(code), -1)
 
 
 def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
@@ -193,7 +197,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     """
     rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
-    x = map_blocks(module.rescale, source, rows=rows, fixed=False)
+    x = map_blocks(module.rescale.features, source, rows=rows, fixed=False)
     graph_space = principal_components(x, rng)
     near, distances = nearest(graph_space, 20)
     graph = near[:, :10]

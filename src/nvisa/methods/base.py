@@ -23,8 +23,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_random_state
 
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
@@ -36,11 +35,20 @@ from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
+from nvisa.methods.input import check_unit_interval, columns_with_gaps, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
+from nvisa.nets.rows import (
+    Rescale,
+    Rescaled,
+    Source,
+    make_rescale,
+    map_blocks,
+    take,
+    with_fill,
+)
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
-__all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
+__all__ = ["DeepClusterer", "generator_from", "label"]
 
 Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
@@ -85,6 +93,7 @@ class DeepClusterer(
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
+    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     n_clusters: Annotated[int, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
@@ -139,8 +148,10 @@ class DeepClusterer(
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
             X = self._validated(X, reset=True, at_least=self.n_clusters)
-            rescale = make_rescale(X, scaling)
+            self.fills_gaps_ = len(columns_with_gaps(self, X)) > 0
             self._check_rows(X)
+            rescale = make_rescale(X, scaling)
+            rescale = with_fill(rescale, X, rng) if self.fills_gaps_ else rescale
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -187,6 +198,8 @@ class DeepClusterer(
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
+                if self.fills_gaps_:
+                    raise SettingError("consistency", "another than Augment for rows with gaps", term, "Try 'vat'.")
         self._check_data(X)
 
     @property
@@ -331,17 +344,13 @@ class DeepClusterer(
         return report
 
     def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
-        """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
-        mapped = is_mapped(X)
-        checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
-        for rows in blocks(checked) if mapped or checked.dtype == np.float64 else ():
-            with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
-                rows32 = rows.astype(np.float32, copy=False)
-            assert_all_finite(rows32, estimator_name=type(self).__name__, input_name="X")
-        if len(checked) < at_least:
-            hint = "give more rows or ask for fewer clusters."
-            raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
-        return checked
+        return validated(self, X, reset=reset, at_least=at_least)
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.TAKES_GAPS
+        return tags
 
     @property
     def _sizes_are_of_start(self) -> bool:
@@ -366,15 +375,3 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
-
-
-def check_unit_interval(X: Array) -> None:
-    """Raise a SettingError unless all numbers lie in [0, 1]."""
-    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-    if low < 0 or high > 1:
-        raise SettingError(
-            "likelihood",
-            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
-            "bernoulli",
-            "Rescale them, or use likelihood='gaussian_shared'.",
-        )

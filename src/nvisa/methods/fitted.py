@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, map_blocks, warn_of_units
+from nvisa.nets.rows import Rescale, Source, blank_units, map_blocks, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
 
 __all__ = ["Array", "FittedClusterer", "Record", "Rows"]
@@ -117,11 +117,9 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
             If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
         """
         check_is_fitted(self)
-        n_features = self.n_features_in_
         try:
             with torch.device("meta"):
-                units = Rescale(torch.zeros(n_features), torch.ones(n_features))
-                described: Any = self._networks(units, vars(self))
+                described: Any = self._networks(blank_units(vars(self)), vars(self))
             check_state(described.state_dict(), self.module_.state_dict())
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error

@@ -6,7 +6,7 @@ The pages of a file that a process has read stay resident until something hands 
 
 import mmap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,16 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
+from nvisa.nets.gaps import Fill
 from nvisa.settings import SettingError
 
 __all__ = [
     "Rescale",
     "Rescaled",
     "Source",
+    "blank_units",
     "blocks",
+    "count_gaps",
     "is_mapped",
     "make_rescale",
     "map_blocks",
@@ -32,11 +35,14 @@ __all__ = [
     "take",
     "top_deviation",
     "warn_of_units",
+    "with_fill",
 ]
 
 Array = NDArray[np.floating]
+FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
+FILE_BLOCK = 8192
 PIECE = 128  # scattered rows: the system maps up to some hundred KB around each; of consecutive ones 32 times as many
 
 
@@ -77,7 +83,7 @@ def take(X: NDArray[Any], rows: NDArray[np.integer] | slice, dtype: Any = None) 
     return taken
 
 
-def blocks(X: NDArray[Any], size: int = 8192) -> Iterator[NDArray[Any]]:
+def blocks(X: NDArray[Any], size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
     """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one."""
     for start in range(0, len(X), size):
         yield X[start : start + size]
@@ -130,27 +136,55 @@ def map_blocks(
 
 
 class Rescale(nn.Module):
-    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
+    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them.
+
+    A gap is NaN in both units; ``fill`` knows what to expect there, and is None where the fit's rows had none.
+    """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"]) -> None:
+    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"], fill: Fill | None = None) -> None:
         super().__init__()
         self.register_buffer("shift", shift)
         self.register_buffer("scale", scale)
+        self.fill = fill
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
 
+    def features(self, x: Data) -> Data:
+        """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled."""
+        return self(x) if self.fill is None else self.fill(self(x))
+
     def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the user's units."""
         return x * self.scale + self.shift
 
-    def log_det(self) -> Float[Tensor, ""]:
-        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
-        return -self.scale.log().sum()
+    def log_det(self, x: Data) -> Float[Tensor, "*#B"]:
+        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units; not for gaps."""
+        if self.fill is None:
+            return -self.scale.log().sum()
+        return -(~x.isnan()).to(x) @ self.scale.log()
+
+
+def blank_units(fitted: Mapping[str, Any]) -> Rescale:
+    """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
+    n_features = fitted["n_features_in_"]
+    fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
+    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill)
+
+
+def with_fill(rescale: Rescale, X: Array, rng: RandomState) -> Rescale:
+    """The same units for rows with gaps, which a factor analysis of some of the rows knows how to fill."""
+    some = subset(len(X), rng, FACTOR_ROWS)
+    return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(torch.from_numpy(take(X, some, np.float32)))))
+
+
+def count_gaps(X: Array) -> NDArray[np.integer]:
+    """Number of gaps of each column [D]."""
+    return np.array([np.isnan(rows).sum(0) for rows in blocks(X)]).sum(0)
 
 
 def make_rescale(X: Array, scaling: str) -> Rescale:
@@ -162,15 +196,7 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
         low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
         ones = torch.ones(X.shape[1])
         return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
-    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
-    for rows in blocks(X):
-        block = rows.astype(np.float64) - shift
-        total += block.sum(0)
-        squares += (block * block).sum(0)
-    mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
-    mean += shift
+    mean, deviation = moments(X)
     least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
     _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
     deviation[deviation < least] = 0.0
@@ -188,7 +214,25 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
         scale[deviation > 0] = varying
     else:
         raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
-    return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
+    return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
+
+
+def moments(X: Array) -> tuple[Array, Array]:
+    """Mean and deviation of each column [D], of what is observed, summed block by block in float64."""
+    first = X[:512].astype(np.float64)
+    shift = np.nan_to_num(first).sum(0) / np.maximum((~np.isnan(first)).sum(0), 1)  # so that the squares do not cancel
+    n, total, squares = (np.zeros(X.shape[1]) for _ in range(3))
+    for rows in blocks(X):
+        block = rows.astype(np.float64)
+        block -= shift
+        n += len(block)
+        if np.isnan(block.sum()):
+            n -= (gaps := np.isnan(block)).sum(0)
+            block[gaps] = 0.0
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / np.maximum(n, 1)
+    return mean + shift, np.sqrt(np.maximum(squares / np.maximum(n, 1) - mean**2, 0.0))
 
 
 def _warn_lost(columns: NDArray[np.integer]) -> None:
@@ -215,7 +259,7 @@ def _warn_constant(deviation: Array) -> None:
 
 @dataclass
 class Rescaled:
-    """Rows of X in the networks' units, made as they are asked for."""
+    """Rows of X as ``rescale.features`` shows them, made as they are asked for."""
 
     X: NDArray[Any]
     rescale: Rescale
@@ -227,7 +271,7 @@ class Rescaled:
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
         rescale = self.rescale
         x = torch.from_numpy(take(self.X, rows, np.float32)).to(rescale.shift.device)
-        return rescale(x).cpu().numpy()
+        return rescale.features(x).cpu().numpy()
 
 
 def warn_of_units(X: Array, rescale: Rescale) -> None:
