@@ -35,7 +35,7 @@ from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
-from nvisa.nets.rows import Source, map_blocks, subset, take
+from nvisa.nets.rows import Source, Table, as_given, map_blocks, part, subset
 from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 
 __all__ = [
@@ -90,7 +90,7 @@ class WarmStart:
     masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
 
 
-def check_start(init: Any, X: Array, n_clusters: int) -> None:
+def check_start(init: Any, X: Table, n_clusters: int) -> None:
     """Raise a SettingError unless ``init`` is fitted and tells rows such as X apart into that many clusters."""
     try:
         n_found = init.predict_proba(X[:2]).shape[1]
@@ -211,7 +211,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     if isinstance(init, str):
         proba = fit_mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
-        proba = init.predict_proba(take(source.X, rows))
+        proba = init.predict_proba(as_given(part(source.X, rows)))
     proba = proba.astype(np.float32)
     return Start(rows, proba, codes, neighbor_information(proba, graph))
 
@@ -238,7 +238,7 @@ def distill(
         value = agreement if beside is None else agreement + beside(x)
         return StepOutput(value, {"log_q_of_start": agreement}, log_q_y)
 
-    labeled = Source(take(source.X, start.rows), source.device)
+    labeled = source.part(start.rows)
     return maximize(objective, module, labeled, training, generator, listeners, stage="distillation")
 
 

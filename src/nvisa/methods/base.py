@@ -34,18 +34,20 @@ from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
-from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
+from nvisa.methods.fitted import FittedClusterer, Record, Rows
 from nvisa.methods.input import check_unit_interval, columns_with_gaps, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
 from nvisa.nets.rows import (
     Rescale,
     Rescaled,
     Source,
+    Table,
     make_rescale,
     map_blocks,
-    take,
+    with_axes,
     with_fill,
 )
+from nvisa.nets.sparse import SparseRows
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
@@ -59,7 +61,7 @@ def generator_from(rng: RandomState) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 
-def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
+def label(module: LatentNetwork, X: Table) -> NDArray[np.int64]:
     """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
@@ -93,6 +95,7 @@ class DeepClusterer(
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
+    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
     TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     n_clusters: Annotated[int, AtLeast(2)] = 10
@@ -111,7 +114,7 @@ class DeepClusterer(
     def _fit_once(self, run: Run) -> FitResult:
         """Train on checked rows."""
 
-    def _check_data(self, X: Array) -> None:
+    def _check_data(self, X: Table) -> None:
         """Raise an error for settings that these rows do not allow: here none."""
 
     # ---- fit
@@ -151,7 +154,11 @@ class DeepClusterer(
             self.fills_gaps_ = len(columns_with_gaps(self, X)) > 0
             self._check_rows(X)
             rescale = make_rescale(X, scaling)
-            rescale = with_fill(rescale, X, rng) if self.fills_gaps_ else rescale
+            if self.fills_gaps_:
+                rescale = with_fill(rescale, X, rng)
+            if isinstance(X, SparseRows):
+                rescale = with_axes(rescale, X, rng)
+            self.n_axes_ = 0 if rescale.axes is None else rescale.axes.shape[1]
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -188,7 +195,7 @@ class DeepClusterer(
                 "Try a larger one, or Network(batch_norm=False).",
             )
 
-    def _check_rows(self, X: Array) -> None:
+    def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
@@ -223,7 +230,7 @@ class DeepClusterer(
 
     def _fit_numbered(
         self,
-        X: Array,
+        X: Table,
         rescale: Rescale,
         rng: RandomState,
         number: int,
@@ -246,7 +253,7 @@ class DeepClusterer(
 
     def _fit_restarts(
         self,
-        X: Array,
+        X: Table,
         rescale: Rescale,
         rng: RandomState,
         n_restarts: int,
@@ -265,7 +272,7 @@ class DeepClusterer(
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
             results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
-        looked_at = Source(take(X, rows), results[0].module.rescale.shift.device)
+        looked_at = Source(X, results[0].module.rescale.shift.device).part(rows)
         probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
         graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
         scores = [neighbor_information(proba, graph) for proba in probas]
@@ -276,7 +283,7 @@ class DeepClusterer(
         )
 
     def _fit_alone(
-        self, X: Array, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
+        self, X: Table, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
@@ -302,7 +309,7 @@ class DeepClusterer(
             raise
 
     @contextmanager
-    def _checkpointing(self, path: str | Path | None, X: Array, rng: RandomState) -> Iterator[CheckpointWriter | None]:
+    def _checkpointing(self, path: str | Path | None, X: Table, rng: RandomState) -> Iterator[CheckpointWriter | None]:
         """A checkpoint that belongs to fits of these settings to these rows; None without a path."""
         if path is None:
             yield None
@@ -343,13 +350,13 @@ class DeepClusterer(
 
         return report
 
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
+    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Table:
         return validated(self, X, reset=reset, at_least=at_least)
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn's checks may expect."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.TAKES_GAPS
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
         return tags
 
     @property

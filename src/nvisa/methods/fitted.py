@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, blank_units, map_blocks, warn_of_units
+from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
 
 __all__ = ["Array", "FittedClusterer", "Record", "Rows"]
@@ -56,7 +56,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     precision_: str
 
     @abstractmethod
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
+    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Table:
         """Scikit-learn's checks of rows."""
 
     @abstractmethod
@@ -85,10 +85,10 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         """``function`` of checked rows, block by block, in the floating type of X."""
         return self._mapped(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
 
-    def _mapped(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
+    def _mapped(self, function: Callable[[Data], Tensor], X: Table) -> NDArray[Any]:
         return map_blocks(function, Source(X, self.module_.rescale.shift.device))
 
-    def _checked(self, X: Rows) -> Array:
+    def _checked(self, X: Rows) -> Table:
         check_is_fitted(self)
         checked = self._validated(X, reset=False)
         warn_of_units(checked, self.module_.rescale)

@@ -1,36 +1,43 @@
 """What a clusterer is handed, checked: as rows for its networks, or refused with what, where and what next.
 
-numbers                 as they are
-NaN                     a gap, for methods that take gaps (``nets/gaps.py``): in a fit, and after a fit that had some
-infinity, too large     refused
+* numbers as they are; infinity, and what float32 cannot hold, is refused
+* NaN is a gap for methods that take gaps (``nets/gaps.py``): in a fit, and after a fit to rows that had some
+* scipy's sparse matrices stay sparse, and are dense for a batch at a time (``nets/sparse.py``)
 """
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
-from nvisa.nets.rows import FILE_BLOCK, blocks, count_gaps, is_mapped
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped
+from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
 
-__all__ = ["Array", "check_unit_interval", "columns_with_gaps", "validated"]
-
-Array = NDArray[np.floating]
+__all__ = ["check_unit_interval", "columns_with_gaps", "validated"]
 
 
-def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Array:
+def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Table:
     """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating.
 
     ``reset`` in a fit, which learns the number of columns and their names.
     """
-    mapped, gaps = is_mapped(X), "allow-nan" if clusterer.TAKES_GAPS else True
+    mapped, gaps = is_mapped(X), "allow-nan" if clusterer.TAKES_GAPS and not issparse(X) else True
     checked = validate_data(
-        clusterer, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False if mapped else gaps
+        clusterer,
+        X,
+        dtype=[np.float64, np.float32],
+        reset=reset,
+        ensure_all_finite=False if mapped else gaps,
+        accept_sparse="csr" if clusterer.TAKES_SPARSE else False,
     )
-    for rows in blocks(checked) if mapped or checked.dtype == np.float64 else ():
+    checked = SparseRows(checked) if issparse(checked) else checked
+    for rows in _parts(checked) if mapped or checked.dtype == np.float64 else ():
         with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
             rows32 = rows.astype(np.float32, copy=False)
         name = type(clusterer).__name__
@@ -43,9 +50,14 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Arra
     return checked
 
 
-def _refuse_gaps(clusterer: Any, X: Array) -> None:
-    """Raise an error that says where the first gap is."""
-    for start, rows in zip(count(0, FILE_BLOCK), blocks(X), strict=False):
+def _parts(X: Table) -> Iterator[NDArray[Any]]:
+    """All numbers of X; of sparse rows those that are stored."""
+    return iter([X.csr.data[:, None]]) if isinstance(X, SparseRows) else blocks(X)
+
+
+def _refuse_gaps(clusterer: Any, X: Table) -> None:
+    """Raise an error that says where the first gap is; sparse rows have none."""
+    for start, rows in zip(count(0, FILE_BLOCK), () if isinstance(X, SparseRows) else blocks(X), strict=False):
         if np.isnan(rows).any():
             n, d = np.argwhere(np.isnan(rows))[0]
             raise ValueError(
@@ -54,7 +66,7 @@ def _refuse_gaps(clusterer: Any, X: Array) -> None:
             )
 
 
-def columns_with_gaps(clusterer: Any, X: Array) -> NDArray[np.intp]:
+def columns_with_gaps(clusterer: Any, X: Table) -> NDArray[np.intp]:
     """Numbers of the columns that have gaps; an error if one has nothing else."""
     n_gaps = count_gaps(X) if clusterer.TAKES_GAPS else np.zeros(X.shape[1], int)
     if empty := [_name(clusterer, d) for d in np.flatnonzero(n_gaps == len(X))]:
@@ -68,7 +80,7 @@ def _name(clusterer: Any, column: np.integer) -> str:
     return str(column) if names is None else repr(str(names[column]))
 
 
-def check_unit_interval(X: Array) -> None:
+def check_unit_interval(X: Table) -> None:
     """Raise a SettingError unless all numbers lie in [0, 1]; gaps may lie anywhere."""
     low, high = np.array([(np.nanmin(rows), -np.nanmax(rows)) for rows in blocks(X)]).min(0) * (1, -1)
     if low < 0 or high > 1:

@@ -23,10 +23,10 @@ def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> 
 
     Plain ReLU: with a leak, consistency lets whole clusters merge.
     """
-    n_features = len(rescale.shift)
-    if rescale.fill is None:
+    n_features, fill = len(rescale.shift), rescale.fill
+    if fill is None:
         return mlp([n_features, *hidden], batch_norm=batch_norm, leak=0.0)
-    return nn.Sequential(Observed(deepcopy(rescale.fill)), *mlp([2 * n_features, *hidden], batch_norm=batch_norm, leak=0.0))
+    return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * n_features, *hidden], batch_norm=batch_norm, leak=0.0))
 
 
 def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:

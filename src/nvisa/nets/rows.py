@@ -8,7 +8,7 @@ import mmap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,26 +19,32 @@ from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
 from nvisa.nets.gaps import Fill
+from nvisa.nets.sparse import SparseRows, leading_axes
 from nvisa.settings import SettingError
 
 __all__ = [
     "Rescale",
     "Rescaled",
     "Source",
+    "Table",
+    "as_given",
     "blank_units",
     "blocks",
     "count_gaps",
     "is_mapped",
     "make_rescale",
     "map_blocks",
+    "part",
     "subset",
     "take",
     "top_deviation",
     "warn_of_units",
+    "with_axes",
     "with_fill",
 ]
 
 Array = NDArray[np.floating]
+Table: TypeAlias = NDArray[Any] | SparseRows  # what rows are read from
 FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
@@ -68,8 +74,10 @@ def _release(X: Any) -> None:
         pages.madvise(mmap.MADV_DONTNEED)
 
 
-def take(X: NDArray[Any], rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDArray[Any]:
-    """``X[rows]``, always a copy, in C order."""
+def take(X: Table, rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDArray[Any]:
+    """``X[rows]``, always a copy, in C order, and dense."""
+    if isinstance(X, SparseRows):
+        return X.dense(rows, dtype)
     if not is_mapped(X):
         return np.array(X[rows], dtype=dtype, order="C")
     numbers = np.arange(len(X))[rows] if isinstance(rows, slice) else rows
@@ -83,8 +91,9 @@ def take(X: NDArray[Any], rows: NDArray[np.integer] | slice, dtype: Any = None) 
     return taken
 
 
-def blocks(X: NDArray[Any], size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
-    """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one."""
+def blocks(X: Table, size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
+    """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one. Fewer of wide sparse rows."""
+    size = min(size, X.block_rows) if isinstance(X, SparseRows) else size
     for start in range(0, len(X), size):
         yield X[start : start + size]
         _release(X)
@@ -92,9 +101,9 @@ def blocks(X: NDArray[Any], size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
 
 @dataclass
 class Source:
-    """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
+    """Rows of an array, a memory map or a sparse matrix as float32 tensors on a device, gathered by index."""
 
-    X: NDArray[Any]
+    X: Table
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __len__(self) -> int:
@@ -102,6 +111,20 @@ class Source:
 
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Data:
         return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
+
+    def part(self, rows: NDArray[np.integer]) -> "Source":
+        """These rows alone, copied."""
+        return Source(part(self.X, rows), self.device)
+
+
+def part(X: Table, rows: NDArray[np.integer]) -> Table:
+    """These rows, copied, as sparse as they were."""
+    return X.part(rows) if isinstance(X, SparseRows) else take(X, rows)
+
+
+def as_given(X: Table) -> Any:
+    """X as other libraries take it."""
+    return X.csr if isinstance(X, SparseRows) else X
 
 
 def subset(n_rows: int, rng: RandomState, limit: int) -> NDArray[np.integer]:
@@ -123,7 +146,7 @@ def map_blocks(
         Every block has 512 rows, the last one padded, so that no row's result depends on how many others there are.
         False: blocks of up to 4,096 rows as they come, which is faster.
     """
-    size = BLOCK if fixed else FAST_BLOCK
+    size = BLOCK if fixed or isinstance(source.X, SparseRows) else FAST_BLOCK
     parts = []
     for start in range(0, len(source) if rows is None else len(rows), size):
         x = source[slice(start, start + size) if rows is None else rows[start : start + size]]
@@ -138,25 +161,35 @@ def map_blocks(
 class Rescale(nn.Module):
     """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them.
 
-    A gap is NaN in both units; ``fill`` knows what to expect there, and is None where the fit's rows had none.
+    A gap is NaN in both units; ``fill`` knows what to expect there, and is None where the fit's rows had none. ``axes``
+    are those that wide sparse rows are projected on for whoever needs distances.
     """
 
     shift: Tensor
     scale: Tensor
+    axes: Tensor | None
 
-    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"], fill: Fill | None = None) -> None:
+    def __init__(
+        self,
+        shift: Float[Tensor, " D"],
+        scale: Float[Tensor, " D"],
+        fill: Fill | None = None,
+        axes: Float[Tensor, "D C"] | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("shift", shift)
         self.register_buffer("scale", scale)
+        self.register_buffer("axes", axes)  # None is not in the state
         self.fill = fill
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
 
-    def features(self, x: Data) -> Data:
-        """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled."""
-        return self(x) if self.fill is None else self.fill(self(x))
+    def features(self, x: Data) -> Float[Tensor, "B C"]:
+        """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled, on few axes."""
+        x = self(x) if self.fill is None else self.fill(self(x))
+        return x if self.axes is None else x @ self.axes
 
     def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the user's units."""
@@ -173,21 +206,30 @@ def blank_units(fitted: Mapping[str, Any]) -> Rescale:
     """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
     n_features = fitted["n_features_in_"]
     fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
-    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill)
+    n_axes = fitted.get("n_axes_", 0)
+    axes = torch.zeros(n_features, n_axes) if n_axes else None
+    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
 
 
-def with_fill(rescale: Rescale, X: Array, rng: RandomState) -> Rescale:
+def with_fill(rescale: Rescale, X: Table, rng: RandomState) -> Rescale:
     """The same units for rows with gaps, which a factor analysis of some of the rows knows how to fill."""
     some = subset(len(X), rng, FACTOR_ROWS)
     return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(torch.from_numpy(take(X, some, np.float32)))))
 
 
-def count_gaps(X: Array) -> NDArray[np.integer]:
-    """Number of gaps of each column [D]."""
+def with_axes(rescale: Rescale, X: SparseRows, rng: RandomState) -> Rescale:
+    """The same units for sparse rows, with the axes that they are projected on."""
+    return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
+
+
+def count_gaps(X: Table) -> NDArray[np.integer]:
+    """Number of gaps of each column [D]; sparse rows have none."""
+    if isinstance(X, SparseRows):
+        return np.zeros(X.shape[1], dtype=int)
     return np.array([np.isnan(rows).sum(0) for rows in blocks(X)]).sum(0)
 
 
-def make_rescale(X: Array, scaling: str) -> Rescale:
+def make_rescale(X: Table, scaling: str) -> Rescale:
     """The affine map into the networks' units; see :class:`nvisa.nets.layers.Network` for the kinds.
 
     Moments are summed block by block in float64: a memory map is read once and never copied whole.
@@ -217,8 +259,10 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
     return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
 
 
-def moments(X: Array) -> tuple[Array, Array]:
+def moments(X: Table) -> tuple[Array, Array]:
     """Mean and deviation of each column [D], of what is observed, summed block by block in float64."""
+    if isinstance(X, SparseRows):
+        return X.moments()
     first = X[:512].astype(np.float64)
     shift = np.nan_to_num(first).sum(0) / np.maximum((~np.isnan(first)).sum(0), 1)  # so that the squares do not cancel
     n, total, squares = (np.zeros(X.shape[1]) for _ in range(3))
@@ -261,7 +305,7 @@ def _warn_constant(deviation: Array) -> None:
 class Rescaled:
     """Rows of X as ``rescale.features`` shows them, made as they are asked for."""
 
-    X: NDArray[Any]
+    X: Table
     rescale: Rescale
 
     def __len__(self) -> int:
@@ -269,12 +313,13 @@ class Rescaled:
 
     @torch.inference_mode()
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
-        rescale = self.rescale
-        x = torch.from_numpy(take(self.X, rows, np.float32)).to(rescale.shift.device)
-        return rescale.features(x).cpu().numpy()
+        source = Source(self.X, self.rescale.shift.device)
+        if isinstance(self.X, SparseRows):
+            return map_blocks(self.rescale.features, source, rows=np.arange(len(self))[rows], fixed=False)
+        return self.rescale.features(source[rows]).cpu().numpy()
 
 
-def warn_of_units(X: Array, rescale: Rescale) -> None:
+def warn_of_units(X: Table, rescale: Rescale) -> None:
     """Warn when rows spread thirty times as far as those that ``rescale`` was made from, or a thirtieth as far.
 
     Pixels from 0 to 255 given to a model of pixels from 0 to 1 are finite numbers like any others, and all in one
