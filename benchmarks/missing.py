@@ -3,10 +3,10 @@
     python benchmarks/missing.py [--seeds 0 1 2 3 4]     writes benchmarks/records/missing
     python benchmarks/missing.py --page                  prints the tables of docs/missing-values.md
 
-Gaps are made in whole tables: MCAR, each number with the same probability; MAR, three columns of ten stay whole and a
-logistic function of them says where the others have gaps (as Muzellec et al., "Missing data imputation using optimal
-transport", ICML 2020, app.). The rate is the share of gaps among the columns that can have some. Everything has the same
-K, no label, and the seed of the gaps.
+Gaps are made in whole tables. MCAR: each number with the same probability. MAR: three columns of ten stay whole, and a
+logistic function of them says where the others have gaps (as in Muzellec et al., "Missing data imputation using optimal
+transport", ICML 2020, app.). The rate is the share of gaps among the columns that can have some. Every method is given
+the same K and no label.
 """
 
 import argparse

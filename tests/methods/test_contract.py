@@ -22,7 +22,9 @@ ONE_CLUSTER = {
 }
 
 # It asks whoever has predict_proba for a classifier's tags. Sparse rows are tested in test_sparse_rows.py.
-SPARSE = dict.fromkeys(("check_estimator_sparse_array", "check_estimator_sparse_matrix"), "asks for a classifier's tags")
+SPARSE = dict.fromkeys(
+    ("check_estimator_sparse_array", "check_estimator_sparse_matrix"), "asks for a classifier's tags"
+)
 
 
 def checks():

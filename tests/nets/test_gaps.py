@@ -12,7 +12,7 @@ from nvisa.nets.gaps import Fill, Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LIKELIHOODS, Network
 from nvisa.nets.mixture_vae import MixtureVAE, log_p_x
-from nvisa.nets.rows import Rescale, Rescaled, count_gaps, make_rescale, with_fill
+from nvisa.nets.rows import Rescale, Rescaled, count_gaps, make_rescale, make_units
 from oracles import TIGHT, build, normal
 
 M, B, D, H, FLOOR = 3, 6, 4, 5, 0.1
@@ -53,8 +53,12 @@ def test_without_a_gap_it_is_the_head(rng, likelihood):
     assert_close(ProductHead([head], [D]).log_prob(x, h, FLOOR), head.log_prob(x, h, FLOOR), **TIGHT)
 
 
+def gappy_units(X):
+    return make_units(X, "columns", np.random.RandomState(0))
+
+
 def networks(rng, likelihood="gaussian_shared"):
-    rescale = with_fill(make_rescale(X := normal(rng, 40, D).numpy(), "columns"), X, np.random.RandomState(0))
+    rescale = gappy_units(with_gaps(rng, normal(rng, 40, D)).numpy())
     rescale.fill.double()
     network = Network(hidden=(7, 6), latent_dim=2, batch_norm=False)
     return build(lambda: MixtureVAE(rescale, 3, network, likelihood=likelihood, posterior="joint"), rng, spread=0.5)
@@ -105,7 +109,7 @@ def test_units_are_those_of_the_observed_numbers():
     np.testing.assert_allclose(rescale.shift, np.nanmean(X, 0), rtol=1e-6)
     np.testing.assert_allclose(rescale.scale, np.nanstd(X, 0), rtol=1e-5)
     np.testing.assert_array_equal(count_gaps(X), np.isnan(X).sum(0))
-    features = Rescaled(X, with_fill(rescale, X, rng))[:50]
+    features = Rescaled(X, gappy_units(X))[:50]
     assert np.isfinite(features).all()
     seen = ~np.isnan(X[:50])
     np.testing.assert_allclose(features[seen], ((X[:50] - np.nanmean(X, 0)) / np.nanstd(X, 0))[seen], atol=1e-4)

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_array, random_array
 from torch.testing import assert_close
 
-from nvisa.nets.rows import Rescaled, Source, blocks, make_rescale, map_blocks, part, take, with_axes
+from nvisa.nets.rows import Rescaled, Source, blocks, make_rescale, make_units, map_blocks, part, take
 from nvisa.nets.sparse import SparseRows, leading_axes
 
 N, D = 700, 80
@@ -51,7 +51,7 @@ def test_features_are_the_projection_on_the_leading_singular_vectors():
     rng = np.random.RandomState(0)
     signal = np.outer(rng.rand(N), rng.rand(D)) + np.outer(rng.rand(N), rng.rand(D))
     X = SparseRows(csr_array(signal))
-    rescale = with_axes(make_rescale(X, "global"), X, rng)
+    rescale = make_units(X, "global", rng)
     axes = torch.linalg.svd(torch.from_numpy(signal), full_matrices=False)[2][:2].float()
     assert_close(torch.linalg.norm(axes @ rescale.axes, dim=1), torch.ones(2), atol=1e-4, rtol=0.0)  # they lie in them
     assert_close(rescale.axes.T @ rescale.axes, torch.eye(50), atol=1e-4, rtol=0.0)

@@ -35,19 +35,9 @@ from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record, Rows
-from nvisa.methods.input import check_unit_interval, columns_with_gaps, validated
+from nvisa.methods.input import check_unit_interval, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import (
-    Rescale,
-    Rescaled,
-    Source,
-    Table,
-    make_rescale,
-    map_blocks,
-    with_axes,
-    with_fill,
-)
-from nvisa.nets.sparse import SparseRows
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, make_units, map_blocks
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
@@ -95,8 +85,6 @@ class DeepClusterer(
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
-    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
-    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     n_clusters: Annotated[int, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
@@ -129,9 +117,10 @@ class DeepClusterer(
         y
             Ignored; here for scikit-learn's pipelines.
         checkpoint
-            A folder for what a killed fit needs to go on, written every half minute and removed at the end. The same
-            call then resumes after the last whole epoch written, and gives what it would have given. Without one, a
-            fit that fails or is interrupted leaves the clusterer as it was, and nothing else.
+            A folder for what a killed fit needs to go on, written every half minute and at the end. The same call then
+            resumes after the last whole epoch written, and gives what it would have given. :meth:`save` removes it
+            once the model is on the disk; until then the same call comes back without training. Without one, a fit
+            that fails or is interrupted leaves the clusterer as it was, and nothing else.
 
         Raises
         ------
@@ -150,15 +139,11 @@ class DeepClusterer(
         with self._unchanged_on_failure(), self._progress_shown() as report:
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = self._validated(X, reset=True, at_least=self.n_clusters)
-            self.fills_gaps_ = len(columns_with_gaps(self, X)) > 0
+            X = validated(self, X, reset=True, at_least=self.n_clusters)
+            self._checkpoint: CheckpointWriter | None = None
+            rescale = make_units(X, scaling, rng)
+            self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
             self._check_rows(X)
-            rescale = make_rescale(X, scaling)
-            if self.fills_gaps_:
-                rescale = with_fill(rescale, X, rng)
-            if isinstance(X, SparseRows):
-                rescale = with_axes(rescale, X, rng)
-            self.n_axes_ = 0 if rescale.axes is None else rescale.axes.shape[1]
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -171,6 +156,7 @@ class DeepClusterer(
                 self.labels_ = label(self.module_, X)
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
+            self._checkpoint = writer
         sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
@@ -287,7 +273,7 @@ class DeepClusterer(
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
-        with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
+        with open_checkpoint(folder, run, RandomState(0), wait=True) as checkpoint:
             return self._fit_numbered(X, rescale, RandomState(seed), number, None, checkpoint)
 
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
@@ -349,15 +335,6 @@ class DeepClusterer(
             module.train()
 
         return report
-
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Table:
-        return validated(self, X, reset=reset, at_least=at_least)
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
-        return tags
 
     @property
     def _sizes_are_of_start(self) -> bool:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.maths.shapes import Data, Tensor
+from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
 from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
@@ -48,16 +49,15 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
     """
 
+    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
+    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
+
     labels_: NDArray[np.integer]
     module_: Any
     history_: list[Record]
     n_iter_: int
     n_features_in_: int
     precision_: str
-
-    @abstractmethod
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Table:
-        """Scikit-learn's checks of rows."""
 
     @abstractmethod
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> LatentNetwork:
@@ -90,9 +90,15 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
 
     def _checked(self, X: Rows) -> Table:
         check_is_fitted(self)
-        checked = self._validated(X, reset=False)
+        checked = validated(self, X, reset=False)
         warn_of_units(checked, self.module_.rescale)
         return checked
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
+        return tags
 
     @property
     def _n_features_out(self) -> int:
@@ -103,6 +109,8 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
 
     def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.
+
+        Once it is on the disk the checkpoint of the fit, if there is one, is not needed any more and is removed.
 
         Parameters
         ----------
@@ -124,6 +132,8 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
         save(self, path, extra=extra)
+        if (checkpoint := self.__dict__.pop("_checkpoint", None)) is not None:
+            checkpoint.remove()
 
     @property
     def report(self) -> Any:
@@ -131,9 +141,9 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         raise AttributeError("clusterer.report(X) is now nvisa.write_report(clusterer, X).")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere, and without a callback."""
+        """Pickle without callback and checkpoint, tensors on the CPU: a model trained on a GPU opens anywhere."""
         own: Any = super().__getstate__()
-        state = {name: value for name, value in own.items() if name != "_callback"}
+        state = {name: value for name, value in own.items() if name not in ("_callback", "_checkpoint")}
         if "module_" in state:
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state

@@ -5,21 +5,19 @@
 * scipy's sparse matrices stay sparse, and are dense for a batch at a time (``nets/sparse.py``)
 """
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
 from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
 
-__all__ = ["check_unit_interval", "columns_with_gaps", "validated"]
+__all__ = ["check_unit_interval", "validated"]
 
 
 def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Table:
@@ -37,22 +35,20 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
         accept_sparse="csr" if clusterer.TAKES_SPARSE else False,
     )
     checked = SparseRows(checked) if issparse(checked) else checked
-    for rows in _parts(checked) if mapped or checked.dtype == np.float64 else ():
+    for rows in numbers(checked) if mapped or checked.dtype == np.float64 else ():
         with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
             rows32 = rows.astype(np.float32, copy=False)
         name = type(clusterer).__name__
         assert_all_finite(rows32, estimator_name=name, input_name="X", allow_nan=clusterer.TAKES_GAPS)
+    if clusterer.TAKES_GAPS and reset and (empty := np.flatnonzero(count_gaps(checked) == len(checked))).size:
+        names = ", ".join(_name(clusterer, d) for d in empty)
+        raise ValueError(f"Expected numbers in every column, got gaps only in {names}. Leave it out.")
     if clusterer.TAKES_GAPS and not reset and not getattr(clusterer, "fills_gaps_", False):
         _refuse_gaps(clusterer, checked)
     if len(checked) < at_least:
         hint = "give more rows or ask for fewer clusters."
         raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
     return checked
-
-
-def _parts(X: Table) -> Iterator[NDArray[Any]]:
-    """All numbers of X; of sparse rows those that are stored."""
-    return iter([X.csr.data[:, None]]) if isinstance(X, SparseRows) else blocks(X)
 
 
 def _refuse_gaps(clusterer: Any, X: Table) -> None:
@@ -64,14 +60,6 @@ def _refuse_gaps(clusterer: Any, X: Table) -> None:
                 f"Expected rows without gaps, as those of the fit were, got NaN in row {start + n}, column "
                 f"{_name(clusterer, d)}. Fit to rows that have gaps too, or fill it in."
             )
-
-
-def columns_with_gaps(clusterer: Any, X: Table) -> NDArray[np.intp]:
-    """Numbers of the columns that have gaps; an error if one has nothing else."""
-    n_gaps = count_gaps(X) if clusterer.TAKES_GAPS else np.zeros(X.shape[1], int)
-    if empty := [_name(clusterer, d) for d in np.flatnonzero(n_gaps == len(X))]:
-        raise ValueError(f"Expected numbers in every column, got gaps only in {', '.join(empty)}. Leave it out.")
-    return np.flatnonzero(n_gaps)
 
 
 def _name(clusterer: Any, column: np.integer) -> str:

@@ -1,39 +1,17 @@
-"""The ends of the networks that know what the columns are: the encoder's first layer, and p(x|z) as a product of heads.
+"""p(x|z) of rows whose columns are of several kinds, or have gaps.
 
 p(x|z) = prod_g p(x_g|z)        a head of the decoder for each group g of columns; NaN, a gap, is left out
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 
 from nvisa.maths.shapes import Data, Float, PerSample, Tensor
-from nvisa.nets.gaps import Observed
-from nvisa.nets.layers import LIKELIHOODS, mlp
-from nvisa.nets.rows import Rescale
 
-__all__ = ["ProductHead", "make_head", "make_trunk"]
-
-
-def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
-    """The encoder's hidden layers, for rows in the networks' units.
-
-    Plain ReLU: with a leak, consistency lets whole clusters merge.
-    """
-    n_features, fill = len(rescale.shift), rescale.fill
-    if fill is None:
-        return mlp([n_features, *hidden], batch_norm=batch_norm, leak=0.0)
-    return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * n_features, *hidden], batch_norm=batch_norm, leak=0.0))
-
-
-def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:
-    """p(x|z) of rows in the networks' units, from the decoder's last hidden layer."""
-    n_features = len(rescale.shift)
-    head = LIKELIHOODS[likelihood](n_hidden, n_features)
-    return head if rescale.fill is None else ProductHead([head], [n_features])
+__all__ = ["ProductHead"]
 
 
 class ProductHead(nn.Module):

@@ -8,7 +8,9 @@ The graph of the slides ("Our approach NVISA"); how it is trained is the method'
 K clusters, D features, H hidden, Z latent.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,14 +22,33 @@ from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal
 from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
-from nvisa.nets.heads import make_head, make_trunk
-from nvisa.nets.layers import LEAK, Decoder, GaussianHead, Linear, Network, mlp, standardize
+from nvisa.nets.gaps import Observed
+from nvisa.nets.heads import ProductHead
+from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
 from nvisa.nets.priors import make_prior
 from nvisa.nets.rows import Rescale
 
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
 Array = NDArray[np.floating]
+
+
+def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
+    """The encoder's hidden layers, for rows in the networks' units.
+
+    Plain ReLU: with a leak, consistency lets whole clusters merge.
+    """
+    n_features, fill = len(rescale.shift), rescale.fill
+    if fill is None:
+        return mlp([n_features, *hidden], batch_norm=batch_norm, leak=0.0)
+    return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * n_features, *hidden], batch_norm=batch_norm, leak=0.0))
+
+
+def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:
+    """p(x|z) of rows in the networks' units, from the decoder's last hidden layer."""
+    n_features = len(rescale.shift)
+    head = LIKELIHOODS[likelihood](n_hidden, n_features)
+    return head if rescale.fill is None else ProductHead([head], [n_features])
 
 
 class Drawn(NamedTuple):

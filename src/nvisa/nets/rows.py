@@ -33,14 +33,14 @@ __all__ = [
     "count_gaps",
     "is_mapped",
     "make_rescale",
+    "make_units",
     "map_blocks",
+    "numbers",
     "part",
     "subset",
     "take",
     "top_deviation",
     "warn_of_units",
-    "with_axes",
-    "with_fill",
 ]
 
 Array = NDArray[np.floating]
@@ -97,6 +97,11 @@ def blocks(X: Table, size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
     for start in range(0, len(X), size):
         yield X[start : start + size]
         _release(X)
+
+
+def numbers(X: Table) -> Iterator[NDArray[Any]]:
+    """All numbers of X, in pieces of two axes; of sparse rows those that are stored."""
+    return iter([X.csr.data[:, None]]) if isinstance(X, SparseRows) else blocks(X)
 
 
 @dataclass
@@ -186,6 +191,11 @@ class Rescale(nn.Module):
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
 
+    @property
+    def n_axes(self) -> int:
+        """Of wide sparse rows; else 0."""
+        return 0 if self.axes is None else self.axes.shape[1]
+
     def features(self, x: Data) -> Float[Tensor, "B C"]:
         """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled, on few axes."""
         x = self(x) if self.fill is None else self.fill(self(x))
@@ -211,15 +221,15 @@ def blank_units(fitted: Mapping[str, Any]) -> Rescale:
     return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
 
 
-def with_fill(rescale: Rescale, X: Table, rng: RandomState) -> Rescale:
-    """The same units for rows with gaps, which a factor analysis of some of the rows knows how to fill."""
-    some = subset(len(X), rng, FACTOR_ROWS)
-    return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(torch.from_numpy(take(X, some, np.float32)))))
-
-
-def with_axes(rescale: Rescale, X: SparseRows, rng: RandomState) -> Rescale:
-    """The same units for sparse rows, with the axes that they are projected on."""
-    return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
+def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
+    """The units of a fit: :func:`make_rescale`, with what rows with gaps or wide sparse rows need besides."""
+    rescale = make_rescale(X, scaling)
+    if isinstance(X, SparseRows):
+        return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
+    if not count_gaps(X).any():
+        return rescale
+    some = torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))
+    return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(some)))
 
 
 def count_gaps(X: Table) -> NDArray[np.integer]:
