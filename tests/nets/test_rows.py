@@ -11,7 +11,7 @@ from numpy.random import RandomState
 from torch import nn
 from torch.testing import assert_close
 
-from nvisa import NVISA, Network, Training
+from nvisa import AEGMM, NVISA, Network, Training
 from nvisa.nets.layers import build
 from nvisa.nets.rows import (
     Rescale,
@@ -90,7 +90,7 @@ def test_a_number_that_is_not_finite_is_found_in_a_map(mapped, array, tmp_path, 
     array[11, 2] = bad
     np.save(tmp_path / "bad.npy", array)
     with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
-        NVISA(2).fit(np.load(tmp_path / "bad.npy", mmap_mode="r"))
+        AEGMM(2).fit(np.load(tmp_path / "bad.npy", mmap_mode="r"))
 
 
 READ_ALL = """
@@ -208,7 +208,7 @@ def test_a_map_less_its_origin_is_a_map_in_float32(tmp_path):
     assert is_mapped(moved)
     assert moved.dtype == np.float32
     np.testing.assert_allclose(moved, STEPS[:9000] - STEPS[:9000].mean(0), atol=1e-5)
-    np.testing.assert_allclose(Source(moved, origin=origin_of(X)).as_given(slice(3, 5)), X[3:5], atol=1e-5)
+    np.testing.assert_allclose(Source(moved, origin=origin_of(X)).as_given(np.array([3, 4])), X[3:5], atol=1e-5)
     assert centered(X, None) is X
 
 
@@ -328,7 +328,7 @@ def test_rescale_has_an_inverse_and_the_log_det_of_its_jacobian(rng):
     jacobian = torch.autograd.functional.jacobian(rescale, x[0])
     sign, log_det = torch.linalg.slogdet(jacobian)
     assert sign == 1
-    assert_close(rescale.log_det(), log_det, **TIGHT)
+    assert_close(rescale.log_det(x), log_det, **TIGHT)
     assert_close(rescale(rescale.shift), torch.zeros(3).double(), **TIGHT)
 
 

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
 
 from nvisa.fitting.convergence import has_settled
 from nvisa.fitting.training import Listener, Listeners, StageState, Training
-from nvisa.nets.rows import Rescale, Source
+from nvisa.nets.rows import Rescale, Source, Table
 
 __all__ = ["FitResult", "Reporter", "Run"]
 
@@ -49,7 +47,7 @@ class Run:
         Who is called back by the training loop: one that reports, and a checkpoint.
     """
 
-    X: NDArray[np.floating]
+    X: Table
     source: Source
     rescale: Rescale
     module: Any

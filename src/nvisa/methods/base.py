@@ -23,8 +23,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_random_state
 
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
@@ -35,23 +34,13 @@ from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
-from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
+from nvisa.methods.fitted import FittedClusterer, Record, Rows
+from nvisa.methods.input import check_unit_interval, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import (
-    Rescale,
-    Rescaled,
-    Source,
-    blocks,
-    centered,
-    is_mapped,
-    make_rescale,
-    map_blocks,
-    origin_of,
-    take,
-)
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, make_units, map_blocks
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
-__all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
+__all__ = ["DeepClusterer", "generator_from", "label"]
 
 Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
@@ -62,7 +51,7 @@ def generator_from(rng: RandomState) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 
-def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
+def label(module: LatentNetwork, X: Table) -> NDArray[np.int64]:
     """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
@@ -113,7 +102,7 @@ class DeepClusterer(
     def _fit_once(self, run: Run) -> FitResult:
         """Train on checked rows."""
 
-    def _check_data(self, X: Array) -> None:
+    def _check_data(self, X: Table) -> None:
         """Raise an error for settings that these rows do not allow: here none."""
 
     # ---- fit
@@ -150,9 +139,10 @@ class DeepClusterer(
         with self._unchanged_on_failure(), self._progress_shown() as report:
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = self._validated(X, reset=True, at_least=self.n_clusters)
+            X = validated(self, X, reset=True, at_least=self.n_clusters)
             self._checkpoint: CheckpointWriter | None = None
-            rescale = make_rescale(X, scaling)
+            rescale = make_units(X, scaling, rng)
+            self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
@@ -191,7 +181,7 @@ class DeepClusterer(
                 "Try a larger one, or Network(batch_norm=False).",
             )
 
-    def _check_rows(self, X: Array) -> None:
+    def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
@@ -201,6 +191,8 @@ class DeepClusterer(
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
+                if self.fills_gaps_:
+                    raise SettingError("consistency", "another than Augment for rows with gaps", term, "Try 'vat'.")
         self._check_data(X)
 
     @property
@@ -224,7 +216,7 @@ class DeepClusterer(
 
     def _fit_numbered(
         self,
-        X: Array,
+        X: Table,
         rescale: Rescale,
         rng: RandomState,
         number: int,
@@ -247,7 +239,7 @@ class DeepClusterer(
 
     def _fit_restarts(
         self,
-        X: Array,
+        X: Table,
         rescale: Rescale,
         rng: RandomState,
         n_restarts: int,
@@ -266,7 +258,7 @@ class DeepClusterer(
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
             results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
-        looked_at = Source(take(X, rows), results[0].module.rescale.shift.device)
+        looked_at = Source(X, results[0].module.rescale.shift.device).part(rows)
         probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
         graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
         scores = [neighbor_information(proba, graph) for proba in probas]
@@ -277,7 +269,7 @@ class DeepClusterer(
         )
 
     def _fit_alone(
-        self, X: Array, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
+        self, X: Table, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
@@ -303,7 +295,7 @@ class DeepClusterer(
             raise
 
     @contextmanager
-    def _checkpointing(self, path: str | Path | None, X: Array, rng: RandomState) -> Iterator[CheckpointWriter | None]:
+    def _checkpointing(self, path: str | Path | None, X: Table, rng: RandomState) -> Iterator[CheckpointWriter | None]:
         """A checkpoint that belongs to fits of these settings to these rows; None without a path."""
         if path is None:
             yield None
@@ -344,27 +336,6 @@ class DeepClusterer(
 
         return report
 
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
-        """Scikit-learn's checks, then less the fit's origin; a floating memory map is looked through block by block."""
-        mapped = is_mapped(X)
-        checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
-        for rows in blocks(checked) if mapped or checked.dtype == np.float64 else ():
-            with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
-                rows32 = rows.astype(np.float32, copy=False)
-            assert_all_finite(rows32, estimator_name=type(self).__name__, input_name="X")
-        if len(checked) < at_least:
-            hint = "give more rows or ask for fewer clusters."
-            raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
-        if reset:
-            self._set_origin(origin_of(checked))
-        return centered(checked, self._origin)
-
-    def _set_origin(self, origin: NDArray[np.float64] | None) -> None:
-        """What is subtracted from rows before they are float32: an attribute where there is something to subtract."""
-        self.__dict__.pop("origin_", None)
-        if origin is not None:
-            self.origin_ = origin
-
     @property
     def _sizes_are_of_start(self) -> bool:
         """Whether small clusters are what the rows have: their start left no doubt."""
@@ -388,15 +359,3 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
-
-
-def check_unit_interval(X: Array) -> None:
-    """Raise a SettingError unless all numbers lie in [0, 1]."""
-    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-    if low < 0 or high > 1:
-        raise SettingError(
-            "likelihood",
-            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
-            "bernoulli",
-            "Rescale them, or use likelihood='gaussian_shared'.",
-        )

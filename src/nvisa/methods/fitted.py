@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.maths.shapes import Data, Tensor
+from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, map_blocks, warn_of_units
+from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
 
 __all__ = ["Array", "FittedClusterer", "Record", "Rows"]
@@ -51,16 +52,15 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
     """
 
+    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
+    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
+
     labels_: NDArray[np.integer]
     module_: Any
     history_: list[Record]
     n_iter_: int
     n_features_in_: int
     precision_: str
-
-    @abstractmethod
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
-        """Scikit-learn's checks of rows."""
 
     @abstractmethod
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> LatentNetwork:
@@ -96,14 +96,20 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         """``function`` of checked rows, block by block, in the floating type of X."""
         return self._mapped(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
 
-    def _mapped(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
+    def _mapped(self, function: Callable[[Data], Tensor], X: Table) -> NDArray[Any]:
         return map_blocks(function, Source(X, self.module_.rescale.shift.device))
 
-    def _checked(self, X: Rows) -> Array:
+    def _checked(self, X: Rows) -> Table:
         check_is_fitted(self)
-        checked = self._validated(X, reset=False)
+        checked = validated(self, X, reset=False)
         warn_of_units(checked, self.module_.rescale)
         return checked
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
+        return tags
 
     @property
     def _n_features_out(self) -> int:
@@ -130,11 +136,9 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
             If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
         """
         check_is_fitted(self)
-        n_features = self.n_features_in_
         try:
             with torch.device("meta"):
-                units = Rescale(torch.zeros(n_features), torch.ones(n_features))
-                described: Any = self._networks(units, vars(self))
+                described: Any = self._networks(blank_units(vars(self)), vars(self))
             check_state(described.state_dict(), self.module_.state_dict())
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error

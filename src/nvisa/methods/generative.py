@@ -93,9 +93,9 @@ class GenerativeClusterer(SamplingClusterer):
         """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
         return None
 
-    def _jacobian(self) -> Tensor | float:
-        """From the networks' units to the user's; a Bernoulli pixel has none."""
-        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+    def _jacobian(self, x: Data) -> Tensor | float:
+        """From the networks' units to the user's, of rows in these; a Bernoulli pixel has none."""
+        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det(x)
 
     def score_samples(self, X: Rows) -> Array:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
@@ -108,6 +108,21 @@ class GenerativeClusterer(SamplingClusterer):
     def reconstruct(self, X: Rows) -> Array:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
         return self._as_given(self._stream(self._reconstruct, X))
+
+    def impute(self, X: Rows) -> Array:
+        """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nvisa import NVISA, Training
+        >>> X = np.repeat([[0.0, 0.0], [9.0, 9.0]], 20, 0) + np.random.default_rng(0).normal(size=(40, 2))
+        >>> X[0, 1] = np.nan
+        >>> model = NVISA(2, init="random", training=Training(epochs=5), random_state=0).fit(X)
+        >>> bool(np.isnan(model.impute(X)).any())
+        False
+        """
+        return self._as_given(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X))
 
     def prototypes(self) -> Array | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
@@ -142,4 +157,4 @@ class CodingClusterer(GenerativeClusterer):
         def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
             return self.module_.log_p_x_given_z(x, z, self.std_floor) + self._log_p_z(z)
 
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian(x)

@@ -136,7 +136,9 @@ def test_what_was_understood_is_noted_with_the_argument_that_undoes_it():
 def test_numbers_in_the_first_line_are_names_or_a_row_by_what_is_below(text, has_names):
     path = write(text)
     if has_names is None:
-        with pytest.raises(DataError, match=r"told from the rows, got numbers in it \(.*header \(yes if they are names"):
+        with pytest.raises(
+            DataError, match=r"told from the rows, got numbers in it \(.*header \(yes if they are names"
+        ):
             read_table(path)
     else:
         table = read_table(path)
@@ -190,8 +192,8 @@ def test_lines_can_be_skipped_and_cells_be_cut_as_is_said():
     path = write("made,by,hand\n1:5\n2:6\n")
     table = read_table(path, dialect=Dialect(skip_lines=1, separator=":", header=False))
     assert table.X.tolist() == [[1, 5], [2, 6]]
+    np.save("x.npy", np.eye(2))
     with pytest.raises(DataError, match=r"expected a table in text, got a \.npy\. Try without separator"):
-        np.save("x.npy", np.eye(2))
         read_table("x.npy", dialect=Dialect(separator=":"))
 
 
@@ -215,7 +217,9 @@ def test_a_comma_in_lines_of_digits(text, X):
 # ---- vectors, databases, archives
 
 
-@pytest.mark.parametrize("form", [json.dumps, str, lambda v: "{" + ",".join(map(str, v)) + "}", lambda v: str(np.array(v))])
+@pytest.mark.parametrize(
+    "form", [json.dumps, str, lambda v: "{" + ",".join(map(str, v)) + "}", lambda v: str(np.array(v))]
+)
 def test_vectors_written_in_a_cell_become_columns(form):
     X = [[0.5, -1.0, 2e-3], [4.0, 5.5, 1.0]]
     frame = pd.DataFrame({"id": ["r", "s"], "embedding": [form(row) for row in X], "n": [1, 2]})

@@ -12,7 +12,12 @@ Column = tuple[str, list[str]]  # the first cell, and those below it that are no
 
 def names_above(words: list[str], rows: list[list[str]]) -> list[str] | None:
     """The words of a remark above rows of numbers, as numpy.savetxt writes them, if there are as many as cells."""
-    if first_is_names(rows)[0] is not False or len(words) != len(rows[0]) or len(words) < 2 or not any(map(is_number, rows[0])):
+    if (
+        first_is_names(rows)[0] is not False
+        or len(words) != len(rows[0])
+        or len(words) < 2
+        or not any(map(is_number, rows[0]))
+    ):
         return None
     return None if any(not word.strip() or is_number(word) for word in words) else words
 
