@@ -118,10 +118,10 @@ def test_wrong_input_is_said_before_training(write, frame, home, capsys, monkeyp
     write("csv")
     np.save("short.npy", np.zeros((2, 3)))
     holes = frame.drop(columns="kind").to_numpy().copy()
-    holes[17, 2] = np.nan
+    holes[17, 2] = np.inf
     np.save("holes.npy", holes)
     pandas.DataFrame(holes, columns=list("abcd")).to_csv("holes.csv", index=False)
-    pandas.DataFrame(holes, columns=list("abcd")).assign(b=np.nan).to_csv("hollow.csv", index=False)
+    pandas.DataFrame(holes, columns=list("abcd")).assign(b=np.nan, c=1.0).to_csv("hollow.csv", index=False)
     frame.assign(kind=frame.kind.where(frame.index != 7)).to_csv("some.csv", index=False)
     (home / "cut.npy").write_bytes((home / "holes.npy").read_bytes()[:-9])
     (home / "mine").mkdir()
@@ -139,9 +139,9 @@ def test_wrong_input_is_said_before_training(write, frame, home, capsys, monkeyp
             ["--drop-text", "--likelihood", "bernoulli"],
             "error: --likelihood must be another than 'bernoulli'",
         ),
-        ("holes.npy", [], "expected finite numbers, got nan in row 17, column 2"),
-        ("holes.csv", [], "got nan in row 17, column 'c'"),
-        ("hollow.csv", ["--drop-missing"], "most in columns 'b' (45), 'c' (1). Try --drop COLUMN, or filling in"),
+        ("holes.npy", [], "expected finite numbers, got inf in row 17, column 2"),
+        ("holes.csv", [], "got inf in row 17, column 'c'"),
+        ("hollow.csv", ["--drop-missing"], "most are in columns 'b' (45). Try --drop COLUMN, or"),
         ("some.csv", ["--label-column", "kind"], "some.csv: expected a label for every row, got 1 without one"),
         ("cut.npy", [], "got an unreadable file"),
         ("x.csv", ["--drop-text", "--n-samples", "1"], "error: --n-samples must be at least 2 with inference='vimco'"),

@@ -83,17 +83,16 @@ def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0)
 def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
     """Mean over the cuts of I(1) .. I(n_micro)."""
     import numpy as np
-    import torch
     from sklearn.cluster import KMeans
     from sklearn.utils import check_random_state
 
     from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, principal_components
-    from nvisa.nets.rows import centered, make_rescale, origin_of, subset, take
+    from nvisa.nets.rows import Source, centered, make_units, map_blocks, origin_of, subset
 
     rng = check_random_state(seed)
     X = centered(X, origin_of(X))
-    rescale = make_rescale(X, scaling)
-    x = rescale(torch.from_numpy(take(X, subset(len(X), rng, MAX_ROWS), np.float32))).numpy()
+    chosen = subset(len(X), rng, MAX_ROWS)
+    x = map_blocks(make_units(X, scaling, rng).features, Source(X), rows=chosen, fixed=False)
     points = principal_components(x, rng)
     graph = neighbors(points, N_NEIGHBORS)
     cuts = (KMeans(n_micro, n_init=1, random_state=rng).fit(points).labels_ for _ in range(N_CUTS))

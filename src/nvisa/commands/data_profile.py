@@ -10,7 +10,8 @@ import numpy as np
 
 from nvisa.commands.printing import Result, listed, notes_lines
 from nvisa.commands.rows import Rows
-from nvisa.nets.rows import blocks, centered, make_rescale, origin_of
+from nvisa.nets.rows import as_given, blocks, centered, make_rescale, origin_of
+from nvisa.nets.sparse import SparseRows
 
 __all__ = ["profile", "profile_text"]
 
@@ -35,6 +36,8 @@ def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = 
         "notes": list(rows.notes),
         "left_out": list(rows.left_out),
         "perhaps_names": _perhaps_names(rows),
+        "n_gaps": rows.n_gaps,
+        "n_with_gaps": rows.n_with_gaps,
         "n_incomplete": rows.n_incomplete,
         "rows_are_named": rows.names is not None and not rows.n_incomplete,
         "has_labels": rows.labels is not None,
@@ -47,6 +50,8 @@ def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = 
 def _kind(rows: Rows) -> str:
     if rows.feature_shape is not None:
         return "images"
+    if isinstance(rows.X, SparseRows):
+        return "sparse rows"
     return "array" if rows.columns is None else "table"
 
 
@@ -56,16 +61,20 @@ def _perhaps_names(rows: Rows) -> list[str]:
         return []
     from nvisa.data.files.columns import IDENTIFIER  # noqa: PLC0415  pandas, which has read the columns
 
-    named = {name: rows.X[:, d] for d, name in enumerate(rows.columns) if IDENTIFIER.search(name)}
+    named = {name: as_given(rows.X)[:, d] for d, name in enumerate(rows.columns) if IDENTIFIER.search(name)}
     return [n for n, x in named.items() if (x == np.round(x)).all() and 2 * len(np.unique(x)) > len(x) > 1]
 
 
 def _ranges(rows: Rows) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(least [D], largest [D], whether every value is 0 or 1), block by block."""
+    """(least [D], largest [D], whether every value is 0 or 1), block by block; gaps have no part in it."""
+    if isinstance(rows.X, SparseRows):
+        csr = rows.X.csr
+        return csr.min(axis=0).toarray(), csr.max(axis=0).toarray(), bool((csr.data == 1).all())
     low, high, is_binary = rows.X[0], rows.X[0], True
     for block in blocks(rows.X):
-        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
-        is_binary = is_binary and bool(((block == 0) | (block == 1)).all())
+        low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
+        is_binary = is_binary and bool(((block == 0) | (block == 1) | np.isnan(block)).all())
+    low, high = np.nan_to_num(low), np.nan_to_num(high)
     return low, high, is_binary and bool(high.max() > low.min())
 
 
@@ -113,6 +122,9 @@ def profile_text(found: Result) -> str:
         lines.append(
             f"  used       {listed(found['perhaps_names'])}: if they name the rows, --id-column or --drop NAME"
         )
+    if found["n_gaps"]:
+        rows = f"{found['n_with_gaps']:,} rows have gaps ({found['n_gaps']:,} in all)"
+        lines.append(f"  gaps       {rows}, modeled as not observed; --drop-missing leaves these rows out")
     if found["n_incomplete"]:
         lines.append(f"  left out   {found['n_incomplete']:,} rows with gaps")
     if found["rows_are_named"]:

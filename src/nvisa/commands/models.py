@@ -13,6 +13,7 @@ from nvisa.commands.rows import Remembered, Rows, as_frame, read_rows
 from nvisa.data import DataError
 from nvisa.fitting.training import clusters_in_use
 from nvisa.methods import load
+from nvisa.nets.rows import as_given
 from nvisa.persistence import read_manifest
 
 __all__ = ["aligned", "cluster_sizes", "feature_shape", "load_with_rows"]
@@ -61,13 +62,13 @@ def aligned(rows: Rows, model: Any, shape: Sequence[int] | None = None) -> Any:
                 f"{' and '.join(problems)}. Try --label-column, --id-column, --drop or --drop-text as for fit."
             )
         order = [rows.columns.index(name) for name in names]
-        return as_frame(rows.X[:, order], names)
+        return as_frame(as_given(rows.X)[:, order], names)
     if rows.X.shape[1] != model.n_features_in_:
         raise DataError(
             f"{rows.source}: expected {model.n_features_in_} columns, as the model was fitted on, got "
             f"{rows.X.shape[1]}. Try the kind of data that it was fitted on."
         )
-    return rows.X if names is None else as_frame(rows.X, names)
+    return as_frame(rows.X, names)
 
 
 def _way_to_shape(want: tuple[int, ...], got: tuple[int, ...], *, is_folder: bool) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from nvisa import data as datasets
 from nvisa.commands.options import OF_COLUMNS, OF_IMAGES, OF_TEXT, ReadOptions, option
@@ -17,16 +18,17 @@ from nvisa.commands.printing import listed
 from nvisa.commands.progress import DownloadProgress
 from nvisa.data import DataError, Dialect, column_names
 from nvisa.maths import metrics
-from nvisa.nets.rows import blocks
+from nvisa.nets.rows import Table, as_given, blocks
+from nvisa.nets.sparse import SparseRows
 
 __all__ = ["Remembered", "Rows", "as_frame", "check_labels", "read_rows"]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Finite rows [N D], and what is known about them."""
+    """Rows [N D] without infinities, and what is known about them."""
 
-    X: NDArray[np.floating]
+    X: Table
     source: str
     digest: str
     labels: NDArray[Any] | None = None
@@ -36,6 +38,8 @@ class Rows:
     split: str | None = None
     left_out: tuple[str, ...] = ()
     n_incomplete: int = 0  # rows left out for their gaps
+    n_with_gaps: int = 0  # rows kept with theirs
+    n_gaps: int = 0
     notes: tuple[str, ...] = ()  # what was understood without being said, and what was passed over
     dialect: Dialect | None = None
 
@@ -84,7 +88,7 @@ def read_rows(
     Raises
     ------
     DataError
-        If it is unreadable, holds numbers that are not finite, or has nothing that an option could apply to.
+        If it is unreadable, holds infinities, or has nothing that an option could apply to.
     """
     is_name = not Path(data).suffix and Path(data).name == data
     known = {entry.name for entry in datasets.available(options.data_home)} if is_name else set()
@@ -100,7 +104,7 @@ def read_rows(
     else:
         options = options if like is None else _following(data, options, like)
         rows = _from_path(data, options, like)
-    return _without_gaps(rows, drop_missing=options.drop_missing)
+    return _checked(rows, drop_missing=options.drop_missing)
 
 
 def _from_data_set(name: str, options: ReadOptions, split: str | None) -> Rows:
@@ -149,33 +153,40 @@ def _from_path(data: str, options: ReadOptions, like: Remembered | None) -> Rows
         background=options.background,
         labels_from_folders=options.labels_from_folders,
     )
-    digest = _digest(Path(data).expanduser(), table.X)
+    X = SparseRows(table.X) if issparse(table.X) else table.X
+    digest = _digest(Path(data).expanduser(), X)
     return Rows(
-        table.X, table.source, digest, table.labels, table.columns, table.feature_shape, table.row_names,
+        X, table.source, digest, table.labels, table.columns, table.feature_shape, table.row_names,
         left_out=table.left_out, notes=tuple(note.told(option) for note in table.notes), dialect=table.dialect,
     )  # fmt: skip
 
 
-def _digest(path: Path, X: NDArray[np.floating]) -> str:
+def _digest(path: Path, X: Table) -> str:
     """SHA-256 of the file, or of the pixels of a folder."""
     if path.is_dir():
-        return hashlib.sha256(np.ascontiguousarray(X).tobytes()).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(as_given(X)).tobytes()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _without_gaps(rows: Rows, *, drop_missing: bool) -> Rows:
-    """The rows whose numbers are all finite; others are left out if that was asked for, else refused."""
-    n_gaps, whole = np.zeros(rows.X.shape[1], dtype=int), []
-    for block in blocks(rows.X):
-        wrong = ~np.isfinite(block)
-        n_gaps += wrong.sum(0)
-        whole.append(~wrong.any(1))
-    is_whole = np.concatenate(whole)
-    if is_whole.all():
+def _checked(rows: Rows, *, drop_missing: bool) -> Rows:
+    """The rows without infinities; those with gaps are counted, or left out if that was asked for."""
+    if isinstance(rows.X, SparseRows):
+        _refuse_infinite(rows, ~np.isfinite(rows.X.csr.data))
         return rows
-    if not drop_missing or not is_whole.any():
-        raise DataError(_gaps_text(rows, n_gaps, is_whole))
+    gaps, infinite = [], []
+    for block in blocks(rows.X):
+        gaps.append(np.isnan(block).sum(1))
+        infinite.append(np.isinf(block).any(1))
+    n_gaps = np.concatenate(gaps)
+    _refuse_infinite(rows, np.concatenate(infinite))
+    if not n_gaps.any():
+        return rows
+    if not drop_missing:
+        return replace(rows, n_with_gaps=int((n_gaps > 0).sum()), n_gaps=int(n_gaps.sum()))
+    is_whole = n_gaps == 0
+    if not is_whole.any():
+        raise DataError(_all_gaps_text(rows))
     names = rows.names or list(map(str, range(len(rows.X))))
     return replace(
         rows,
@@ -186,26 +197,37 @@ def _without_gaps(rows: Rows, *, drop_missing: bool) -> Rows:
     )
 
 
-def _gaps_text(rows: Rows, n_gaps: NDArray[np.integer], is_whole: NDArray[np.bool_]) -> str:
-    """Where the first gap is, how many there are in which columns, and what to do."""
-    names = list(map(repr, rows.columns)) if rows.columns is not None else list(map(str, range(len(n_gaps))))
-    n = int(np.argmin(is_whole))
-    d = int(np.argmin(np.isfinite(rows.X[n])))
-    worst = [k for k in np.argsort(-n_gaps, kind="stable")[:5] if n_gaps[k]]
-    where = ", ".join(f"{names[k]} ({n_gaps[k]:,})" for k in worst)
-    advice = "--drop-missing to leave these rows out, " if is_whole.any() else ""
-    advice += "--drop COLUMN, " if rows.columns is not None else ""
-    return (
-        f"{rows.source}: expected finite numbers, got {rows.X[n, d]} in row {n}, column {names[d]} (counted from 0), "
-        f"in all {(~is_whole).sum():,} of {len(is_whole):,} rows with gaps, most in columns {where}. "
-        f"Try {advice}or filling in what is missing."
+def _refuse_infinite(rows: Rows, is_wrong: NDArray[np.bool_]) -> None:
+    if not is_wrong.any():
+        return
+    if isinstance(rows.X, SparseRows):
+        raise DataError(f"{rows.source}: expected finite numbers, got some that are not. Try filling them in.")
+    n = int(np.argmax(is_wrong))
+    d = int(np.argmax(np.isinf(rows.X[n])))
+    name = repr(rows.columns[d]) if rows.columns is not None else d
+    advice = "--drop COLUMN, " if rows.columns is not None else ""
+    raise DataError(
+        f"{rows.source}: expected finite numbers, got {rows.X[n, d]} in row {n}, column {name} (counted from 0), in "
+        f"all {is_wrong.sum():,} of {len(is_wrong):,} rows. Try {advice}or a gap (an empty cell, NaN) in its place."
     )
 
 
-def as_frame(X: NDArray[np.floating], columns: Sequence[str] | None) -> Any:
+def _all_gaps_text(rows: Rows) -> str:
+    """That no row is whole, and which columns have most of the gaps."""
+    n_gaps = np.array([np.isnan(block).sum(0) for block in blocks(rows.X)]).sum(0)
+    names = list(map(repr, rows.columns)) if rows.columns is not None else list(map(str, range(len(n_gaps))))
+    worst = ", ".join(f"{names[k]} ({n_gaps[k]:,})" for k in np.argsort(-n_gaps, kind="stable")[:5] if n_gaps[k])
+    advice = "--drop COLUMN, or " if rows.columns is not None else ""
+    return (
+        f"{rows.source}: expected a row without gaps for --drop-missing, got none; most are in columns {worst}. "
+        f"Try {advice}without --drop-missing: gaps are modeled as not observed."
+    )
+
+
+def as_frame(X: Table, columns: Sequence[str] | None) -> Any:
     """A data frame, so that the clusterer learns the columns' names; the array itself where there are none."""
     if columns is None:
-        return X
+        return as_given(X)
     import pandas as pd  # noqa: PLC0415  slow, and only here
 
     return pd.DataFrame(X, columns=list(columns), copy=False)

@@ -2,16 +2,14 @@
 
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from nvisa.data.errors import DataError, Note, describing
-from nvisa.data.files.arrays import Float32
 
-__all__ = ["MOST_BYTES", "is_sparse", "read_sparse"]
-
-MOST_BYTES = 1 << 30  # of the dense rows, in float32
+__all__ = ["is_sparse", "read_sparse"]
 
 
 def is_sparse(archive: Container[str]) -> bool:
@@ -19,17 +17,14 @@ def is_sparse(archive: Container[str]) -> bool:
     return all(name in archive for name in ("format", "shape", "data"))
 
 
-def read_sparse(path: Path) -> tuple[Float32, Note]:
-    """(the rows, dense in float32, and how full they were); refused where they would take more than a gigabyte."""
+def read_sparse(path: Path) -> tuple[Any, Note]:
+    """(the rows as a scipy CSR array of floats, how full they are)."""
     advice = "Write it with scipy.sparse.save_npz."
     with describing(path, "a sparse array of scipy.sparse.save_npz", advice=advice):
         rows = sparse.load_npz(path).tocsr()
-    n_bytes = 4 * rows.shape[0] * rows.shape[1]
-    if n_bytes > MOST_BYTES:
-        raise DataError(
-            f"{path}: expected sparse rows that take at most {MOST_BYTES >> 20:,} MB when dense, got {rows.shape[0]:,} "
-            f"x {rows.shape[1]:,}, {n_bytes >> 20:,} MB. Try sklearn.decomposition.TruncatedSVD(100), and save those."
-        )
-    share = rows.nnz / max(rows.shape[0] * rows.shape[1], 1)
-    note = Note(f"sparse rows, {100 * share:.2g} % of their entries not zero, made dense")
-    return np.asarray(rows.toarray(), dtype=np.float32), note
+    if rows.dtype.kind not in "fiub" or min(rows.shape) == 0:
+        raise DataError(f"{path}: expected sparse rows of numbers, got {rows.dtype} of shape {rows.shape}.")
+    rows.eliminate_zeros()
+    share = rows.nnz / (rows.shape[0] * rows.shape[1])
+    kept = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float32)
+    return sparse.csr_array(kept), Note(f"sparse rows, {100 * share:.2g} % of their entries not zero")

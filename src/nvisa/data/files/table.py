@@ -30,7 +30,7 @@ class Table:
     ----------
     X : float32 or float64 array of shape (N, D)
         Float32 if that holds every number of the file, or all that they had there; a read-only memory map for an .npy
-        file of floats. May hold NaN: the clusterer judges that.
+        file of floats; a scipy CSR array for sparse rows. May hold NaN: the clusterer judges that.
     columns : list of str, or None
         Names of the D columns, where the file has them.
     feature_shape : tuple of int, or None
@@ -48,7 +48,7 @@ class Table:
         How the text of a table is written.
     """
 
-    X: Floats
+    X: Any
     columns: list[str] | None
     feature_shape: tuple[int, ...] | None
     labels: np.ndarray | None
@@ -188,7 +188,7 @@ def _mapped(path: Path) -> Any:
 def _read_npz(path: Path) -> Table:
     with open_npz(path) as archive:
         if is_sparse(archive):
-            X, note = read_sparse(path)
+            X, note = read_sparse(path)  # labels have no place in such an archive
             return Table(X, None, None, None, str(path), notes=(note,))
         key = _data_key(archive, path)
         source = f"{path}[{key}]"
