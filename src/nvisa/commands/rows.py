@@ -17,6 +17,7 @@ from nvisa.commands.options import OF_COLUMNS, OF_IMAGES, OF_TEXT, ReadOptions, 
 from nvisa.commands.printing import listed
 from nvisa.commands.progress import DownloadProgress
 from nvisa.data import DataError, Dialect, column_names
+from nvisa.data.files.compressed import plain_suffix
 from nvisa.maths import metrics
 from nvisa.nets.rows import Table, as_given, blocks
 from nvisa.nets.sparse import SparseRows
@@ -127,10 +128,11 @@ def _following(data: str, options: ReadOptions, like: Remembered) -> ReadOptions
     path = Path(data).expanduser()
     if path.is_dir():
         return options.over(like.said, OF_IMAGES)
-    options = options.over(like.said, OF_TEXT)
-    names = column_names(path, _dialect(options, like))
+    written = options.over(like.said, OF_TEXT)
+    names = column_names(path, _dialect(written, like))
     if names is None:
         return options.over(like.said, ("drop_missing",))
+    options = options if plain_suffix(path) == ".parquet" else written
     kept = replace(like.said, drop=tuple(name for name in like.said.drop if name in names))
     missing = [name for name in ("label_column", "id_column") if getattr(kept, name) not in names]
     return options.over(kept, tuple(name for name in OF_COLUMNS if name not in missing))

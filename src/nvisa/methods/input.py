@@ -13,6 +13,7 @@ from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
+from nvisa.nets.conversion import as_rows
 from nvisa.nets.rows import FILE_BLOCK, Table, blocks, centered, count_gaps, is_mapped, numbers, origin_of
 from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
@@ -27,6 +28,7 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
 
     ``reset`` in a fit, which learns the number of columns and their names.
     """
+    X = as_rows(X)
     mapped, gaps = is_mapped(X), "allow-nan" if clusterer.TAKES_GAPS and not issparse(X) else True
     checked = validate_data(
         clusterer,

@@ -5,7 +5,6 @@ The pages of a file that a process has read stay resident until something hands 
 """
 
 import mmap
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
+from nvisa.nets.conversion import temporary_map
 from nvisa.nets.gaps import Fill
 from nvisa.nets.sparse import SparseRows, leading_axes
 from nvisa.settings import SettingError
@@ -200,8 +200,7 @@ def centered(X: Table, origin: NDArray[np.float64] | None) -> Table:
         return X
     if not is_mapped(X):
         return X - origin
-    with tempfile.TemporaryFile() as file:
-        moved = np.memmap(file, np.float32, "w+", shape=X.shape)
+    moved = temporary_map(X.shape, np.float32)
     for start, rows in zip(range(0, len(X), 8192), blocks(X, 8192), strict=True):
         moved[start : start + 8192] = rows - origin
         _release(moved)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from nvisa.data import DataError, read_table
+from nvisa.data.files.images import _suffixes
 
 
 def draw(path, pixels, mode=None, **settings):
@@ -116,3 +117,67 @@ def test_a_bad_image_is_named(tmp_path, content):
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(DataError, match=r"expected images \(\.png, .*\), got none"):
         read_table(tmp_path)
+
+
+KINDS = [
+    kind for kind in ("bmp", "gif", "jpg", "png", "ppm", "tif", "webp", "avif", "jp2") if f".{kind}" in _suffixes()
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_pillow_reads_is_read_and_other_files_are_counted(tmp_path, kind):
+    for i in range(3):
+        draw(tmp_path / f"{i}.{kind}", np.full((16, 16), 100 * i, dtype=np.uint8))
+    for name in ("notes.txt", "model.heic2", "README", "shape.txt"):
+        (tmp_path / name).write_text("not an image")
+    table = read_table(tmp_path)
+    assert table.row_names == [f"{i}.{kind}" for i in range(3)]
+    np.testing.assert_allclose(table.X.mean(1) * 255, [0, 100, 200], atol=4)
+    assert [str(note) for note in table.notes] == ["4 files that are no images left out: 2 .txt, 1 .heic2, 1 no suffix"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_below_transparent_pixels_is_white_or_as_is_said(tmp_path, mode):
+    """A disk of 51 whose hidden pixels are black: without the alpha channel there would be no disk."""
+    alpha = np.zeros((8, 8), dtype=np.uint8)
+    alpha[2:6, 2:6] = 255
+    levels = np.where(alpha > 0, 51, 0).astype(np.uint8)
+    image = Image.merge("LA", [Image.fromarray(levels), Image.fromarray(alpha)])
+    image = image if mode == "LA" else image.convert("RGBA").convert(mode) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "1.png")
+    for background, outside in ((None, 1.0), ("black", 0.0), ("#808080", 128 / 255)):
+        table = read_table(tmp_path, background=background)
+        picture = table.X[0].reshape(table.feature_shape).reshape(8, 8, -1)
+        np.testing.assert_allclose(picture[3, 3], 0.2, atol=0.01)
+        np.testing.assert_allclose(picture[0, 0], outside, atol=0.01)
+        assert f"1 images with transparent pixels laid on {background or 'white'}" in str(table.notes[0])
+    with pytest.raises(DataError, match="background: expected a color, got 'no color'"):
+        read_table(tmp_path, background="no color")
+
+
+def test_a_white_drawing_on_nothing_is_asked_about(tmp_path):
+    alpha = np.zeros((8, 8), dtype=np.uint8)
+    alpha[2:6, 2:6] = 255
+    Image.merge("LA", [Image.new("L", (8, 8), 255), Image.fromarray(alpha)]).save(tmp_path / "1.png")
+    with pytest.raises(DataError, match=r"1\.png: expected an image that shows on white.*background='black'"):
+        read_table(tmp_path)
+    np.testing.assert_array_equal(read_table(tmp_path, background="black").X[0].reshape(8, 8), alpha / 255)
+
+
+def test_floating_pixels_are_as_they_are_and_not_mixed_with_others(tmp_path):
+    levels = np.linspace(-1, 700, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(levels).save(tmp_path / "1.tif")
+    table = read_table(tmp_path)
+    np.testing.assert_array_equal(table.X[0], levels.ravel())
+    assert "floating pixels, values as they are" in map(str, table.notes)
+    draw(tmp_path / "2.png", np.zeros((8, 8), dtype=np.uint8))
+    with pytest.raises(DataError, match="expected images of one kind, got 1 of 2 with pixels of 32 bits"):
+        read_table(tmp_path)
+
+
+def test_of_several_frames_the_first_is_used_and_it_is_said(tmp_path):
+    frames = [Image.new("L", (4, 4), level) for level in (51, 255)]
+    frames[0].save(tmp_path / "1.gif", save_all=True, append_images=frames[1:])
+    table = read_table(tmp_path)
+    assert "1 images of several frames: the first of each is used" in map(str, table.notes)
+    np.testing.assert_allclose(table.X, 0.2, atol=0.01)

@@ -335,9 +335,16 @@ def _separator(records: Sequence[str], asked: Dialect, path: Path) -> str:
             f"{path}: expected cells that are told from decimals and thousands, got {lines[0]!r}, one number or two.",
             "Try {separator} if two, {decimal} or {thousands} if one.", separator=",", decimal=None, thousands=None,
         )  # fmt: skip
+    is_one = is_one or asked.thousands == " "
     separators = [each for each in (*SEPARATORS, BLANKS) if each not in (",", BLANKS) or not is_one]
     scores = {each: _score(_without_remarks(cells_of(records, each)), each) for each in separators}
     best = max(scores, key=lambda each: scores[each])
+    if best == BLANKS and all(is_number(line.strip()) for line in records[1:]):
+        raise DataError(
+            f"{path}: expected cells that are told from groups of digits, got {records[-1].strip()[:40]!r}, one number "
+            "or several.",
+            "Try {separator} if several, {thousands} if one.", separator=BLANKS, thousands=" ",
+        )  # fmt: skip
     if best == "," and scores[BLANKS][0] and scores[BLANKS][:4] == scores[","][:4]:
         raise DataError(
             f"{path}: expected cells that are cut in one way, got {records[-1].strip()[:40]!r}, which a comma cuts as "

@@ -19,7 +19,7 @@ def names_above(words: list[str], rows: list[list[str]]) -> list[str] | None:
         or not any(map(is_number, rows[0]))
     ):
         return None
-    return None if any(not word.strip() or is_number(word) for word in words) else words
+    return words if all(any(sign.isalpha() for sign in word) for word in words) else None  # 2024-01-01 names nothing
 
 
 def first_is_names(rows: list[list[str]]) -> tuple[bool | None, list[str]]:
