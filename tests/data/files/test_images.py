@@ -133,7 +133,7 @@ def test_every_kind_that_pillow_reads_is_read_and_other_files_are_counted(tmp_pa
     table = read_table(tmp_path)
     assert table.row_names == [f"{i}.{kind}" for i in range(3)]
     np.testing.assert_allclose(table.X.mean(1) * 255, [0, 100, 200], atol=4)
-    assert [str(note) for note in table.notes] == ["4 files that are no images left out: 2 .txt, 1 .heic2, 1 no suffix"]
+    assert [str(note) for note in table.notes] == ["4 files that are no images left out: 2 .txt, 1 no suffix, 1 .heic2"]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
