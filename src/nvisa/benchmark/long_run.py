@@ -75,8 +75,21 @@ def _entropy(proba: Any) -> Any:
 
 
 def long_run(recipe: str, dataset: str, seed: int, folder: Path, data_home: str | None = None) -> Path:
-    """Fit a recipe with a seed, or go on with it; the folder ``<recipe>-<seed>`` holds all there is of it."""
-    data, home = datasets.load(dataset, data_home), folder / f"{recipe.rsplit('/', maxsplit=1)[-1]}-{seed}"
+    """Fit a recipe with a seed, or go on with it; the folder ``<recipe>-<seed>`` holds all there is of it.
+
+    Of another data set than MNIST, its name comes between the two.
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe.
+    """
+    if recipe not in RECIPES:
+        known = ", ".join(name for name in RECIPES if name.startswith("slides/"))
+        msg = f"expected a recipe of full length, {known}; got {recipe!r}."
+        raise ValueError(msg)
+    parts = (recipe.rsplit("/", maxsplit=1)[-1], *([] if dataset == "mnist" else [dataset]), str(seed))
+    data, home = datasets.load(dataset, data_home), folder / "-".join(parts)
     clusterer = RECIPES[recipe].build(data.n_classes, seed)
     if (home / "model").exists():
         remove_checkpoint(home / "checkpoint")  # a kill may have come between

@@ -57,13 +57,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _paper(args: argparse.Namespace) -> int:
-    """The slides' recipe at full length, from where it was left: in the background, until it is done or killed."""
+    """The slides' recipes at full length, from where they were left: in the background, until done or killed."""
+    from itertools import product
+
     from nvisa.benchmark import PAPER
     from nvisa.benchmark.long_run import long_run
 
-    for seed in args.seeds or [0]:
+    wanted = product(args.seeds or [0], args.methods or ["vimco_annealed"], args.datasets or ["mnist"])
+    for seed, row, dataset in wanted:
         try:
-            home = long_run("slides/vimco_annealed", "mnist", seed, PAPER, args.data_home)
+            home = long_run(f"slides/{row}", dataset, seed, PAPER, args.data_home)
         except KeyboardInterrupt as error:
             raise type(error)(f"{SAME_COMMAND} goes on from {PAPER}") from error
         print_result(args, {"folder": str(home)}, lambda r: f"done: {r['folder']}")
