@@ -11,6 +11,7 @@ from typing import Any
 from nvisa.benchmark import PAPER
 from nvisa.benchmark.figures import axes_of, save
 from nvisa.benchmark.formats import Grid, fill_places, markdown
+from nvisa.durable_files import write_file
 
 __all__ = ["curves_in", "draw", "main", "table"]
 
@@ -71,7 +72,8 @@ def draw(curves: Curves, path: Path) -> None:
 def main() -> None:
     """Fill the page's table and draw its picture."""
     curves = curves_in(PAPER)
-    PAGE.write_text(fill_places(PAGE.read_text(), "full-length", lambda _: markdown(table(curves))))
+    page = fill_places(PAGE.read_text(), "full-length", lambda _: markdown(table(curves)))
+    write_file(PAGE, page.encode())
     draw(curves, PICTURE)
 
 

@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from nvisa.commands.options import ReadOptions, add_command, add_model_and_data
+from nvisa.commands.options import ReadOptions, add_command, add_model_and_data, add_quote_formulas
 from nvisa.commands.printing import Result, print_result, sizes_text
 
 __all__ = ["add", "predict"]
@@ -16,16 +16,25 @@ def add(commands: Any) -> None:
     add_model_and_data(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="a .csv or .parquet")
     parser.add_argument("--proba", action="store_true", help="also q(y|x), in columns p0, p1, ...")
+    add_quote_formulas(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the clusters and print their sizes."""
-    result = predict(args.model, args.data, args.out, ReadOptions.of(args), split=args.split, proba=args.proba)
+    how = {"split": args.split, "proba": args.proba, "quote_formulas": args.quote_formulas}
+    result = predict(args.model, args.data, args.out, ReadOptions.of(args), **how)
     print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{sizes_text(r)}\nwrote {r['out']}")
 
 
 def predict(
-    model: str, data: str, out: str, options: ReadOptions, *, split: str | None = None, proba: bool = False
+    model: str,
+    data: str,
+    out: str,
+    options: ReadOptions,
+    *,
+    split: str | None = None,
+    proba: bool = False,
+    quote_formulas: bool = False,
 ) -> Result:
     """Write the cluster of each row of DATA, and with ``proba`` q(y|x), as a table."""
     import numpy as np
@@ -39,5 +48,5 @@ def predict(
     columns: dict[str, Any] = {"row": rows.names or np.arange(len(q)), "cluster": q.argmax(1)}
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
-    write_table(path, columns)
+    write_table(path, columns, quote_formulas=quote_formulas)
     return {"out": out, "source": rows.source, "n_rows": len(q), **cluster_sizes(columns["cluster"], q.shape[1])}

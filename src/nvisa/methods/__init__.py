@@ -67,6 +67,11 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     nvisa.persistence.ModelError
         If the directory is incomplete, damaged, changed, or from a newer nvisa.
 
+    Warns
+    -----
+    UserWarning
+        If another version of nvisa or torch wrote it: its numbers may differ in their last bits.
+
     Examples
     --------
     >>> import tempfile
@@ -89,9 +94,10 @@ def load(path: str | Path, device: str = "cpu") -> Any:
                 Rescale(torch.zeros(n_features), torch.ones(n_features)), manifest["fitted"]
             )
         persistence.restore(clusterer, networks, manifest, arrays)
-    except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError, MemoryError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
+    persistence.warn_of_versions(path, manifest)
     clusterer.module_.to(torch_device(device))
     return clusterer
 
