@@ -32,7 +32,8 @@ from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run
+from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
+from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
@@ -54,15 +55,6 @@ def generator_from(rng: RandomState) -> torch.Generator:
 def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
     """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
-
-
-def collapse_message(sizes: NDArray[np.integer]) -> str:
-    """What to say when fewer than half of the clusters are in use, or only one has rows."""
-    return (
-        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
-        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
-        "random weights."
-    )
 
 
 class DeepClusterer(
@@ -138,9 +130,10 @@ class DeepClusterer(
         with self._unchanged_on_failure(), self._progress_shown() as report:
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = self._validated(X, reset=True, at_least=self.n_clusters)
+            X = self._validated(X, reset=True, at_least=self._least_rows)
             rescale = make_rescale(X, scaling)
             self._check_rows(X)
+            self.n_clusters_ = self._n_wanted(len(X))
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -153,7 +146,7 @@ class DeepClusterer(
                 self.labels_ = label(self.module_, X)
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
-        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -181,7 +174,7 @@ class DeepClusterer(
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
-        for start in self._initial_clusters:
+        for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
                 check_start(start, X, self.n_clusters)
         for term in self._consistency_terms:
@@ -190,11 +183,16 @@ class DeepClusterer(
         self._check_data(X)
 
     @property
-    def _initial_clusters(self) -> tuple[Any, ...]:
-        """The setting ``init`` as a tuple, of a :class:`WarmStart` what it starts from; empty where there is none."""
+    def _supervision(self) -> Supervision | None:
+        """What ``init`` gives of the clusters of rows, if it does."""
+        given = getattr(self, "init", "")
+        return None if isinstance(given, str) else Supervision.of(given)
+
+    @property
+    def _starts(self) -> tuple[Any, ...]:
+        """The starts in the setting ``init``, which restarts take in turn; empty where there is none."""
         given = getattr(self, "init", ())
-        items = given if isinstance(given, (tuple, list)) else (given,)
-        return tuple(item.init if isinstance(item, WarmStart) else item for item in items)
+        return tuple(given) if isinstance(given, (tuple, list)) and self._supervision is None else (given,)
 
     @property
     def _consistency_terms(self) -> tuple[VAT | Augment, ...]:
@@ -217,7 +215,7 @@ class DeepClusterer(
         report: Report | None,
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
-        """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
+        """One fit, whose largest cluster then has number 0, empty clusters come last; given ones keep their numbers."""
         generator, device = generator_from(rng), torch_device(self._training.device)
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
@@ -226,7 +224,9 @@ class DeepClusterer(
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
-        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
+        if result.attributes.get("classes_") is not None:
+            return result
+        n_clusters = result.attributes.get("n_clusters_", self.n_clusters_)
         order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
         result.module.permute(torch.from_numpy(order).to(device))
         return result
@@ -351,8 +351,19 @@ class DeepClusterer(
 
     @property
     def _n_found(self) -> int:
-        """Number of clusters: those asked for, unless the method finds it."""
-        return self.n_clusters
+        """Number of clusters: those asked for, unless the fit has found it."""
+        return getattr(self, "n_clusters_", self.n_clusters)
+
+    @property
+    def _least_rows(self) -> int:
+        """A row for each cluster that was asked for."""
+        return self.n_clusters if self._supervision is None else 2
+
+    def _n_wanted(self, n_rows: int) -> int:
+        """Number of clusters to fit: the setting, or what somebody has given."""
+        if (supervision := self._supervision) is None:
+            return self.n_clusters
+        return n_supervised(supervision, n_rows, self.n_clusters, type(self).n_clusters)
 
     @property
     def _n_restarts(self) -> int | None:

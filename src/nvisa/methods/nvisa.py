@@ -38,6 +38,14 @@ from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_tex
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, refit_head, start_from
 from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.supervision import (
+    Given,
+    Labels,
+    Supervised,
+    Supervision,
+    given,
+    start_from_supervision,
+)
 from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import (
     VIMCO,
@@ -159,7 +167,8 @@ class NVISA(GenerativeClusterer):
         criteria prefer (:mod:`nvisa.fitting.candidates`), which training keeps where the rows leave no doubt; "umap":
         micro-clusters of a layout by UMAP's objective, merged by neighbor information; "gmm": full-covariance mixture
         of an autoencoder's codes; "random"; a fitted clusterer with ``predict_proba``; or a :class:`WarmStart`.
-        Restarts take those of a tuple in turn: ``init=("auto", "random"), n_restarts=2``.
+        Restarts take those of a tuple in turn: ``init=("auto", "random"), n_restarts=2``. Labels of any clustering,
+        an array with -1 for unknown: the clusters become theirs; of some rows, or pairs: a :class:`Supervision`.
     consistency
         A :class:`VAT`, for images an :class:`Augment`, or a tuple of them; "vat", "augment" for their defaults; None:
         the slides' objective.
@@ -180,6 +189,10 @@ class NVISA(GenerativeClusterer):
         (:func:`nvisa.fitting.diagnosis.diagnose`); ``start``: what ``init="auto"`` chose, and why.
     converged_, stop_reason_
         Whether the labels have settled, and how training ended.
+    n_clusters_ : int
+        Number of clusters: that of the labels that ``init`` gives, else ``n_clusters``.
+    classes_ : ndarray
+        With labels: what they call each cluster, which has the number of its place here; clusters beyond are nameless.
     neighbor_distance_ : float
         With VAT: median distance of a row to its 10th neighbor, in the networks' units.
 
@@ -205,7 +218,7 @@ class NVISA(GenerativeClusterer):
         (
             "n_restarts",
             "at least the number of starts in init",
-            lambda s: s.n_restarts >= len(s.init) if isinstance(s.init, (tuple, list)) else True,
+            lambda s: s.n_restarts >= len(s._starts),
         ),
     )
 
@@ -215,7 +228,7 @@ class NVISA(GenerativeClusterer):
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
-    init: Annotated[Any, AnyOf(START, Each(START))] = "auto"
+    init: Annotated[Any, AnyOf(START, Each(START), Labels(), InstanceOf(Supervision))] = "auto"
     consistency: Annotated[Any, AnyOf(OneOf(None), Consistency)] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
@@ -227,41 +240,53 @@ class NVISA(GenerativeClusterer):
         return cls(n_clusters, **(PRESETS[name] | settings))
 
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
+        n_clusters = (vars(self) if fitted is None else fitted).get("n_clusters_", self.n_clusters)
         return MixtureVAE(
-            rescale, self.n_clusters, self._network,
+            rescale, n_clusters, self._network,
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
         )  # fmt: skip
 
     def _fit_once(self, run: Run) -> FitResult:
         """Networks, start, joint training."""
-        net = run.module
-        init = self.init[run.number % len(self.init)] if isinstance(self.init, (tuple, list)) else self.init
-        found: dict[str, Any] = {"start_score_": float("nan")}
-        history: list[Record] = []
-        start: Start | None = None
-        if init != "random":
-            bound_of_start = lambda: self._bound(init, run)  # noqa: E731
-            history, start = start_from(init, self.n_clusters, self._training, run, bound_of_start)
-            found["start_score_"] = start.score
-        objective: Any = (bound := self._bound(init, run))
-        training = self._training
-        if terms := self._consistency_terms:
-            if start is not None and start.is_clear:
-                objective = BoundBesideStart.of(bound, start, run.source)
-                training = training if training.epochs else training.shortened(CLEAR_SHARE)
-            else:
-                objective = self._consistent(bound, terms, start, run)
-                found |= objective.found()
+        net, init = run.module, self._starts[run.number % len(self._starts)]
+        known = None if self._supervision is None else given(self._supervision, len(run.X))
+        history, start = self._start(init, known, run)
+        (bound, objective, found), training = self._objective(init, start, run), self._training
+        if known is not None:
+            objective = Supervised.of(objective, net, known, run)
+        is_clear = start is not None and start.is_clear and bool(self._consistency_terms)
+        if is_clear and not training.epochs:
+            training = training.shortened(CLEAR_SHARE)
         if start is None:  # from random weights nothing moves while it is hot
             training = replace(training, until_settled=False)
         trained = maximize(objective, net, run.source, training, run.generator, run.listeners)
-        if isinstance(objective, BoundBesideStart) and start is not None:
+        if is_clear and start is not None:
             refit_head(net, run.source, start)
+        found |= {"start_score_": float("nan") if start is None else start.score}
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training)
-        if terms:
+        found |= run.outcome(trained, training) | ({} if known is None else {"classes_": known.classes})
+        if self._consistency_terms:
             found["diagnosis_"] = self._diagnosis(start, run)
         return FitResult(net, history + trained, found)
+
+    def _start(self, init: Any, known: Given | None, run: Run) -> tuple[list[Record], Start | None]:
+        """Where training starts, and what was trained for it; nothing of both from random weights."""
+        how = (self.n_clusters_, self._training, run, lambda: self._bound(init, run))
+        if self._supervision is not None and known is not None:
+            return start_from_supervision(self._supervision, known, *how)
+        return ([], None) if init == "random" else start_from(init, *how)
+
+    def _objective(self, init: Any, start: Start | None, run: Run) -> tuple[Bound, Any, dict[str, Any]]:
+        """The bound; what is maximized: it alone, beside consistency, or beside a clear start; what that has found."""
+        bound = self._bound(init, run)
+        if not (terms := self._consistency_terms):
+            return bound, bound, {}
+        if start is not None and start.is_clear and not start.is_given:
+            return bound, BoundBesideStart.of(bound, start, run.source), {}
+        if start is not None and start.is_given:  # sizes and borders are known
+            terms = tuple(replace(term, information=0.0) for term in terms)
+        objective = self._consistent(bound, terms, start, run)
+        return bound, objective, objective.found()
 
     def _diagnosis(self, start: Start | None, run: Run) -> Diagnosis:
         """The fit beside k-means and a mixture, and where it started."""
@@ -269,8 +294,8 @@ class NVISA(GenerativeClusterer):
         x = map_blocks(run.module.rescale, run.source, rows=rows, fixed=False)
         labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
         began = None if start is None or start.candidate is None else start.candidate.summary()
-        found = diagnose(x, labels, self.n_clusters, run.rng) | {"start": began}
-        if found["preferred"] != "fit" and began is not None and self._training.epochs is None:
+        found = diagnose(x, labels, self.n_clusters_, run.rng) | {"start": began}
+        if found["preferred"] != "fit" and began and began["kind"] != "labels" and self._training.epochs is None:
             warnings.warn(diagnosis_text(found), UserWarning, stacklevel=2)
         return found
 
@@ -283,7 +308,7 @@ class NVISA(GenerativeClusterer):
 
     def _bound(self, init: Any, run: Run) -> Bound:
         """The slides' objective, its floors in the networks' units."""
-        annealing = self.std_annealing or (HOT if init == "random" else WARM)
+        annealing = self.std_annealing or (HOT if self._supervision is None and init == "random" else WARM)
         unit = top_deviation(Rescaled(run.X, run.rescale), run.rng) if annealing.relative else 1.0
         floors = (lambda fraction: unit * annealing.x(fraction), annealing.z)
         return Bound(run.module, self.inference, self.n_samples, self.reparameterize, *floors, run.generator)
