@@ -16,7 +16,7 @@ multi-class labels", ICLR 2019, eq. 2.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -98,6 +98,14 @@ class Supervision:
     must_link: Any = ()
     cannot_link: Any = ()
     start: Annotated[str, OneOf("auto", "umap", "gmm", "labels")] = "auto"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Supervision) and all(
+            np.array_equal(getattr(self, part.name), getattr(other, part.name)) for part in fields(self)
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.start)  # arrays have none
 
     @classmethod
     def of(cls, init: Any) -> "Supervision | None":

@@ -26,6 +26,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import validate_data
 
+from nvisa.fitting.calibration import quantiles
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
@@ -38,7 +39,7 @@ from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
+from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, subset, take
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
@@ -144,6 +145,9 @@ class DeepClusterer(
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
+                self.__dict__.pop("temperature_", None)  # another model's
+                some = take(X, subset(len(X), RandomState(0), 2_000))
+                self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
         sizes = np.bincount(self.labels_, minlength=self.n_clusters_)

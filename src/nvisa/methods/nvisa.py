@@ -240,7 +240,9 @@ class NVISA(GenerativeClusterer):
         return cls(n_clusters, **(PRESETS[name] | settings))
 
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
-        n_clusters = (vars(self) if fitted is None else fitted).get("n_clusters_", self.n_clusters)
+        n_clusters = self.n_clusters
+        if self._supervision is not None:
+            n_clusters = (vars(self) if fitted is None else fitted)["n_clusters_"]
         return MixtureVAE(
             rescale, n_clusters, self._network,
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
@@ -318,6 +320,14 @@ class NVISA(GenerativeClusterer):
     def _log_p_x(self, x: Data) -> PerExample:
         x = self.module_.rescale(x)
         return log_p_x(self.module_, x, self.std_floor_x_, self.std_floor_z_) + self._jacobian()
+
+    def _log_density(self, x: Data) -> PerExample:
+        """``log p(x, y, z)`` at the most probable y and the mean of q(z|y,x): one z a row where p(x) takes 32 K."""
+        net, x = self.module_, self.module_.rescale(x)
+        y = net.log_q_y_from(h := net.trunk(x)).argmax(-1)[None]
+        z = net.q_z(h, y, self.std_floor_z_)[0]
+        log_p_y_z = net.prior.log_p_y() + net.prior.log_p_z_given_y(z, y)
+        return (net.log_p_x_given_z(x, z, self.std_floor_x_) + log_p_y_z)[0] + self._jacobian()
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         return self.module_.draw_x(
