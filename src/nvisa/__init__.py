@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nvisa.fitting.config import config
     from nvisa.fitting.consistency import VAT, Augment
     from nvisa.fitting.initialization import WarmStart
+    from nvisa.fitting.levels import select_n_clusters
     from nvisa.fitting.supervision import Supervision
     from nvisa.fitting.training import DivergedError, Training
     from nvisa.maths.bounds import VIMCO, EnumY
@@ -60,6 +61,7 @@ __all__ = [
     "adopt",
     "config",
     "load",
+    "select_n_clusters",
     "write_report",
 ]
 
@@ -68,6 +70,7 @@ _HOMES = {
     "fitting.config": ("config",),
     "fitting.consistency": ("VAT", "Augment"),
     "fitting.initialization": ("WarmStart",),
+    "fitting.levels": ("select_n_clusters",),
     "fitting.supervision": ("Supervision",),
     "fitting.training": ("DivergedError", "Training"),
     "maths.bounds": ("VIMCO", "EnumY"),

@@ -153,8 +153,10 @@ def given(supervision: Supervision, n_rows: int) -> Given:
     return Given(known, must, cannot, classes)
 
 
-def n_supervised(supervision: Supervision, n_rows: int, n_clusters: int, default: int) -> int:
+def n_supervised(supervision: Supervision, n_rows: int, n_clusters: Any, default: int, counted: int = 2) -> int:
     """How many clusters a fit shall have: those of the labels, if all rows go by them, else ``n_clusters``.
+
+    "auto": as many as are ``counted``, and at least those of the labels.
 
     Raises
     ------
@@ -163,12 +165,14 @@ def n_supervised(supervision: Supervision, n_rows: int, n_clusters: int, default
     """
     n_classes = given(supervision, n_rows).n_classes
     if supervision.start != "labels":
+        if n_clusters == "auto":
+            return max(counted, n_classes)
         if n_clusters < n_classes:
             raise SettingError("n_clusters", f"at least {n_classes}, one for each label", n_clusters)
         return n_clusters
     if n_classes < 2:
         raise SettingError("init", "labels of at least two clusters", n_classes)
-    if n_clusters not in (default, n_classes):
+    if n_clusters not in (default, n_classes, "auto"):
         raise SettingError("n_clusters", f"{n_classes}, as init has it", n_clusters, "Leave it out.")
     return n_classes
 

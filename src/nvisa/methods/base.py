@@ -32,6 +32,7 @@ from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
+from nvisa.fitting.levels import MAX_CLUSTERS, MAX_ROWS, find_levels
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
 from nvisa.fitting.supervision import Supervision, n_supervised
@@ -39,7 +40,18 @@ from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, subset, take
+from nvisa.nets.rows import (
+    Rescale,
+    Rescaled,
+    Source,
+    blocks,
+    check_unit_interval,
+    is_mapped,
+    make_rescale,
+    map_blocks,
+    subset,
+    take,
+)  # fmt: skip
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
@@ -79,7 +91,7 @@ class DeepClusterer(
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
 
-    n_clusters: Annotated[int, AtLeast(2)] = 10
+    n_clusters: Annotated[Any, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
     training: Annotated[Training | None, InstanceOf(Training, None)] = None
     random_state: Any = None
@@ -129,12 +141,14 @@ class DeepClusterer(
             If fewer than half of the clusters are in use at the end, or only one.
         """
         with self._unchanged_on_failure(), self._progress_shown() as report:
+            for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
+                delattr(self, name)
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
             X = self._validated(X, reset=True, at_least=self._least_rows)
             rescale = make_rescale(X, scaling)
+            self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
-            self.n_clusters_ = self._n_wanted(len(X))
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -145,7 +159,6 @@ class DeepClusterer(
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
-                self.__dict__.pop("temperature_", None)  # another model's
                 some = take(X, subset(len(X), RandomState(0), 2_000))
                 self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
@@ -180,7 +193,7 @@ class DeepClusterer(
             check_unit_interval(X)
         for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
-                check_start(start, X, self.n_clusters)
+                check_start(start, X, self.n_clusters_)
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
@@ -361,13 +374,19 @@ class DeepClusterer(
     @property
     def _least_rows(self) -> int:
         """A row for each cluster that was asked for."""
-        return self.n_clusters if self._supervision is None else 2
+        return self.n_clusters if self._supervision is None and self.n_clusters != "auto" else 2
 
-    def _n_wanted(self, n_rows: int) -> int:
-        """Number of clusters to fit: the setting, or what somebody has given."""
-        if (supervision := self._supervision) is None:
-            return self.n_clusters
-        return n_supervised(supervision, n_rows, self.n_clusters, type(self).n_clusters)
+    def _n_wanted(self, X: Array, rescale: Rescale) -> int:
+        """Number of clusters to fit: the setting, what somebody has given, or what the rows have."""
+        found = 2
+        if self.n_clusters == "auto" and (self._supervision is None or self._supervision.start != "labels"):
+            rows = subset(len(X), RandomState(0), MAX_ROWS)
+            levels = find_levels(Rescaled(X, rescale)[rows], rows, MAX_CLUSTERS, RandomState(0))
+            self.__dict__ |= levels.attributes()
+            found = levels.n_clusters
+        if self._supervision is None:
+            return found if self.n_clusters == "auto" else self.n_clusters
+        return n_supervised(self._supervision, len(X), self.n_clusters, type(self).n_clusters, found)
 
     @property
     def _n_restarts(self) -> int | None:
@@ -381,15 +400,3 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
-
-
-def check_unit_interval(X: Array) -> None:
-    """Raise a SettingError unless all numbers lie in [0, 1]."""
-    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-    if low < 0 or high > 1:
-        raise SettingError(
-            "likelihood",
-            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
-            "bernoulli",
-            "Rescale them, or use likelihood='gaussian_shared'.",
-        )

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.fitting.calibration import SHARES, neighbor_agreement, temperature, tempered, threshold
+from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, map_blocks, subset, warn_of_units
+from nvisa.nets.rows import Rescale, Source, map_blocks, subset, take, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
@@ -121,18 +121,21 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     def calibrate(self: Fitted, X: Rows) -> Fitted:
         """Choose the temperature of :meth:`predict_proba` by rows that the fit has not seen [N D], without labels.
 
-        The mean of the largest q(y|x) becomes the root of the share of neighbor pairs, ten a row, that have one cluster
-        (:mod:`nvisa.fitting.calibration`). No row changes its cluster. ``calibration_`` says what it was, and is.
+        The mean of the largest q(y|x) becomes the root of the share of neighbor pairs that have one cluster
+        (:mod:`nvisa.fitting.calibration`), by a neighbor a hundred rows, at most ten. No row changes its cluster.
+        ``calibration_`` says what it was, and is. Refusals (:meth:`predict`) go by these rows from then on: a fit is
+        surer of rows that it has seen.
         """
         checked = self._checked(X)
         if len(checked) < 50:
             raise ValueError(f"X: expected at least 50 rows to calibrate with, got {len(checked)}. Try more of them.")
         rows, source = subset(len(checked), RandomState(0), 5_000), Source(checked, self.module_.rescale.shift.device)
         x = map_blocks(self.module_.rescale, source, rows=rows, fixed=False)
-        near = nearest(principal_components(x, RandomState(0)), 10)[0]
+        near = nearest(principal_components(x, RandomState(0)), min(10, max(1, len(rows) // 100)))[0]
         log_q = map_blocks(self.module_.log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
         self.temperature_ = temperature(log_q, agreement**0.5)
+        self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(take(checked, rows)).items()}
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self

@@ -29,7 +29,7 @@ class SamplingClusterer(DeepClusterer):
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
-        return rng.randint(self.n_clusters, size=n)
+        return rng.randint(self._n_found, size=n)
 
     def sample(
         self,

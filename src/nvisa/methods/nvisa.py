@@ -147,6 +147,8 @@ class NVISA(GenerativeClusterer):
 
     Parameters
     ----------
+    n_clusters
+        K, or "auto": as many as the neighbor graph has cheap borders for (:mod:`nvisa.fitting.levels`), at most 50.
     inference
         Gradient estimator: "vimco", "nvil" or "enum_y"; cheaper ones are ``VIMCO(decoder_samples=1)``, unbiased with
         more noise, and ``EnumY(min_probability=3e-3)``.
@@ -190,7 +192,10 @@ class NVISA(GenerativeClusterer):
     converged_, stop_reason_
         Whether the labels have settled, and how training ended.
     n_clusters_ : int
-        Number of clusters: that of the labels that ``init`` gives, else ``n_clusters``.
+        Number of clusters: that of the labels that ``init`` gives, or that was found, else ``n_clusters``.
+    cluster_levels_, level_labels_, level_rows_
+        With "auto": K, cut per cluster and last border of every level; clusters of the rows looked at [levels n], the
+        numbers of these rows.
     classes_ : ndarray
         With labels: what they call each cluster, which has the number of its place here; clusters beyond are nameless.
     neighbor_distance_ : float
@@ -222,6 +227,7 @@ class NVISA(GenerativeClusterer):
         ),
     )
 
+    n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
     likelihood: Annotated[str, OneOf("gaussian_shared", "gaussian", "gaussian_unit", "bernoulli")] = "gaussian_shared"
@@ -241,7 +247,7 @@ class NVISA(GenerativeClusterer):
 
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
         n_clusters = self.n_clusters
-        if self._supervision is not None:
+        if self._supervision is not None or n_clusters == "auto":
             n_clusters = (vars(self) if fitted is None else fitted)["n_clusters_"]
         return MixtureVAE(
             rescale, n_clusters, self._network,
