@@ -24,6 +24,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import kneighbors_graph
 
+from nvisa.durable_files import write_file
 from nvisa.fitting.candidates import best_candidate, held_out_density, kmeans
 from nvisa.fitting.graph import (
     joint_of_labels,
@@ -200,7 +201,7 @@ def write(name: str, seed: int) -> None:
     found = {"data": name, "seed": seed, "rows": len(x), "columns": x.shape[1]} | pool(x, y, seed)
     found["cpu_seconds"] = time.process_time() - started
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{name}-seed{seed}.json").write_text(json.dumps(rounded(found)) + "\n")
+    write_file(FOLDER / f"{name}-seed{seed}.json", (json.dumps(rounded(found)) + "\n").encode())
     print(f"{name} {seed}: {found['cpu_seconds']:.0f} s, rule {found['rule']}", flush=True)
 
 

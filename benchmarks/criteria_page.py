@@ -18,6 +18,7 @@ from criteria import ALGORITHMS, DEVELOPED_ON, FOLDER, NAMES
 from scipy.stats import spearmanr
 
 from nvisa.benchmark.formats import Grid, fill_places, markdown
+from nvisa.durable_files import write_file
 
 Record = dict[str, Any]
 Records = Sequence[Record]
@@ -277,7 +278,7 @@ def rewrite(text: str, records: Records) -> str:
 
 
 def main() -> None:
-    PAGE.write_text(rewrite(PAGE.read_text(), load_records()))
+    write_file(PAGE, rewrite(PAGE.read_text(), load_records()).encode())
 
 
 if __name__ == "__main__":

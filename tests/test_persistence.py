@@ -14,7 +14,19 @@ import pytest
 import safetensors.torch
 
 import nvisa
-from nvisa import NVISA, VAT, Augment, ModelError, Network, Supervision, Training, WarmStart, json_values, persistence
+from nvisa import (
+    NVISA,
+    VAT,
+    Augment,
+    ModelError,
+    Network,
+    Supervision,
+    Training,
+    WarmStart,
+    durable_files,
+    json_values,
+    persistence,
+)
 from nvisa.maths.bounds import VIMCO, EnumY
 from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods import SETTINGS, load
@@ -56,8 +68,10 @@ def model(fitted, tmp_path):
 
 
 def edit(model, **changes):
+    """Change the manifest, and its digest with it."""
     file = model / "manifest.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    manifest = {key: value for key, value in json.loads(file.read_text()).items() if key != "digest"}
+    file.write_text(json.dumps(json_values.with_digest(manifest | changes)))
 
 
 def contents(folder):
@@ -270,6 +284,11 @@ def param(name, value):
     return damage
 
 
+def renumbered(model):
+    file = model / "manifest.json"
+    file.write_text(file.read_text().replace('"n_iter_": 2', '"n_iter_": 3'))
+
+
 DAMAGE = {
     "no folder": (lambda m: m.rename(m.with_name("away")), "expected a model directory, got nothing there"),
     "no manifest": (lambda m: (m / "manifest.json").unlink(), "no such file for manifest.json"),
@@ -298,6 +317,9 @@ DAMAGE = {
     "no layers": (param("network", {"$type": "Network", "hidden": []}), "model: list index out of range"),
     "nonsense": (param("n_clusters", "many"), "model: "),
     "no width": (lambda m: edit(m, fitted={}), "n_features_in_"),
+    "one number": (renumbered, "expected the content that was written, with SHA-256 .*it was changed after saving"),
+    "a large number": (lambda m: (m / "manifest.json").write_text('{"format": 1e999}'), "larger than a float holds"),
+    "half a letter": (lambda m: (m / "manifest.json").write_text('{"format": "\\ud800"}'), "surrogates not allowed"),
 }
 
 
@@ -353,17 +375,19 @@ def test_a_file_is_refused_and_left_alone(fitted, tmp_path):
     assert (tmp_path / "mine").read_text() == "text"
 
 
-@pytest.mark.parametrize("moment", ["first file", "second file", "first rename", "second rename"])
+@pytest.mark.parametrize("moment", ["first file", "second file", "sync", "exchange"])
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_interrupted_save_leaves_the_old_model(X, model, monkeypatch, moment, error):
     before, calls = contents(model), []
-    method = "write_file" if "file" in moment else "rename"
-    where = persistence if "file" in moment else persistence.Path
+    where, method = {
+        "sync": (durable_files, "sync"),
+        "exchange": (durable_files, "_exchange"),
+    }.get(moment, (persistence.Path, "write_bytes"))
     original = getattr(where, method)
 
     def interrupted(*args):
         calls.append(args)
-        if len(calls) == (1 if "first" in moment else 2):
+        if len(calls) == (2 if moment == "second file" else 1):
             raise error
         return original(*args)
 
@@ -377,10 +401,58 @@ def test_an_interrupted_save_leaves_the_old_model(X, model, monkeypatch, moment,
     assert load(model).n_clusters == 3
 
 
-def test_a_model_left_aside_by_a_killed_save_is_pointed_to(model):
-    model.rename(model.with_name(".model.12345678.old"))
-    with pytest.raises(ModelError, match=r"An interrupted save left the model in .*\.model\.12345678\.old"):
-        load(model)
+@pytest.mark.parametrize("name", [".model.12345678.old", ".model.4194304-12345678.old"])  # of before, and of today
+def test_a_model_that_a_killed_save_had_set_aside_is_back_when_it_is_loaded(model, name):
+    """Where the system cannot exchange two names, there is a moment without the model at its own."""
+    model.rename(model.with_name(name))
+    assert load(model).n_clusters == 3
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(X, fitted, model, monkeypatch):
+    """The manifest of the one, then the arrays of the other: no damage."""
+    other, read = NVISA(2, random_state=1, **SMALL).fit(X), persistence.read_manifest
+
+    def then_replaced(path):
+        manifest = read(path)
+        if manifest["params"]["n_clusters"] == 3:
+            other.save(path)
+        return manifest
+
+    monkeypatch.setattr(persistence, "read_manifest", then_replaced)
+    assert load(model).n_clusters == 2
+
+
+def test_what_cannot_be_tidied_up_after_a_save_is_a_warning(X, model, monkeypatch):
+    other = NVISA(2, random_state=1, **SMALL).fit(X)
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable_files, "_dissolve", refused)
+        with pytest.warns(UserWarning, match=r"model is written; what was to be done after that failed: .*denied"):
+            other.save(model)
+    assert load(model).n_clusters == 2
+    other.save(model)  # sweeps what was left
+    assert [path.name for path in model.parent.iterdir()] == ["model"]
+
+
+def test_a_name_as_long_as_the_system_allows_can_be_saved_to_and_a_longer_one_is_refused(fitted, tmp_path):
+    fitted.save(tmp_path / ("m" * 255))
+    assert load(tmp_path / ("m" * 255)).n_clusters == 3
+    with pytest.raises(ModelError, match="at most 255 bytes"):
+        fitted.save(tmp_path / ("ü" * 128))
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_model(fitted, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(persistence.Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/m'$"):
+        fitted.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
 
 
 UNLOADABLE = ({"n_clusters": 5}, {"likelihood": "no such"}, {"network": 5})

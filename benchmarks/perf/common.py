@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nvisa import data as datasets
 from nvisa.benchmark import RECORDS
 from nvisa.benchmark.run import processor, source_commit
+from nvisa.durable_files import write_file
 from nvisa.fitting.consistency import VAT, ConsistencyObjective
 from nvisa.fitting.training import Training, maximize
 from nvisa.maths.schedules import Constant
@@ -141,4 +142,4 @@ def write(section: str, rows: list[dict[str, Any]], note: str, *, clock_of: str 
         **more,
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"{section}.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_file(FOLDER / f"{section}.json", (json.dumps(record, indent=1) + "\n").encode())

@@ -6,6 +6,8 @@ from statistics import median
 
 import matplotlib as mpl
 
+from nvisa.durable_files import replacing_file
+
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
@@ -25,7 +27,8 @@ def main() -> None:
     axes[0, 0].set_ylabel("ms a step")
     axes[1, 0].set_ylabel("peak memory, MB")
     figure.tight_layout()
-    figure.savefig("docs/performance-growth.svg", metadata={"Date": None})
+    with replacing_file(Path("docs/performance-growth.svg")) as part:
+        figure.savefig(part, format="svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

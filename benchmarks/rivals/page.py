@@ -16,6 +16,7 @@ from matplotlib import colormaps
 
 from nvisa.benchmark.figures import axes_of, save
 from nvisa.benchmark.formats import Grid, fill_places, markdown
+from nvisa.durable_files import write_file
 
 Record = dict[str, Any]
 Records = Sequence[Record]
@@ -275,7 +276,7 @@ def picture(records: Records, path: Path) -> None:
 def main() -> None:
     records = load_records()
     for page in map(Path, PAGES):
-        page.write_text(rewrite(page.read_text(), records))
+        write_file(page, rewrite(page.read_text(), records).encode())
     picture(records, PICTURE)
 
 

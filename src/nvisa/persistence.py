@@ -1,7 +1,8 @@
 """The model directory: arrays in safetensors, everything else in a JSON manifest. No pickle, no code.
 
     model/model.safetensors   "module.*": the networks' state; "fitted.*": labels_ and other arrays
-    model/manifest.json       format, schema, class, params, fitted, omitted, extra, versions, sha256
+    model/manifest.json       format, schema, class, params, fitted, omitted, extra, versions, sha256 of the arrays,
+                              digest of all the rest
 
 In ``params`` a settings object (a frozen dataclass of nvisa's) is ``{"$type": name, ...fields}`` and a float
 that is not finite ``{"$float": "inf"}``; it is rebuilt from a closed table of classes that the reader
@@ -12,14 +13,11 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import safetensors.torch
@@ -27,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from nvisa.compatibility import upgrade_manifest
-from nvisa.json_values import Notes, encode, plain, revive
+from nvisa.durable_files import replacing_folder, sweep
+from nvisa.json_values import Notes, check_digest, encode, parse, plain, revive, with_digest, wrong_fields
 
 __all__ = [
     "ModelError",
@@ -41,13 +40,17 @@ __all__ = [
     "read_manifest",
     "restore",
     "save",
-    "write_file",
 ]
 
 ARRAYS, MANIFEST = "model.safetensors", "manifest.json"
 FORMAT, SCHEMA = "nvisa model", 2
+LONGEST_NAME = 255  # bytes, on every file system in use
 PACKAGES = ("nvisa", "torch", "numpy", "scikit-learn", "safetensors")
-KEYS = {"class": str, "params": dict, "fitted": dict, "omitted": dict, "extra": dict, "sha256": str}
+MOST_TRIES = 20  # readings of a model that others keep replacing
+AGAIN = "Copy the model again, or train it again."
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "schema": int, "class": str, "params": dict, "fitted": dict, "omitted": dict, "extra": dict, "sha256": str,
+}  # fmt: skip
 
 Manifest = dict[str, Any]
 
@@ -130,8 +133,8 @@ def _is_fitted_name(name: str) -> bool:
 def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a fitted clusterer's model directory, all of it or nothing.
 
-    It is written beside ``path`` and then renamed. A model that is there already is replaced once the new
-    one is complete; other files in its folder stay.
+    It is written beside ``path`` and takes that name once it is on the disk. A model that is there already is replaced
+    in the same moment; other files in its folder stay.
 
     Parameters
     ----------
@@ -146,6 +149,13 @@ def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = 
     ------
     ModelError
         If ``path`` is something else.
+    OSError
+        If the disk is full, for example; what was at ``path`` is there as before.
+
+    Warns
+    -----
+    UserWarning
+        Of what the manifest cannot hold; and if the model is there, and what it replaced cannot be removed.
     """
     target, notes = check_target(path), Notes()
     params = {name: encode(value, name, notes) for name, value in clusterer.get_params(deep=False).items()}
@@ -165,9 +175,10 @@ def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = 
     }
     for where, note in notes.items():
         warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
-    with _replacing(target) as folder:
-        write_file(folder / ARRAYS, payload)
-        write_file(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
+    content = json.dumps(with_digest(manifest), indent=1, allow_nan=False).encode()
+    with replacing_folder(target, (ARRAYS, MANIFEST)) as folder:
+        (folder / ARRAYS).write_bytes(payload)
+        (folder / MANIFEST).write_bytes(content)
 
 
 def _version(package: str) -> str | None:
@@ -180,8 +191,8 @@ def _version(package: str) -> str | None:
 def is_model(path: Path) -> bool:
     """Whether ``path`` is a folder whose manifest is nvisa's."""
     try:
-        return json.loads((path / MANIFEST).read_bytes()).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return parse((path / MANIFEST).read_bytes())["format"] == FORMAT
+    except (OSError, ValueError, TypeError, LookupError):
         return False
 
 
@@ -194,59 +205,20 @@ def check_target(path: str | Path) -> Path:
         If it is a file, a folder with anything else than a model, or in a folder that is read-only.
     """
     target = Path(path).expanduser().resolve()
+    if len(os.fsencode(target.name)) > LONGEST_NAME:
+        raise ModelError(f"{path}: expected a name of at most {LONGEST_NAME} bytes, got a longer one. Shorten it.")
     if target.exists() and not (target.is_dir() and (is_model(target) or not any(target.iterdir()))):
         raise ModelError(
             f"{path}: expected a new path, an empty folder or a model directory to replace, got "
             f"{'a folder with other files' if target.is_dir() else 'a file'}. Choose another path."
         )
-    ancestor = next(folder for folder in target.parents if folder.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise ModelError(f"{path}: expected a folder that can be written to, got {ancestor}. Choose another path.")
+    if target.is_mount():
+        raise ModelError(f"{path}: expected a folder that can be replaced, got a mount point. Try one inside it.")
+    existing = next(folder for folder in (target, *target.parents) if folder.exists())
+    for folder in {existing, target.parent if target.exists() else existing}:
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise ModelError(f"{path}: expected a folder that can be written to, got {folder}. Choose another path.")
     return target
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A new folder beside ``target`` that takes its place at the end, or vanishes after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = _sibling(target, "part")
-    part.mkdir()
-    try:
-        yield part
-        _install(part, target)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def _install(part: Path, target: Path) -> None:
-    """Rename ``part`` to ``target``; what was there goes last, files that are not the model's move along."""
-    if not target.exists():
-        part.rename(target)
-        return
-    old = _sibling(target, "old")
-    target.rename(old)
-    try:
-        part.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    for entry in old.iterdir():
-        if entry.name not in (ARRAYS, MANIFEST):
-            entry.rename(target / entry.name)
-    shutil.rmtree(old)
-
-
-def _sibling(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name}.{uuid4().hex[:8]}.{suffix}")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file that is on the disk when this returns."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # on disk before the rename, or a power cut could leave an empty model
 
 
 # ---- reading --------------------------------------------------------------------------------------------------
@@ -262,39 +234,63 @@ def read_manifest(path: str | Path) -> Manifest:
     """
     content = _content(Path(path).expanduser(), MANIFEST)
     try:
-        manifest = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        manifest = parse(content)
+    except ValueError as error:
         raise ModelError(f"{path}: expected {MANIFEST} in JSON, got something else ({error}).") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ModelError(f"{path}: expected the manifest of an nvisa model, got another file of that name.")
     schema = manifest.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise ModelError(f"{path}: written by a newer nvisa (schema {schema}), this one reads {SCHEMA}: upgrade.")
-    wrong = [key for key, kind in KEYS.items() if not isinstance(manifest.get(key), kind)]
-    if schema not in (1, SCHEMA) or wrong:
+    wrong = wrong_fields(manifest, KEYS)
+    if wrong or schema not in (1, SCHEMA):
         raise ModelError(f"{path}: expected a whole manifest, got one damaged at {', '.join(wrong) or 'schema'}.")
+    try:
+        check_digest(manifest)
+    except ValueError as error:
+        raise ModelError(f"{path}, {MANIFEST}: {error} after saving. {AGAIN}") from error
     return manifest
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
     """(manifest, arrays) of a model directory, the arrays being those that the manifest was written with.
+
+    A model that is replaced while it is read is read again.
 
     Raises
     ------
     ModelError
         If a file is missing, cut, changed or of a newer schema.
     """
+    folder = Path(path).expanduser()
+    sweep(folder.resolve(), (ARRAYS, MANIFEST))
+    for _ in range(MOST_TRIES):
+        before = _identity(folder)
+        try:
+            return _read(path)
+        except ModelError:
+            if _identity(folder) == before:
+                raise
+    return _read(path)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What another folder of this name has not: its number on the disk and its time."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
     manifest = read_manifest(path)
     content = _content(Path(path).expanduser(), ARRAYS)
     got = hashlib.sha256(content).hexdigest()
     if got != manifest["sha256"]:
         raise ModelError(
             f"{path}: expected {ARRAYS} with SHA-256 {manifest['sha256']}, got {got} ({len(content)} bytes): it was "
-            "cut or changed after saving. Copy the model again, or train it again."
+            f"cut or changed after saving. {AGAIN}"
         )
     try:
         arrays = safetensors.torch.load(content)
@@ -304,16 +300,14 @@ def read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
         return manifest, arrays
     try:
         return upgrade_manifest(manifest, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path}: expected a whole manifest of schema 1, got one damaged at {error}.") from error
 
 
 def _content(folder: Path, name: str) -> bytes:
     if not folder.is_dir():
-        saved = sorted(folder.parent.glob(f".{folder.name}.*.old"))
-        hint = f" An interrupted save left the model in {saved[-1]}: rename it." if saved else " Check the path."
         got = "a file" if folder.exists() else "nothing there"
-        raise ModelError(f"{folder}: expected a model directory, got {got}.{hint}")
+        raise ModelError(f"{folder}: expected a model directory, got {got}. Check the path.")
     try:
         return (folder / name).read_bytes()
     except OSError as error:

@@ -7,7 +7,7 @@ import pytest
 
 import nvisa
 from nvisa import Network, Training
-from nvisa.benchmark import long_run
+from nvisa.benchmark import long_run, long_run_page
 from nvisa.benchmark.recipes import RECIPES, Recipe
 from nvisa.data import Dataset
 from nvisa.fitting import checkpoint
@@ -28,7 +28,7 @@ def data(monkeypatch):
 
 
 def points(folder):
-    return json.loads((folder / "tiny-1" / "curve.json").read_text())["points"]
+    return json.loads((folder / "tiny-made_up-1" / "curve.json").read_text())["points"]
 
 
 @pytest.mark.filterwarnings("ignore:Only")
@@ -48,6 +48,7 @@ def test_a_killed_run_goes_on_and_its_curve_is_that_of_one_that_was_not(data, tm
     assert [point["epoch"] for point in points(tmp_path / "killed")] == [1, 5, 10]
     monkeypatch.setattr(long_run.Curve, "__call__", look)
     home = long_run.long_run("slides/tiny", "made_up", 1, tmp_path / "killed")
+    assert home.name == "tiny-made_up-1"
     assert [point["epoch"] for point in points(tmp_path / "killed")] == [1, 5, 10, 12]
     for mine, theirs in zip(points(tmp_path / "killed"), points(tmp_path / "whole"), strict=True):
         assert {**mine, "cpu_seconds": 0} == {**theirs, "cpu_seconds": 0}
@@ -77,3 +78,19 @@ def test_the_slides_recipe_is_their_preset_with_one_decoded_sample_and_layers_of
     differing = {name for name, value in run.get_params().items() if value != preset.get_params()[name]}
     assert differing == {"inference", "network"}
     assert (run.n_samples, run.training.epochs, run.inference) == (15, 3000, nvisa.VIMCO(decoder_samples=1))
+
+
+def test_the_table_says_where_a_run_stands_and_the_picture_has_a_panel_for_each_quantity(data, tmp_path):
+    home = long_run.long_run("slides/tiny", "made_up", 1, tmp_path)
+    curves = long_run_page.curves_in(tmp_path)
+    last = json.loads((home / "curve.json").read_text())["points"][-1]
+    (row,) = long_run_page.table(curves).rows
+    assert row[:3] == ("tiny, made_up, seed 1", "12", "12")
+    assert float(row[4]) == pytest.approx(100 * last["accuracy"], abs=0.005)
+    long_run_page.draw(curves, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5_000
+
+
+def test_a_recipe_of_another_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"full length.*slides/vimco_annealed.*'slides/default'"):
+        long_run.long_run("slides/default", "mnist", 0, tmp_path)

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 import nvisa
 from nvisa.commands import cli
 from nvisa.fitting import checkpoint
+from nvisa.fitting.training import Tally
 
 FAST = ["--epochs", "1", "--init", "random"]
 N = 45
@@ -185,6 +186,46 @@ def test_an_interrupted_fit_says_how_to_go_on_and_the_same_command_does(write, c
     for a, b in zip(whole.module_.parameters(), resumed.module_.parameters(), strict=True):
         np.testing.assert_array_equal(a.detach(), b.detach())
     assert not os.path.exists("run")
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_signal_ends_the_epoch_and_the_printed_command_goes_on(write, capsys, monkeypatch, number, code, word):
+    """The checkpoint is not due, and holds the epoch at whose beginning the signal came."""
+    argv = ["fit", *write("npy"), "--n-clusters", "3", "--init", "random", "--epochs", "4", "--quiet"]
+    assert cli.main([*argv, "--out", "whole"]) == 0
+    resumable = [*argv, "--out", "m", "--checkpoint", "run"]
+    with monkeypatch.context() as patch:
+        signal_in_second_epoch(patch, number)
+        assert cli.main(resumable) == code
+    said = capsys.readouterr().err
+    assert f"{word}: the same command goes on from run (training, epoch 2):\n  " in said
+    assert shlex.split(said.splitlines()[-1])[-len(resumable) :] == resumable
+    assert cli.main(resumable) == 0
+    whole, resumed = nvisa.load("whole"), nvisa.load("m")
+    for a, b in zip(whole.module_.parameters(), resumed.module_.parameters(), strict=True):
+        np.testing.assert_array_equal(a.detach(), b.detach())
+    assert not os.path.exists("run")
+
+
+def signal_in_second_epoch(patch, number):
+    """Send this process a signal before the first step of the second epoch."""
+    begun, start = [], Tally.start
+
+    def counting(tally):
+        begun.append(1)
+        if len(begun) == 3:  # one when it is made
+            os.kill(os.getpid(), number)
+        start(tally)
+
+    patch.setattr(Tally, "start", counting)
+
+
+def test_without_a_checkpoint_sigterm_says_so_too(write, capsys, monkeypatch):
+    signal_in_second_epoch(monkeypatch, 15)
+    assert (
+        cli.main(["fit", *write("npy"), "--n-clusters", "3", "--out", "m", "--epochs", "4", "--init", "random"]) == 143
+    )
+    assert "terminated: nothing was written" in capsys.readouterr().err
 
 
 def test_a_model_and_a_checkpoint_are_not_written_into_one_folder(frame, capsys):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,8 @@ from sklearn.mixture import GaussianMixture
 
 from nvisa import DEC, NVISA, ModelError, Network, Training, VaDE
 from nvisa.fitting import checkpoint
-from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, progress
+from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, progress, remove_checkpoint
+from nvisa.json_values import with_digest
 
 TINY = Network(hidden=(8,), latent_dim=2)
 SMALL = {"network": TINY, "training": Training(epochs=4, batch_size=16), "random_state": 0}
@@ -86,7 +88,11 @@ def test_a_killed_fit_goes_on_bit_for_bit(X, tmp_path, case):
     resumed = kind(3, **SMALL, **settings).on_epoch(callback).fit(X, checkpoint=tmp_path / "run")
     assert_same(whole, resumed, X)
     assert seen[:-1] + after == calls  # no epoch is trained twice but the one whose end was not seen
-    assert not (tmp_path / "run").exists()
+    again = kind(3, **SMALL, **settings).on_epoch(callback).fit(X, checkpoint=tmp_path / "run")
+    assert_same(whole, again, X)
+    assert seen[:-1] + after == calls  # a fit that is done is not trained again
+    again.save(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_fit_that_is_killed_again_and_again_arrives(X, tmp_path):
@@ -229,21 +235,32 @@ def test_a_damaged_checkpoint_is_refused(X, left):
 def test_a_checkpoint_whose_manifest_is_json_and_no_whole_one_is_refused(X, left, damage):
     file = left / checkpoint.MANIFEST
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(ModelError, match="it was changed|damaged at"):
+        go_on(X, left)
+    with_new_digest(left)
     with pytest.raises(ModelError, match="Remove the folder to start again"):
         go_on(X, left)
+
+
+def with_new_digest(folder, **changes):
+    file = folder / checkpoint.MANIFEST
+    manifest = {key: value for key, value in json.loads(file.read_text()).items() if key != "digest"}
+    file.write_text(json.dumps(with_digest(manifest | changes)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"schema": 2}, "expected nvisa checkpoint, schema 1, got another"),
-        ({"stages": [{"name": "warming"}]}, "expected a checkpoint of training, got warming"),
+        (
+            {"stages": [{"name": "warming", "history": [], "finished": False, "sha256": "0" * 64}]},
+            "expected a checkpoint of training, got warming",
+        ),
     ],
     ids=["schema", "stages"],
 )
 def test_a_checkpoint_of_another_schema_or_of_other_stages_is_refused(X, left, changes, message):
-    file = left / checkpoint.MANIFEST
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with_new_digest(left, **changes)
     with pytest.raises(ModelError, match=message):
         go_on(X, left)
 
@@ -263,7 +280,7 @@ def test_a_folder_with_other_things_is_left_alone(X, tmp_path):
 def test_files_of_the_user_in_the_folder_stay(X, left):
     for name in ("mine.safetensors", "part-list.txt"):
         (left / name).write_text("mine")
-    go_on(X, left)
+    go_on(X, left).save(left.parent / "model")
     assert sorted(path.name for path in left.iterdir()) == ["mine.safetensors", "part-list.txt"]
 
 
@@ -280,7 +297,7 @@ def test_a_kill_while_writing_leaves_the_checkpoint_before(X, left, monkeypatch)
     """The disk is full when the manifest is due: the one that is there still has its state."""
 
     def full(path, content, write=checkpoint.write_file):
-        if path.name.startswith(checkpoint.MANIFEST):
+        if path.name == checkpoint.MANIFEST:
             raise OSError("no space left")
         write(path, content)
 
@@ -310,3 +327,83 @@ def test_it_is_due_so_long_after_the_last_writing(tmp_path, monkeypatch):
         if writer.is_due:
             writer.write()
     assert due == [False, True, False, True]
+
+
+# ---- what a kill can leave -------------------------------------------------------------------------------------------
+
+
+DEAD = 4194304  # no process has this number: Linux counts to one below
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (f".checkpoint.json.{DEAD}-0123abcd.part", checkpoint.LOCK),
+        ("checkpoint.json.part",),  # of the version before
+        ("a" * 64 + ".safetensors",),
+        ("a" * 64 + ".safetensors.part", "part-0/checkpoint.json.part"),
+    ],
+    ids=["first manifest", "first manifest, before", "removed in part, before", "state in part, before"],
+)
+def test_what_a_kill_left_before_there_was_a_manifest_is_started_from_anew(X, tmp_path, names):
+    for name in names:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_bytes(b"{")
+    whole = go_on(X, tmp_path / "run")
+    assert_same(whole, NVISA(3, init="random", **SMALL).fit(X), X)
+    whole.save(tmp_path / "model")
+    assert not (tmp_path / "run" / checkpoint.MANIFEST).exists()
+    assert not list((tmp_path / "run").glob("*safetensors*")) if (tmp_path / "run").exists() else True
+
+
+@pytest.mark.parametrize("n_calls", range(1, 6))
+def test_a_kill_while_a_checkpoint_is_removed_leaves_one_that_can_be_used(X, tmp_path, monkeypatch, n_calls):
+    """After each removal of a file in turn."""
+    fitted, unlink, calls = go_on(X, tmp_path / "run"), checkpoint.Path.unlink, []
+
+    def killed(path, **how):
+        calls.append(path)
+        if len(calls) == n_calls:
+            raise KilledError
+        unlink(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Path, "unlink", killed)
+        try:
+            remove_checkpoint(tmp_path / "run")
+        except KilledError:
+            assert (tmp_path / "run").exists()
+    assert_same(fitted, go_on(X, tmp_path / "run"), X)
+
+
+def test_a_checkpoint_outlives_a_save_that_fails(X, tmp_path, monkeypatch):
+    fitted = go_on(X, tmp_path / "run")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nvisa.persistence.Path.write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            fitted.save(tmp_path / "model")
+    callback, calls = killed_at(0)
+    again = NVISA(3, init="random", **SMALL).on_epoch(callback).fit(X, checkpoint=tmp_path / "run")
+    assert calls == []
+    again.save(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_one_fit_at_a_time_is_at_a_checkpoint_and_the_other_is_told_who(X, tmp_path):
+    def another(clusterer, record):
+        with pytest.raises(ModelError, match=rf"got one in use by process {os.getpid()} on "):
+            go_on(X, tmp_path / "run")
+
+    NVISA(3, init="random", **SMALL).on_epoch(another).fit(X, checkpoint=tmp_path / "run")
+
+
+def test_saving_does_not_remove_the_checkpoint_of_another_fit_that_has_come_since(X, left, tmp_path):
+    first = go_on(X, left)
+    remove_checkpoint(left)
+    go_on(X, left, random_state=1)
+    first.save(tmp_path / "model")
+    assert (left / checkpoint.MANIFEST).exists()

@@ -61,7 +61,7 @@ def test_a_stage_that_ended_before_its_last_epoch_is_not_gone_on_with(module, tm
         return StepOutput(module(x).squeeze(1), {}) if len(calls) == 1 else None
 
     for _ in range(2):  # the second time from its checkpoint
-        with open_checkpoint(tmp_path, RUN, RandomState(0), keep=True) as writer:
+        with open_checkpoint(tmp_path, RUN, RandomState(0)) as writer:
             assert len(train(module, [writer], 5, objective)) == 1
     assert len(calls) == 2
 
@@ -74,7 +74,7 @@ def test_a_stage_that_is_written_later_is_written_as_it_ended(module, tmp_path, 
         return module.weight.detach().clone()
 
     monkeypatch.setattr(checkpoint, "EVERY", 3600.0)
-    with open_checkpoint(tmp_path, RUN, RandomState(0), keep=True) as writer:
+    with open_checkpoint(tmp_path, RUN, RandomState(0)) as writer:
         ended = run(writer)
         assert not torch.equal(run(writer), ended)
     with open_checkpoint(tmp_path, RUN, RandomState(0)) as writer:
@@ -168,7 +168,7 @@ def test_the_part_of_a_fit_that_starts_again_finds_its_own_stages_and_goes_with_
         return StepOutput(-module(x).square().mean(), {})
 
     def run(folder, settings):
-        with open_checkpoint(folder, settings, RandomState(0), keep=True) as writer:
+        with open_checkpoint(folder, settings, RandomState(0)) as writer:
             train(module, [writer], 2, objective)
         return module.weight.detach().clone()
 
@@ -181,4 +181,5 @@ def test_the_part_of_a_fit_that_starts_again_finds_its_own_stages_and_goes_with_
         torch.nn.init.zeros_(module.weight)
         assert torch.equal(run(folder, settings), first)
         assert len(steps) == 2
+    whole.remove()
     assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,7 @@ from nvisa.benchmark.experiments import BEYOND, ROWS
 from nvisa.benchmark.records import Record, load_records
 from nvisa.benchmark.run import fitted
 from nvisa.benchmark.tables import ABLATION_ROWS, values
+from nvisa.durable_files import replacing_file
 from nvisa.maths.metrics import accuracy
 from nvisa.report import pictures
 
@@ -51,7 +52,8 @@ def axes_of(width: float, height: float, n: int = 1) -> tuple[Figure, list[Any]]
 def save(figure: Figure, path: Path) -> None:
     """Write the .png."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100, facecolor="white", metadata={"Software": None})
+    with replacing_file(path) as part:
+        figure.savefig(part, dpi=100, format="png", facecolor="white", metadata={"Software": None})
 
 
 def _legend(axes: Any, ncols: int = 1) -> None:

@@ -9,7 +9,6 @@ for the curve, and for nothing else.
 """
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from nvisa.benchmark.current import as_text, params_of
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.run import processor, source_commit
 from nvisa.data import Dataset
+from nvisa.durable_files import write_file
+from nvisa.fitting.checkpoint import remove_checkpoint
+from nvisa.json_values import parse
 from nvisa.maths.metrics import accuracy
 from nvisa.maths.products import training_factors
 
@@ -40,7 +42,7 @@ class Curve:
 
     def __init__(self, path: Path, data: Dataset, about: Point) -> None:
         self.path, self.X, self.y = path, data.X_test, np.asarray(data.y_test)
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = parse(path.read_bytes()) if path.exists() else {}
         self.points: list[Point] = before.pop("points", [])
         self.about = before | about
         self.spent = self.points[-1]["cpu_seconds"] if self.points else 0.0
@@ -62,11 +64,9 @@ class Curve:
 
     def write(self) -> None:
         """The file, whole at any time."""
-        part = self.path.with_suffix(".part")
         lines = ",\n".join(json.dumps(point) for point in self.points)
         head = json.dumps(self.about, indent=1).removesuffix("\n}")
-        part.write_text(f'{head},\n "points": [\n{lines}\n]}}\n')
-        os.replace(part, self.path)
+        write_file(self.path, f'{head},\n "points": [\n{lines}\n]}}\n'.encode())
 
 
 def _entropy(proba: Any) -> Any:
@@ -75,10 +75,24 @@ def _entropy(proba: Any) -> Any:
 
 
 def long_run(recipe: str, dataset: str, seed: int, folder: Path, data_home: str | None = None) -> Path:
-    """Fit a recipe with a seed, or go on with it; the folder ``<recipe>-<seed>`` holds all there is of it."""
-    data, home = datasets.load(dataset, data_home), folder / f"{recipe.rsplit('/', maxsplit=1)[-1]}-{seed}"
+    """Fit a recipe with a seed, or go on with it; the folder ``<recipe>-<seed>`` holds all there is of it.
+
+    Of another data set than MNIST, its name comes between the two.
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe.
+    """
+    if recipe not in RECIPES:
+        known = ", ".join(name for name in RECIPES if name.startswith("slides/"))
+        msg = f"expected a recipe of full length, {known}; got {recipe!r}."
+        raise ValueError(msg)
+    parts = (recipe.rsplit("/", maxsplit=1)[-1], *([] if dataset == "mnist" else [dataset]), str(seed))
+    data, home = datasets.load(dataset, data_home), folder / "-".join(parts)
     clusterer = RECIPES[recipe].build(data.n_classes, seed)
     if (home / "model").exists():
+        remove_checkpoint(home / "checkpoint")  # a kill may have come between
         return home
     home.mkdir(parents=True, exist_ok=True)
     about = {

@@ -11,6 +11,7 @@ import numpy as np
 from nvisa.benchmark.experiments import BEYOND, ROWS
 from nvisa.benchmark.records import Record, read_record
 from nvisa.benchmark.tables import ablation_cell, accuracy_cell, cell, slides_cell, values
+from nvisa.durable_files import write_file
 from nvisa.methods import load
 from nvisa.persistence import read_manifest
 from nvisa.report.curves import chart, charts_of_history
@@ -60,7 +61,7 @@ def write_records_report(paths: Sequence[str | Path], *, out: str | Path = "repo
     payload = {"charts": charts, "n_clusters": 0}
     context = {"datasets": datasets, "records": records, "one_line": one_line, "grids": _grids(paths)}
     path = Path(out).expanduser()
-    path.write_text(render("records.html", payload, package="nvisa.benchmark", **context), encoding="utf-8")
+    write_file(path, render("records.html", payload, package="nvisa.benchmark", **context).encode())
     return path
 
 

@@ -12,15 +12,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, NoReturn
 
 from nvisa.benchmark import RECORDS
 from nvisa.benchmark.current import is_current
@@ -29,6 +26,7 @@ from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.records import Record, read_record, record_path, write_record
 from nvisa.benchmark.run import NO_DATA, unfinished
 from nvisa.fitting.progress import clock
+from nvisa.interruption import sigterm_raises
 
 __all__ = ["Estimate", "estimate", "missing", "run_all"]
 
@@ -97,7 +95,7 @@ def run_all(
     Raises
     ------
     KeyboardInterrupt
-        On Ctrl-C or SIGTERM, once the processes have ended.
+        On Ctrl-C, or on SIGTERM (:class:`nvisa.interruption.Terminated`), once the processes have ended.
     """
     workers = min(len(jobs) or 1, workers or os.cpu_count() or 1)
     processes = _Processes()
@@ -107,29 +105,12 @@ def run_all(
         say(line)
         return status
 
-    with _sigterm_interrupts(), ThreadPoolExecutor(workers) as pool:
+    with sigterm_raises(), ThreadPoolExecutor(workers) as pool:
         try:
             return dict(zip(jobs, pool.map(one, jobs), strict=True))
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             processes.end()
-            raise KeyboardInterrupt("runs that had ended have their records; the same command goes on") from None
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM is an interruption, as Ctrl-C is: by default it would end this process and leave its children."""
-
-    def interrupt(*_: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            raise type(error)("runs that had ended have their records; the same command goes on") from None
 
 
 class _Processes:

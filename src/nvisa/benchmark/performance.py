@@ -11,6 +11,7 @@ from nvisa.benchmark import RECORDS
 from nvisa.benchmark.formats import Grid, fill_places, markdown
 from nvisa.benchmark.records import Record, read_record
 from nvisa.benchmark.tables import SPEED
+from nvisa.durable_files import write_file
 
 __all__ = ["load_records", "main", "rewrite", "table"]
 
@@ -69,7 +70,7 @@ def rewrite(text: str, records: list[Record]) -> str:
 def main() -> None:
     """Command line."""
     for document in map(Path, SPEED):
-        document.write_text(rewrite(document.read_text(), load_records()))
+        write_file(document, rewrite(document.read_text(), load_records()).encode())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 from nvisa.benchmark import RECORDS
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.compatibility import IMSAT_SETTINGS, MASKED, NVISA_NAMES, upgrade_names
+from nvisa.durable_files import write_file
 
 __all__ = [
     "Record",
@@ -141,11 +142,9 @@ def _quoted(init: str) -> str:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record beside its final name, and rename it: it is whole, or it is not there."""
+    """Write a record: it is whole, or it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(without_nan(record), indent=1, allow_nan=False) + "\n")
-    partial.rename(path)
+    write_file(path, (json.dumps(without_nan(record), indent=1, allow_nan=False) + "\n").encode())
 
 
 def without_nan(value: Any) -> Any:

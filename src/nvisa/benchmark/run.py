@@ -12,7 +12,6 @@ neither.
 """
 
 import argparse
-import fcntl
 import os
 import platform
 import resource
@@ -37,6 +36,7 @@ from nvisa.benchmark.current import as_text, is_current, params_of, same_results
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.records import model_path, record_path, write_record
 from nvisa.data import DataError, Dataset
+from nvisa.durable_files import locked
 from nvisa.fitting.training import DivergedError
 from nvisa.json_values import encode
 from nvisa.maths.metrics import accuracy, evaluate
@@ -96,8 +96,7 @@ COST = ("seconds", "cpu_seconds", "commit")
 def _locked(path: Path) -> Iterator[None]:
     """Wait until no other process is at this model: of rows side by side the first fits it, and the others take it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, or the process ends however it does
+    with locked(path.with_suffix(".lock"), wait=True):
         yield
 
 

@@ -21,6 +21,7 @@ from nvisa.benchmark import paper
 from nvisa.benchmark.experiments import BEYOND, CONSISTENCY, FEATURES, HEADLINE, IMAGES, ROWS, SLIDES, Row
 from nvisa.benchmark.formats import Grid, fill_places, markdown
 from nvisa.benchmark.records import Record, load_records
+from nvisa.durable_files import write_file
 
 __all__ = [
     "ABLATION_ROWS",
@@ -327,7 +328,7 @@ def main(arguments: list[str] | None = None) -> None:
         new = rewrite(old, records)
         if check and new != old:
             raise SystemExit(f"{path} and the records disagree: run `make table`.")
-        path.write_text(new)
+        write_file(path, new.encode())
 
 
 if __name__ == "__main__":

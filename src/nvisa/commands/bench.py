@@ -10,7 +10,7 @@ from typing import Any
 
 from nvisa.commands import exit_codes
 from nvisa.commands.options import add_command, add_data_home, add_records
-from nvisa.commands.printing import Result, print_result
+from nvisa.commands.printing import SAME_COMMAND, Result, print_result
 
 __all__ = ["add", "bench", "jobs_of", "plan"]
 
@@ -57,12 +57,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _paper(args: argparse.Namespace) -> int:
-    """The slides' recipe at full length, from where it was left: in the background, until it is done or killed."""
+    """The slides' recipes at full length, from where they were left: in the background, until done or killed."""
+    from itertools import product
+
     from nvisa.benchmark import PAPER
     from nvisa.benchmark.long_run import long_run
 
-    for seed in args.seeds or [0]:
-        home = long_run("slides/vimco_annealed", "mnist", seed, PAPER, args.data_home)
+    wanted = product(args.seeds or [0], args.methods or ["vimco_annealed"], args.datasets or ["mnist"])
+    for seed, row, dataset in wanted:
+        try:
+            home = long_run(f"slides/{row}", dataset, seed, PAPER, args.data_home)
+        except KeyboardInterrupt as error:
+            raise type(error)(f"{SAME_COMMAND} goes on from {PAPER}") from error
         print_result(args, {"folder": str(home)}, lambda r: f"done: {r['folder']}")
     return exit_codes.DONE
 

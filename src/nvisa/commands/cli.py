@@ -27,6 +27,8 @@ from nvisa.commands import (
     table,
 )
 from nvisa.commands.options import option
+from nvisa.commands.printing import SAME_COMMAND, command_line
+from nvisa.interruption import Terminated, sigterm_raises
 from nvisa.settings import SettingError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
@@ -49,9 +51,10 @@ nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     run = args.run or (lambda _: print(SUMMARY, end=""))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), sigterm_raises():
         warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             code = run(args) or exit_codes.DONE
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
             return exit_codes.DONE
         except (Exception, KeyboardInterrupt) as error:
-            code, message = _failed(error, debug=args.debug)
+            code, message = _failed(error, argv, debug=args.debug)
             print(message, file=sys.stderr)
             if args.json:
                 print(json.dumps({"error": message.removeprefix("error: "), "exit_code": code}))
@@ -94,12 +97,15 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _failed(error: BaseException, *, debug: bool) -> tuple[int, str]:
+def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[int, str]:
     """(the exit code, what went wrong); the traceback is shown for ``--debug`` only."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):  # before the import: one that was cut short cannot be repeated
         what = str(error) or "nothing was written, and what was there before still is"
+        what += f":\n  {command_line(*argv)}" if SAME_COMMAND in what else ""
+        if isinstance(error, Terminated):
+            return exit_codes.TERMINATED, f"terminated: {what}"
         return exit_codes.INTERRUPTED, f"interrupted: {what}"
     if isinstance(error, (ValueError, OSError)):
         return exit_codes.WRONG_INPUT, f"error: {_in_options(error)}"

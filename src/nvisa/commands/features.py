@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nvisa.commands.options import SUBFOLDERS_HELP, add_command, add_data_home
-from nvisa.commands.printing import Result, print_result
+from nvisa.commands.printing import SAME_COMMAND, Result, print_result
 from nvisa.commands.progress import DownloadProgress, ImageProgress
 
 __all__ = ["add", "features"]
@@ -69,7 +69,10 @@ def features(
         splits, labels = of_data_set(source, data_home, progress=DownloadProgress())
     if out is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    extract(splits, loaded, path, labels=labels, batch_size=batch_size, progress=progress)
+    try:
+        extract(splits, loaded, path, labels=labels, batch_size=batch_size, progress=progress)
+    except KeyboardInterrupt as error:
+        raise type(error)(f"{SAME_COMMAND} goes on after the last block of images that is done") from error
     with np.load(path, allow_pickle=False) as archive:
         shape = archive[next(iter(splits))].shape
     return {"out": str(path), "n_rows": sum(map(len, splits.values())), "n_features": shape[1], "backbone": loaded.name}
@@ -78,11 +81,12 @@ def features(
 def _default_out(source: str, backbone: str, data_home: str | None, *, is_folder: bool) -> Path:
     """``<data home>/features/<data set>_<backbone>.npz``, where nothing is yet: others' records may name its digest."""
     from nvisa import data
+    from nvisa.data.features.files import part_of
 
     if is_folder or backbone not in SHORT:
         what = "a folder of images" if is_folder else "a network of your own"
         raise ValueError(f"{source}: expected an .npz to write, as for {what}, got none. Try --out FILE.npz.")
     path = data.data_home(data_home) / "features" / f"{source}_{SHORT[backbone]}.npz"
-    if path.exists():
+    if path.exists() and not part_of(path).exists():  # else it was killed between its last two steps
         raise ValueError(f"{path}: expected no file there yet, got one. Try removing it, or --out FILE.npz.")
     return path

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from nvisa.commands.options import DATA_HELP, ReadOptions, Renamed, add_command, add_read_options
-from nvisa.commands.printing import Result, command_line, metrics_text, next_text, print_result, sizes_text
+from nvisa.commands.printing import (
+    SAME_COMMAND,
+    Result,
+    command_line,
+    metrics_text,
+    next_text,
+    print_result,
+    sizes_text,
+)
 
 __all__ = ["OPTION_OF", "add", "fit"]
 
@@ -108,7 +116,7 @@ def fit(
     epochs
         In place of the default's own choice.
     checkpoint
-        Folder that lets the same command go on after a kill; removed once the fit is done.
+        Folder that lets the same command go on after a kill; removed once the model is written.
     scaling
         As in :class:`nvisa.Network`; None: what follows from the rows.
     on_read
@@ -136,7 +144,7 @@ def fit(
     try:
         clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(_how_to_resume(checkpoint)) from error
+        raise type(error)(_how_to_resume(checkpoint)) from error
     seconds = time.perf_counter() - started
     clusterer.save(out, extra={"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape})
     return _result(clusterer, rows, found) | {
@@ -172,8 +180,8 @@ def _how_to_resume(checkpoint: str | None) -> str:
     if checkpoint is None:
         return "nothing was written, and what was there before still is; fit --checkpoint DIR can be resumed"
     if (place := progress(checkpoint)) is None:
-        return f"too early for a checkpoint in {checkpoint}: the same command starts again"
-    return f"the same command goes on from {checkpoint} ({place})"
+        return f"too early for a checkpoint in {checkpoint}: {SAME_COMMAND} starts again"
+    return f"{SAME_COMMAND} goes on from {checkpoint} ({place})"
 
 
 def _result(clusterer: Any, rows: Any, found: Result) -> Result:

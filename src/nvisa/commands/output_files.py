@@ -1,17 +1,16 @@
 """The file that a command writes: complete or not there, in the form that its suffix names."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nvisa.data import DataError
+from nvisa.durable_files import replacing_file
 
-__all__ = ["ARRAYS", "TABLES", "check_output", "replacing", "write_arrays", "write_table"]
+__all__ = ["ARRAYS", "TABLES", "check_output", "write_arrays", "write_table"]
 
 Columns = Mapping[str, NDArray | list[str]]
 ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
@@ -36,17 +35,6 @@ def check_output(out: str | Path, suffixes: tuple[str, ...], *, source: str | No
     return path
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, renamed to it at the end: a result is whole, or the old one stays."""
-    part = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_table(path: Path, columns: Columns) -> None:
     """Write columns of one length as .csv or .parquet."""
     try:
@@ -54,7 +42,7 @@ def write_table(path: Path, columns: Columns) -> None:
     except ImportError as error:
         raise DataError(f'{path}: expected pandas for tables, got: {error}. Try pip install "nvisa[io]".') from error
     frame = pd.DataFrame(dict(columns))
-    with replacing(path) as part:
+    with replacing_file(path) as part:
         if path.suffix.lower() == ".parquet":
             frame.to_parquet(part, index=False, engine="pyarrow")
         else:
@@ -63,7 +51,7 @@ def write_table(path: Path, columns: Columns) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:
     """Write .npz with every array, or .npy with the first."""
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing_file(path) as part, part.open("wb") as file:
         if path.suffix.lower() == ".npz":
             np.savez(file, **arrays)  # type: ignore[arg-type]  # keywords are names of arrays
         else:

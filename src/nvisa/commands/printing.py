@@ -10,9 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Result", "command_line", "listed", "metrics_text", "next_text", "print_result", "sizes_text"]
+__all__ = [
+    "SAME_COMMAND",
+    "Result",
+    "command_line",
+    "listed",
+    "metrics_text",
+    "next_text",
+    "print_result",
+    "sizes_text",
+]
 
 Result = dict[str, Any]
+SAME_COMMAND = "the same command"  # in the message of an interruption: the command line is printed after it
 
 
 def print_result(args: argparse.Namespace, result: Any, text: Callable[[Any], str] | None) -> None:

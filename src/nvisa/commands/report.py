@@ -41,32 +41,30 @@ def report(
     maps: Sequence[str] = ("auto", "pca"),
 ) -> Result:
     """Write the page of a model directory, with the rows of DATA if given, or of a benchmark's records."""
-    from nvisa.commands.output_files import check_output, replacing
+    from nvisa.commands.output_files import check_output
 
     path = check_output(out, (".html",), source=paths[0])
     is_model = len(paths) == 1 and (Path(paths[0]) / "manifest.json").exists()
     if data is not None and not is_model:
         raise ValueError(f"{' '.join(paths)}: expected one model directory with --data, got none. Try nvisa fit.")
-    with replacing(path) as part:
-        try:
-            if is_model:
-                _report_model(part, paths[0], out, options, data, split, maps)
-            else:
-                _report_records(part, paths)
-        except ImportError as error:
-            raise ValueError(f"{out}: {error}") from error
-        n_bytes = part.stat().st_size
-    return {"out": out, "n_bytes": n_bytes}
+    try:
+        if is_model:
+            _report_model(path, paths[0], out, options, data, split, maps)
+        else:
+            _report_records(path, paths)
+    except ImportError as error:
+        raise ValueError(f"{out}: {error}") from error
+    return {"out": out, "n_bytes": path.stat().st_size}
 
 
-def _report_records(part: Path, paths: Sequence[str]) -> None:
+def _report_records(path: Path, paths: Sequence[str]) -> None:
     from nvisa.benchmark.page import write_records_report
 
-    write_records_report(paths, out=part)
+    write_records_report(paths, out=path)
 
 
 def _report_model(
-    part: Path, model: str, out: str, options: ReadOptions, data: str | None, split: str | None, maps: Sequence[str]
+    path: Path, model: str, out: str, options: ReadOptions, data: str | None, split: str | None, maps: Sequence[str]
 ) -> None:
     """The page of a model: what its manifest knows, and the rows if there are some."""
     from nvisa.commands.models import aligned
@@ -81,12 +79,12 @@ def _report_model(
     about = {"model": model, "model_digest": manifest["sha256"], "source": known.get("source")}
     if data is None:
         about |= {"data_digest": known.get("data_digest"), "command": command_line(*words)}
-        write_report(clusterer, out=part, feature_shape=known.get("feature_shape"), about=about)
+        write_report(clusterer, out=path, feature_shape=known.get("feature_shape"), about=about)
         return
     rows = read_rows(data, options, split=split)
     words += ["--data", data, *options.words(), *(["--split", split] if split else []), "--maps", *maps]
     about |= {"source": rows.source, "data_digest": rows.digest, "command": command_line(*words)}
     write_report(
-        clusterer, aligned(rows, clusterer, known.get("feature_shape")), rows.labels, out=part,
+        clusterer, aligned(rows, clusterer, known.get("feature_shape")), rows.labels, out=path,
         feature_shape=rows.feature_shape or known.get("feature_shape"), names=rows.names, maps=maps, about=about,
     )  # fmt: skip

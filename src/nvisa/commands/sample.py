@@ -88,7 +88,6 @@ def _draw_picture(
     """A line of images for every cluster that gets one of n, or lines of at most 20 of one; the number drawn."""
     import numpy as np
 
-    from nvisa.commands.output_files import replacing
     from nvisa.report import pictures
 
     n_lines = -(-n // PER_LINE) if cluster is not None else min(n, clusterer._n_found)
@@ -99,6 +98,5 @@ def _draw_picture(
     ]  # fmt: skip
     X = pictures.as_images(np.concatenate(drawn), shape)
     lines = np.split(X, np.cumsum(lengths)[:-1])
-    with replacing(path) as part:
-        pictures.save_grid(part, [("", lines)], names=[str(name) for name in names])
+    pictures.save_grid(path, [("", lines)], names=[str(name) for name in names])
     return len(X)

@@ -1,24 +1,27 @@
 """Checkpoints: a fit that was killed goes on after its last whole epoch, bit for bit as if nothing had happened.
 
-    folder/checkpoint.json        format, schema, the fit's settings and data, NumPy's generator, the stages
+    folder/checkpoint.json        format, schema, the fit's settings and data, NumPy's generator, the stages, a digest
     folder/<sha256>.safetensors   networks, optimizer, generator and objective of a stage after its last epoch
+    folder/part-<n>/              the same of a restart in a process of its own
+    folder/.lock                  who is at it
 
 A fit is a row of stages (calls of :func:`nvisa.fitting.training.maximize`) with deterministic steps between them. To
 resume is to replay: what lies between stages is computed again, a finished stage puts its last state back, the
 unfinished one goes on. The writer is one of the loop's listeners, so a method does nothing for it, unless its objective
 has a state of its own, which it then offers as torch does, by ``state_dict`` and ``load_state_dict``.
 
-Every file is written beside its name and renamed, the manifest last; at most every ``EVERY`` seconds.
+Every file is whole or not there (:mod:`nvisa.durable_files`), the manifest comes last; at most every ``EVERY``
+seconds. A fit that is done leaves its checkpoint, from which the same call comes back at once: it is removed by
+whatever puts the model on the disk, and not before (:meth:`CheckpointWriter.remove`). One fit at a time uses a folder.
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -26,23 +29,27 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensors
+from nvisa.durable_files import LockedError, is_temporary, locked, sweep_inside, write_file
+from nvisa.fitting.stage_state import restore_state, state_tensors
 from nvisa.fitting.training import Listener, StageState
-from nvisa.json_values import encode
+from nvisa.interruption import Interruption, deferring
+from nvisa.json_values import check_digest, encode, parse, with_digest, wrong_fields
 from nvisa.nets.rows import blocks
-from nvisa.persistence import ModelError, write_file
+from nvisa.persistence import ModelError
 
-__all__ = ["CheckpointWriter", "data_digest", "fingerprint", "open_checkpoint", "progress"]
+__all__ = ["CheckpointWriter", "data_digest", "fingerprint", "open_checkpoint", "progress", "remove_checkpoint"]
 
-MANIFEST = "checkpoint.json"
+MANIFEST, LOCK = "checkpoint.json", ".lock"
 FORMAT, SCHEMA = "nvisa checkpoint", 1
-KINDS = {"run": dict, "rng": dict, "stages": list}
-OURS = re.compile(r"[0-9a-f]{64}\.safetensors")  # a state, whole or in part: other files of the folder are the user's
+KINDS: dict[str, type | tuple[type, ...]] = {"run": dict, "rng": dict, "stages": list}
+SHA256 = re.compile(r"[0-9a-f]{64}")
+STATE = re.compile(r"[0-9a-f]{64}\.safetensors(\.part)?")  # whole, or in part as the version before left it
+PART = re.compile(r"part-\d+")
 EVERY = 30.0  # seconds between two writings: what a kill can cost, and nothing beside what they cost
 START_AGAIN = "Remove the folder to start again, or name another one."
 
@@ -75,6 +82,7 @@ class CheckpointWriter(Listener):
         self.stages: list[SavedStage] = []
         self.n_begun = 0
         self.written = time.monotonic()
+        self.interruption = Interruption()
 
     # ---- what the training loop calls
 
@@ -90,20 +98,23 @@ class CheckpointWriter(Listener):
             tensors = self.read(saved)
             try:
                 restore_state(state, tensors)
-            except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+            except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
                 raise ModelError(
                     f"{self.folder}: expected the state of {state.name}, got another ({error}). {START_AGAIN}"
                 ) from error
         state.history, state.finished = saved.history, saved.finished  # one list: what the loop appends is saved
+        self.interruption.can_wait = True
 
     def end_epoch(self, state: StageState) -> None:
-        """Write, if it is time to."""
-        if self.is_due:
+        """Write, if it is time to, or if the fit was told to end."""
+        if self.is_due or self.interruption.kind is not None:
             self.stages[self.n_begun - 1].tensors = state_tensors(state)
             self.write()
+        self.interruption.due()
 
     def end_stage(self, state: StageState) -> None:
         """Keep the last state, unless the stage was at its end already."""
+        self.interruption.can_wait = False
         saved = self.stages[self.n_begun - 1]
         if not saved.finished:
             saved.finished, saved.tensors = True, state_tensors(state)
@@ -122,13 +133,11 @@ class CheckpointWriter(Listener):
         for stage in self.stages:
             if stage.tensors is not None:
                 payload = safetensors.torch.save(stage.tensors)
-                stage.sha256, stage.tensors = hashlib.sha256(payload).hexdigest(), None
-                _replace(self.folder / f"{stage.sha256}.safetensors", payload)
-        stages = [{"name": s.name, "finished": s.finished, "sha256": s.sha256, "history": s.history}
-                  for s in self.stages if s.sha256]  # fmt: skip
-        manifest = {"format": FORMAT, "schema": SCHEMA, "run": self.run, "rng": self.first_state, "stages": stages}
-        _replace(self.folder / MANIFEST, json.dumps(manifest, default=np.ndarray.tolist).encode())
-        self._remove(keep={f"{s.sha256}.safetensors" for s in self.stages})
+                sha256 = hashlib.sha256(payload).hexdigest()
+                write_file(self.folder / f"{sha256}.safetensors", payload)
+                stage.sha256, stage.tensors = sha256, None
+        _write_manifest(self.folder, self.run, self.first_state, [stage for stage in self.stages if stage.sha256])
+        _remove_states(self.folder, keep={f"{stage.sha256}.safetensors" for stage in self.stages})
         self.written = time.monotonic()
 
     def read(self, stage: SavedStage) -> dict[str, Tensor]:
@@ -143,19 +152,12 @@ class CheckpointWriter(Listener):
             )
         return upgrade_tensors(safetensors.torch.load(content), self.run.get("class", ""))
 
-    def _remove(self, keep: set[str]) -> None:
-        for path in self.folder.glob("*.safetensors*"):
-            if path.name not in keep and OURS.match(path.name):
-                path.unlink()
-
-    def close(self) -> None:
-        """The fit is done: nothing is left to resume."""
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        self._remove(keep=set())
-        for part in self.folder.glob("part-[0-9]*"):
-            shutil.rmtree(part)
-        with suppress(OSError):  # the user's own files are in it
-            self.folder.rmdir()
+    def remove(self) -> None:
+        """Remove the checkpoint, now that the fit's result is safe elsewhere; not if another fit has taken it up."""
+        with suppress(OSError, ModelError):
+            if _manifest(self.folder)["run"] != self.run:
+                return
+        remove_checkpoint(self.folder)
 
     def child(self, number: int) -> tuple[Path, Record]:
         """Folder and run of a part of this fit that has a process of its own, for :func:`open_checkpoint`."""
@@ -167,32 +169,59 @@ class CheckpointWriter(Listener):
 
 @contextmanager
 def open_checkpoint(
-    path: str | Path | None, run: Record, rng: RandomState, *, keep: bool = False
+    path: str | Path | None, run: Record, rng: RandomState, *, wait: bool = False
 ) -> Iterator[CheckpointWriter | None]:
     """A writer for the fit inside, in the folder ``path``; None without a path.
 
     Parameters
     ----------
     path
-        A new path, an empty folder, or one that holds a checkpoint of the same fit, which then goes on. The
-        files are removed once the fit is done.
+        A new path, an empty folder, or one that holds a checkpoint of the same fit, which then goes on.
     run
         The fit's settings and data as JSON: what a checkpoint must agree with.
     rng
         NumPy's generator of the fit.
-    keep
-        Leave the files, with every stage: of a :meth:`~CheckpointWriter.child`, which the fit that it belongs to
-        removes.
+    wait
+        For another process that is at it; else it is refused.
 
     Raises
     ------
     nvisa.ModelError
-        If the folder holds something else, or a checkpoint of other settings or data.
+        If the folder holds something else, or a checkpoint of other settings or data, or another fit is at it.
     """
-    writer = None if path is None else _open(Path(path).expanduser().resolve(), run, rng)
-    yield writer
-    if writer is not None:
-        writer.write() if keep else writer.close()
+    if path is None:
+        yield None
+        return
+    folder = Path(path).expanduser().resolve()
+    _check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / LOCK, wait=wait))
+        except LockedError as error:
+            raise ModelError(
+                f"{folder}: expected a checkpoint that no other fit is at, got one in use by {error.holder}. "
+                "Wait for it, or name another folder."
+            ) from error
+        writer = _open(folder, run, rng)
+        writer.interruption = stack.enter_context(deferring())
+        yield writer
+        writer.write()
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise a ModelError for a folder that holds no checkpoint, not even what a kill left of one, but other things."""
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    if not folder.is_dir() or not all(_is_ours(entry) for entry in folder.iterdir()):
+        raise ModelError(f"{folder}: expected a new path, an empty folder or a checkpoint, got something else.")
+
+
+def _is_ours(entry: Path) -> bool:
+    name = entry.name
+    if name in (LOCK, MANIFEST, f"{MANIFEST}.part") or STATE.fullmatch(name) or PART.fullmatch(name):
+        return True
+    return is_temporary(name)
 
 
 def _open(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
@@ -200,9 +229,6 @@ def _open(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
     run = json.loads(json.dumps(run))
     if (folder / MANIFEST).exists():
         return _resume(folder, run, rng)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ModelError(f"{folder}: expected a new path, an empty folder or a checkpoint, got something else.")
-    folder.mkdir(parents=True, exist_ok=True)
     writer = CheckpointWriter(folder, run, rng)
     writer.write()  # the folder is ours from now on, and one that cannot be written to is said at once
     return writer
@@ -219,11 +245,33 @@ def _resume(folder: Path, run: Record, rng: RandomState) -> CheckpointWriter:
         )
     rng = deepcopy(rng)
     with _readable(folder):
-        rng.set_state(manifest["rng"])
-        stages = [SavedStage(**upgrade_names(stage)) for stage in manifest["stages"]]
+        rng.set_state(_generator_state(manifest["rng"]))
+        stages = [_stage(upgrade_names(stage)) for stage in manifest["stages"]]
+    sweep_inside(folder)
     writer = CheckpointWriter(folder, run, rng)
     writer.stages = stages
     return writer
+
+
+def _generator_state(state: Record) -> Record:
+    """The state of NumPy's generator, which takes any number for its place in the key, and reads there."""
+    inner = state["state"]
+    if state["bit_generator"] == "MT19937" and not (len(inner["key"]) == 624 and 0 <= inner["pos"] <= 624):
+        raise ValueError("expected the state of a generator")
+    return state
+
+
+def _stage(saved: Record) -> SavedStage:
+    """A stage as the manifest lists it."""
+    if wrong := wrong_fields(saved, {"name": str, "history": list, "finished": bool, "sha256": str}):
+        raise ValueError(f"expected a stage with its fields, got one damaged at {', '.join(wrong)}")
+    if not SHA256.fullmatch(saved["sha256"]):
+        raise ValueError("expected a digest of its state")
+    for number, record in enumerate(saved["history"], 1):
+        lacking = wrong_fields(record, {"stage": str, "epoch": int, "n_epochs": int, "seconds": (int, float)})
+        if lacking or record["epoch"] != number:
+            raise ValueError(f"expected the record of epoch {number}")
+    return SavedStage(**saved)
 
 
 @contextmanager
@@ -237,14 +285,53 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def _manifest(folder: Path) -> Record:
     with _readable(folder):
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = parse((folder / MANIFEST).read_bytes(), finite=False)
         known = (manifest["format"], manifest["schema"]) == (FORMAT, SCHEMA)
-        missing = [key for key, kind in KINDS.items() if not isinstance(manifest.get(key), kind)]
+        missing = wrong_fields(manifest, KINDS)
     if not known:
         raise ModelError(f"{folder}: expected {FORMAT}, schema {SCHEMA}, got another. {START_AGAIN}")
     if missing:
         raise ModelError(f"{folder}: expected a whole {MANIFEST}, got one damaged at {missing[0]}. {START_AGAIN}")
+    with _readable(folder):
+        check_digest(manifest)
     return manifest
+
+
+def _write_manifest(folder: Path, run: Record, rng: Record, stages: list[SavedStage]) -> None:
+    listed = [{"name": s.name, "finished": s.finished, "sha256": s.sha256, "history": s.history} for s in stages]
+    manifest = with_digest({"format": FORMAT, "schema": SCHEMA, "run": run, "rng": rng, "stages": listed})
+    write_file(folder / MANIFEST, json.dumps(manifest, default=np.ndarray.tolist).encode())
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, and its folder if nothing else is in it; a kill on the way leaves one that can be used.
+
+    Not if another fit is at it; and what cannot be removed is warned of.
+    """
+    if not (folder / MANIFEST).exists():
+        return
+    try:
+        with locked(folder / LOCK):
+            manifest = _manifest(folder)
+            _write_manifest(folder, manifest["run"], manifest["rng"], [])  # before its states go
+            _remove_states(folder, keep=set())
+            for part in folder.iterdir():
+                if PART.fullmatch(part.name):
+                    remove_checkpoint(part)
+            (folder / MANIFEST).unlink()
+    except (LockedError, ModelError):
+        return
+    except OSError as error:
+        warnings.warn(f"{folder}: this checkpoint is not needed any more, and cannot be removed: {error}", stacklevel=2)
+    with suppress(OSError):  # the user's own files are in it
+        folder.rmdir()
+
+
+def _remove_states(folder: Path, keep: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in keep and (STATE.fullmatch(path.name) or path.name == f"{MANIFEST}.part"):
+            path.unlink(missing_ok=True)
+    sweep_inside(folder)
 
 
 def _differences(before: Record, now: Record) -> list[str]:
@@ -306,46 +393,3 @@ def _content(value: Any, X: NDArray) -> bytes:
         f"checkpoint: expected settings that tell one fit from another, got {value!r}. Try a name or a fitted "
         "clusterer, or fit without checkpoint."
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    write_file(part, content)
-    os.replace(part, path)
-
-
-# ---- the state of a stage as tensors ---------------------------------------------------------------------------------
-
-
-def state_tensors(state: StageState) -> dict[str, Tensor]:
-    """Copies of all tensors."""
-    tensors = {f"module.{name}": value for name, value in state.module.state_dict().items()}
-    for i, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value for name, value in values.items()}
-    tensors["generator"] = state.generator.get_state()
-    for part, other in _others(state).items():
-        if hasattr(other, "state_dict"):
-            tensors |= {f"{part}.{name}": value for name, value in other.state_dict().items()}
-    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-
-
-def restore_state(state: StageState, tensors: dict[str, Tensor]) -> None:
-    """Put back what :func:`state_tensors` has copied."""
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in ("module", "optimizer", "generator", *_others(state))}
-    for name, value in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        i, _, key = name.partition(".")
-        moments.setdefault(int(i), {})[key] = value
-    state.module.load_state_dict(parts["module"])
-    state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
-    state.generator.set_state(tensors["generator"])
-    for part, other in _others(state).items():
-        if parts[part]:
-            other.load_state_dict(parts[part])
-
-
-def _others(state: StageState) -> dict[str, Any]:
-    return {"objective": state.objective, "tally": state.tally}

@@ -122,9 +122,10 @@ class DeepClusterer(
         y
             Ignored; here for scikit-learn's pipelines.
         checkpoint
-            A folder for what a killed fit needs to go on, written every half minute and removed at the end. The same
-            call then resumes after the last whole epoch written, and gives what it would have given. Without one, a
-            fit that fails or is interrupted leaves the clusterer as it was, and nothing else.
+            A folder for what a killed fit needs to go on, written every half minute and at the end. The same call then
+            resumes after the last whole epoch written, and gives what it would have given. :meth:`save` removes it
+            once the model is on the disk; until then the same call comes back without training. Without one, a fit
+            that fails or is interrupted leaves the clusterer as it was, and nothing else.
 
         Raises
         ------
@@ -145,7 +146,12 @@ class DeepClusterer(
                 delattr(self, name)
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
+<<<<<<< HEAD
             X = self._validated(X, reset=True, at_least=self._least_rows)
+=======
+            X = self._validated(X, reset=True, at_least=self.n_clusters)
+            self._checkpoint: CheckpointWriter | None = None
+>>>>>>> 11354c81e9d1e4bf18e4d864c32d80d6324e4088
             rescale = make_rescale(X, scaling)
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
@@ -163,7 +169,12 @@ class DeepClusterer(
                 self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
+<<<<<<< HEAD
         sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
+=======
+            self._checkpoint = writer
+        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
+>>>>>>> 11354c81e9d1e4bf18e4d864c32d80d6324e4088
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -284,7 +295,7 @@ class DeepClusterer(
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
-        with open_checkpoint(folder, run, RandomState(0), keep=True) as checkpoint:
+        with open_checkpoint(folder, run, RandomState(0), wait=True) as checkpoint:
             return self._fit_numbered(X, rescale, RandomState(seed), number, None, checkpoint)
 
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:

@@ -167,6 +167,8 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.
 
+        Once it is on the disk the checkpoint of the fit, if there is one, is not needed any more and is removed.
+
         Parameters
         ----------
         path
@@ -189,6 +191,8 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error
         save(self, path, extra=extra)
+        if (checkpoint := self.__dict__.pop("_checkpoint", None)) is not None:
+            checkpoint.remove()
 
     @property
     def report(self) -> Any:
@@ -196,9 +200,9 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         raise AttributeError("clusterer.report(X) is now nvisa.write_report(clusterer, X).")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle with tensors on the CPU, so that a model trained on a GPU opens anywhere, and without a callback."""
+        """Pickle without callback and checkpoint, tensors on the CPU: a model trained on a GPU opens anywhere."""
         own: Any = super().__getstate__()
-        state = {name: value for name, value in own.items() if name != "_callback"}
+        state = {name: value for name, value in own.items() if name not in ("_callback", "_checkpoint")}
         if "module_" in state:
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from nvisa.durable_files import write_file
 from nvisa.fitting.checkpoint import data_digest
 from nvisa.fitting.training import clusters_in_use
 from nvisa.maths import metrics
@@ -101,7 +102,7 @@ def write_report(
         context["agreement"] = _agreement(evaluation)
     context |= {"evaluation": evaluation, "sprite": gallery.sprite(), "columns_of": gallery.columns_of()}
     path = Path(out).expanduser()
-    path.write_text(render("clusterer.html", payload, **context), encoding="utf-8")
+    write_file(path, render("clusterer.html", payload, **context).encode())
     return path
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nvisa.durable_files import replacing_file
+
 __all__ = ["as_images", "brightness", "save_grid", "save_scatter"]
 
 Array = NDArray[np.floating]
@@ -114,4 +116,5 @@ def _figure(width: float, height: float) -> Any:
 def _write(figure: Any, path: str | Path, title: str) -> None:
     if title:
         figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=DPI, format="png", facecolor="white")
+    with replacing_file(Path(path)) as part:
+        figure.savefig(part, dpi=DPI, format="png", facecolor="white")

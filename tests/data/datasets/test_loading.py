@@ -30,7 +30,7 @@ def test_load_fetches_once_then_reads_the_cache(toy, tmp_path):
     check_toy(datasets.load("toy", tmp_path), toy)
     check_toy(datasets.load("toy", tmp_path, download=False), toy)
     assert len(toy.requests) == 4
-    assert {path.name for path in (tmp_path / "toy").iterdir()} == {*toy.files, ".lock"}
+    assert {path.name for path in (tmp_path / "toy").iterdir()} == {*toy.files}
 
 
 @pytest.mark.parametrize("form", ["recompressed", "unpacked"])
@@ -77,7 +77,7 @@ def test_a_lying_mirror_leaves_the_cache_empty(toy, tmp_path):
     toy.files["X_train-idx.gz"] = gzip.compress(b"something else")
     with pytest.raises(ChecksumError, match=r"X_train-idx\.gz"):
         datasets.load("toy", tmp_path)
-    assert os.listdir(tmp_path / "toy") == [".lock"]
+    assert os.listdir(tmp_path / "toy") == []
 
 
 def test_two_at_once_do_not_spoil_each_other(toy, tmp_path):

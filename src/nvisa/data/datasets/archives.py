@@ -1,7 +1,6 @@
 """CIFAR-10, CIFAR-100 and STL-10 from their official binary archives: fetched, unpacked, verified, as uint8 images."""
 
 import hashlib
-import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -10,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nvisa.data.datasets.catalog import ArchiveSet
-from nvisa.data.datasets.download import Progress, download, locked
+from nvisa.data.datasets.download import Progress, download
 from nvisa.data.errors import ChecksumError, DataError, describing
+from nvisa.durable_files import locked, replacing_file
 
 __all__ = ["Images", "class_names", "fetch_archive", "listing", "missing_files", "read_images", "unpack"]
 
 Images = npt.NDArray[np.uint8]
+LOCK = ".lock"  # one process at a time downloads into a folder
 
 
 def missing_files(folder: Path, spec: ArchiveSet) -> list[str]:
@@ -26,7 +27,7 @@ def missing_files(folder: Path, spec: ArchiveSet) -> list[str]:
 def fetch_archive(folder: Path, spec: ArchiveSet, progress: Progress | None = None) -> None:
     """Download the archive, take out what is needed, and remove it. A cut download is continued."""
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder / LOCK, wait=True):
         if not missing_files(folder, spec):  # asked again under the lock: another process may have fetched them
             return
         archive = folder / spec.url.rsplit("/", 1)[1]
@@ -44,10 +45,8 @@ def unpack(archive: Path, folder: Path, spec: ArchiveSet) -> None:
             name = Path(member.name).name
             source = members.extractfile(member) if name in wanted and member.isfile() else None
             if source is not None:
-                part = folder / f"{name}.part"
-                with source, part.open("wb") as file:
+                with source, replacing_file(folder / name) as part, part.open("wb") as file:
                     shutil.copyfileobj(source, file)
-                os.replace(part, folder / name)
 
 
 def read_images(folder: Path, spec: ArchiveSet, split: str) -> tuple[Images, npt.NDArray[np.int64]]:

@@ -1,23 +1,17 @@
 """One file over http(s): several mirrors, resumed where it was cut, verified before it gets its name."""
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from nvisa.data.errors import ChecksumError, DownloadError
+from nvisa.durable_files import put
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["Progress", "download", "locked"]
+__all__ = ["Progress", "download"]
 
 Progress = Callable[[str, int, int | None], None]
 """Called as (file name, bytes here, bytes in all or None)."""
@@ -73,24 +67,9 @@ def download(
         except ChecksumError as error:
             failures.append(error)
         else:
-            os.replace(part, target)
+            put(part, target)
             return target
     raise _verdict(target, failures)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time download into `folder`, so that two do not write one part.
-
-    Where the system cannot lock, nobody waits: the digests still guard the result.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        yield
 
 
 def _in_rounds(urls: Sequence[str], rounds: int, pause: float) -> Iterator[str]:

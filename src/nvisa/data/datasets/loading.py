@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from nvisa.data.datasets import archives
 from nvisa.data.datasets.catalog import ARCHIVE_SETS, FEATURE_SETS, IDX_SETS, FeatureSet, IdxFile
-from nvisa.data.datasets.download import Progress, download, locked
+from nvisa.data.datasets.download import Progress, download
 from nvisa.data.datasets.idx import parse_idx, read_verified
 from nvisa.data.errors import DataError
 from nvisa.data.files.arrays import Float32, dequantized, open_npz, scale_images
+from nvisa.durable_files import locked
 
 __all__ = ["Availability", "Dataset", "available", "data_home", "fetch", "load"]
 
@@ -220,7 +221,7 @@ def _sound(folder: Path, file: IdxFile) -> Path | None:
 
 def _fetch_idx(folder: Path, name: str, progress: Progress | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder / archives.LOCK, wait=True):
         for file in IDX_SETS[name].files:
             # Asked again under the lock: another process may just have fetched it.
             if _sound(folder, file) is None:

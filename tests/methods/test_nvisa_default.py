@@ -1,0 +1,50 @@
+"""What the default does with its own diagnosis."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from nvisa import NVISA, Network, Training
+from nvisa.methods import nvisa as method
+
+X = np.random.RandomState(0).uniform(size=(300, 2)).astype(np.float32)  # no groups: no start is clear
+SMALL = Network(hidden=(16, 16), latent_dim=2)
+
+
+def fit_with(monkeypatch, verdicts, **settings):
+    """A fit whose diagnoses prefer these, one after the other."""
+    real, told = method.diagnose, iter(verdicts)
+    monkeypatch.setattr(NVISA, "DEFAULT_TRAINING", Training(steps=120))
+    monkeypatch.setattr(method, "diagnose", lambda *args: real(*args) | {"preferred": next(told)})
+    return NVISA(2, network=SMALL, random_state=0, **settings).fit(X)
+
+
+def n_stages(fitted):
+    """How often an epoch 1 of joint training began."""
+    return sum(record["stage"] == "training" and record["epoch"] == 1 for record in fitted.history_)
+
+
+def test_a_fit_to_which_the_criteria_prefer_k_means_goes_back_to_its_start(monkeypatch):
+    starts = []
+    real = method.start_from
+    monkeypatch.setattr(method, "start_from", lambda *args: starts.append(real(*args)) or starts[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted = fit_with(monkeypatch, ["kmeans", "fit"])
+    _, start = starts[0]
+    assert not start.is_clear
+    assert n_stages(fitted) == 2
+    assert fitted.stop_reason_.endswith("back to the start")
+    agree = np.mean(start.proba.argmax(1) == fitted.labels_[start.rows])
+    assert max(agree, 1 - agree) > 0.95  # the larger cluster got number 0
+
+
+def test_it_says_so_where_the_start_is_no_better(monkeypatch):
+    with pytest.warns(UserWarning, match="prefer k-means"):
+        assert n_stages(fit_with(monkeypatch, ["kmeans", "kmeans"])) == 2
+
+
+@pytest.mark.parametrize("settings", [{"training": Training(epochs=2)}, {"init": "umap"}])
+def test_a_schedule_and_a_start_of_one_s_own_are_left_as_they_are(monkeypatch, settings):
+    assert n_stages(fit_with(monkeypatch, ["kmeans"], **settings)) == 1
