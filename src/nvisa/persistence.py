@@ -100,6 +100,8 @@ def decode(value: Any, settings: Mapping[str, type]) -> Any:
         return value
     if value.get("$float") in ("inf", "-inf", "nan"):
         return float(value["$float"])
+    if isinstance(value.get("$array"), list):
+        return np.array(decode(value["$array"], settings))
     name = value.get("$type")
     if not isinstance(name, str) or name not in settings:
         raise ModelError(f"expected settings among {', '.join(sorted(settings))}, got {name!r}. Upgrade nvisa?")

@@ -29,7 +29,7 @@ class SamplingClusterer(DeepClusterer):
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
-        return rng.randint(self.n_clusters, size=n)
+        return rng.randint(self._n_found, size=n)
 
     def sample(
         self,
@@ -96,6 +96,13 @@ class GenerativeClusterer(SamplingClusterer):
     def _jacobian(self) -> Tensor | float:
         """From the networks' units to the user's; a Bernoulli pixel has none."""
         return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+
+    def _typicality(self, X: Array) -> dict[str, Array]:
+        return super()._typicality(X) | {"log_density": self._mapped(self._log_density, X)}
+
+    def _log_density(self, x: Data) -> PerExample:
+        """What ``predict(reject=...)`` goes by: ``log p(x)``, or what puts rows in nearly the same order for less."""
+        return self._log_p_x(x)
 
     def score_samples(self, X: Rows) -> Array:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""

@@ -28,6 +28,7 @@ __all__ = [
     "Rescaled",
     "Source",
     "blocks",
+    "check_unit_interval",
     "is_mapped",
     "make_rescale",
     "map_blocks",
@@ -274,3 +275,15 @@ def top_deviation(X: Rescaled, rng: RandomState) -> float:
     x = X[subset(len(X), rng, 10_000)]
     x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
+
+
+def check_unit_interval(X: Array) -> None:
+    """Raise a SettingError unless all numbers lie in [0, 1]."""
+    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+    if low < 0 or high > 1:
+        raise SettingError(
+            "likelihood",
+            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
+            "bernoulli",
+            "Rescale them, or use likelihood='gaussian_shared'.",
+        )
