@@ -27,6 +27,7 @@ __all__ = [
     "blocks",
     "check_unit_interval",
     "is_mapped",
+    "label",
     "make_rescale",
     "map_blocks",
     "subset",
@@ -125,6 +126,11 @@ def map_blocks(
         padded = torch.cat([x, x[:1].expand(size - len(x), -1)]) if fixed and len(x) < size else x
         parts.append(function(padded)[: len(x)].cpu().numpy())
     return np.concatenate(parts)
+
+
+def label(module: Any, X: Array) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
+    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
