@@ -21,10 +21,10 @@ from nvisa.fitting.candidates import kmeans
 from nvisa.fitting.graph import joint_of_labels, nearest, principal_components
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import cut_curve, cut_merges
-from nvisa.nets.rows import make_rescale, subset, take
+from nvisa.nets.rows import Rescale, Rescaled, make_rescale, subset, take
 from nvisa.settings import SettingError
 
-__all__ = ["ClusterLevels", "count_borders", "find_levels", "select_n_clusters"]
+__all__ = ["ClusterLevels", "count_borders", "find_levels", "levels_of", "select_n_clusters"]
 
 Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
@@ -123,6 +123,12 @@ def select_n_clusters(
     rows = subset(len(X), rng, MAX_ROWS)
     x = make_rescale(X, scaling)(torch.from_numpy(take(X, rows, np.float32))).numpy()
     return find_levels(x, rows, max_clusters, rng)
+
+
+def levels_of(X: Array, rescale: Rescale) -> ClusterLevels:
+    """The levels of the checked rows of a fit; the same whatever its seed, for they decide the networks' shapes."""
+    rows = subset(len(X), RandomState(0), MAX_ROWS)
+    return find_levels(Rescaled(X, rescale)[rows], rows, MAX_CLUSTERS, RandomState(0))
 
 
 def find_levels(x: Array, rows: Rows, max_clusters: int, rng: RandomState) -> ClusterLevels:

@@ -20,7 +20,6 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_random_state
@@ -32,14 +31,14 @@ from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
-from nvisa.fitting.levels import MAX_CLUSTERS, MAX_ROWS, find_levels
+from nvisa.fitting.levels import levels_of
 from nvisa.fitting.progress import EpochProgress
 from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
-from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
+from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
 from nvisa.nets.rows import (
     Rescale,
     Rescaled,
@@ -47,6 +46,7 @@ from nvisa.nets.rows import (
     blocks,
     check_unit_interval,
     is_mapped,
+    label,
     make_rescale,
     map_blocks,
     subset,
@@ -58,16 +58,6 @@ __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
 
 Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
-
-
-def generator_from(rng: RandomState) -> torch.Generator:
-    """A torch generator seeded by a draw of a NumPy one; torch's global generator is left alone."""
-    return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-
-
-def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
-    """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
-    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
 class DeepClusterer(
@@ -146,12 +136,8 @@ class DeepClusterer(
                 delattr(self, name)
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-<<<<<<< HEAD
             X = self._validated(X, reset=True, at_least=self._least_rows)
-=======
-            X = self._validated(X, reset=True, at_least=self.n_clusters)
             self._checkpoint: CheckpointWriter | None = None
->>>>>>> 11354c81e9d1e4bf18e4d864c32d80d6324e4088
             rescale = make_rescale(X, scaling)
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
@@ -169,12 +155,8 @@ class DeepClusterer(
                 self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
-<<<<<<< HEAD
-        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
-=======
             self._checkpoint = writer
-        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
->>>>>>> 11354c81e9d1e4bf18e4d864c32d80d6324e4088
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -391,8 +373,7 @@ class DeepClusterer(
         """Number of clusters to fit: the setting, what somebody has given, or what the rows have."""
         found = 2
         if self.n_clusters == "auto" and (self._supervision is None or self._supervision.start != "labels"):
-            rows = subset(len(X), RandomState(0), MAX_ROWS)
-            levels = find_levels(Rescaled(X, rescale)[rows], rows, MAX_CLUSTERS, RandomState(0))
+            levels = levels_of(X, rescale)
             self.__dict__ |= levels.attributes()
             found = levels.n_clusters
         if self._supervision is None:

@@ -290,8 +290,8 @@ class NVISA(GenerativeClusterer):
     def _diagnose(self, start: Start | None, bound: Bound, run: Run, found: dict[str, Any]) -> list[Record]:
         """Hold the fit against k-means and a mixture; if both criteria prefer one of them, go back to the start.
 
-        What was trained for that; ``found`` gets the diagnosis. A schedule of one's own is left as it is, and so is what
-        somebody has given.
+        What was trained for that; ``found`` gets the diagnosis. A schedule of one's own is left as it is, and so
+        is what somebody has given.
         """
         found["diagnosis_"] = self._diagnosis(start, run)
         trained: list[Record] = []
@@ -308,7 +308,7 @@ class NVISA(GenerativeClusterer):
     def _train_beside(
         self, start: Start, bound: Bound, training: Training, run: Run, known: Given | None = None
     ) -> list[Record]:
-        """Train the bound while q(y|x) keeps to the start; beside labels of all rows also consistency, without sizes."""
+        """Train the bound while q(y|x) keeps to the start; beside labels of all rows also consistency."""
         objective: Any = BoundBesideStart.of(bound, start, run.source)
         if known is not None:
             objective = self._consistent(bound, start, run, information=0.0) if start.is_given else objective

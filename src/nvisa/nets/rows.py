@@ -30,6 +30,7 @@ __all__ = [
     "blocks",
     "check_unit_interval",
     "is_mapped",
+    "label",
     "make_rescale",
     "map_blocks",
     "subset",
@@ -145,6 +146,11 @@ def _survive_forks() -> None:
 def _use_one_thread() -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
+
+
+def label(module: Any, X: Array) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
+    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
