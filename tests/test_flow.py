@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Files, switches: the slides' own fit, predict; the default is run by hand. Three files and five switches of the fit are
-# its last line, which looks back at its rows for what `predict(reject=...)` compares with.
+# Files, switches: the slides' own fit, predict; the default is run by hand. Three files and five switches of the fit
+# are its last line, which looks back at its rows for what `predict(reject=...)` compares with.
 MOST = [(18, 52), (8, 10)]
 
 
