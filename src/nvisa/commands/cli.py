@@ -17,6 +17,7 @@ from nvisa.commands import (
     completion,
     data,
     demo,
+    edit,
     evaluate,
     exit_codes,
     features,
@@ -33,7 +34,22 @@ from nvisa.settings import SettingError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = (fit, adopt, choose_k, predict, evaluate, sample, report, data, features, bench, table, demo, completion)
+COMMANDS = (
+    fit,
+    adopt,
+    choose_k,
+    predict,
+    evaluate,
+    edit,
+    sample,
+    report,
+    data,
+    features,
+    bench,
+    table,
+    demo,
+    completion,
+)
 
 SUMMARY = """\
 nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-mixture VAE.

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
+from nvisa.methods.editing import EditableClusterer
 from nvisa.nets.layers import LatentNetwork
 from nvisa.nets.rows import Rescale, Source, map_blocks, subset, take, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
@@ -29,7 +30,9 @@ Fitted = TypeVar("Fitted", bound="FittedClusterer")
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform where it is defined: set_output
+class FittedClusterer(
+    EditableClusterer, TransformerMixin, ABC
+):  # scikit-learn wraps transform where it is defined: set_output
     """What a clusterer can do once it is fitted, by its networks alone.
 
     Attributes
@@ -92,7 +95,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
             this share of the training rows: 0.01 refuses about a row of a hundred such as those, by either.
         """
         checked = self._checked(X)
-        labels = self._mapped(lambda x: self.module_.log_q_y(x).argmax(-1), checked)
+        labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
         if reject is not None:
             labels[self._is_refused(checked, reject)] = -1
         return labels
@@ -110,12 +113,12 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
 
     def _typicality(self, X: Array) -> dict[str, Array]:
         """How sure the networks are of each row [N]."""
-        return {"confidence": self._mapped(lambda x: self.module_.log_q_y(x).amax(-1), X)}
+        return {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
 
     def predict_proba(self, X: Rows) -> Array:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X; of a calibrated model, tempered."""
         checked = self._checked(X)
-        log_q = self._mapped(self.module_.log_q_y, checked).astype(np.float64)
+        log_q = self._mapped(self._log_q_y, checked).astype(np.float64)
         return tempered(log_q, getattr(self, "temperature_", 1.0)).astype(checked.dtype)
 
     def calibrate(self: Fitted, X: Rows) -> Fitted:
@@ -132,7 +135,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         rows, source = subset(len(checked), RandomState(0), 5_000), Source(checked, self.module_.rescale.shift.device)
         x = map_blocks(self.module_.rescale, source, rows=rows, fixed=False)
         near = nearest(principal_components(x, RandomState(0)), min(10, max(1, len(rows) // 100)))[0]
-        log_q = map_blocks(self.module_.log_q_y, source, rows=rows).astype(np.float64)
+        log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
         self.temperature_ = temperature(log_q, agreement**0.5)
         self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(take(checked, rows)).items()}

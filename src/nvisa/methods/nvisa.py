@@ -36,6 +36,7 @@ import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
 from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_text
+from nvisa.fitting.edits import n_before
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, refit_head, start_from
 from nvisa.fitting.run import FitResult, Run
@@ -249,7 +250,8 @@ class NVISA(GenerativeClusterer):
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
         n_clusters = self.n_clusters
         if self._supervision is not None or n_clusters == "auto":
-            n_clusters = (vars(self) if fitted is None else fitted)["n_clusters_"]
+            found = vars(self) if fitted is None else fitted
+            n_clusters = n_before(found["n_clusters_"], found.get("edits_", []))
         return MixtureVAE(
             rescale, n_clusters, self._network,
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
@@ -275,7 +277,9 @@ class NVISA(GenerativeClusterer):
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training) | ({} if known is None else {"classes_": known.classes})
+        found |= run.outcome(trained, training) | (
+            {} if known is None or known.classes is None else {"classes_": known.classes}
+        )
         if self._consistency_terms:
             trained += self._diagnose(start, bound, run, found)
         return FitResult(run.module, history + trained, found)
