@@ -3,7 +3,6 @@
 python -m nvisa.benchmark.long_run_page
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from nvisa.benchmark import PAPER
 from nvisa.benchmark.figures import axes_of, save
 from nvisa.benchmark.formats import Grid, fill_places, markdown
 from nvisa.durable_files import write_file
+from nvisa.json_values import parse
 
 __all__ = ["curves_in", "draw", "main", "table"]
 
@@ -28,7 +28,7 @@ PANELS = (
 
 def curves_in(folder: Path) -> Curves:
     """Every run's curve, by the name of its folder."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/curve.json"))]
+    return [parse(path.read_bytes()) for path in sorted(folder.glob("*/curve.json"))]
 
 
 def name_of(curve: dict[str, Any]) -> str:
