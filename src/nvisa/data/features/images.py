@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from nvisa.data.errors import Note, describing
-from nvisa.data.files.images import ADVICE, IMAGE, list_images, on_background
+from nvisa.data.files.images import ADVICE, BYTES_A_PIXEL, IMAGE, list_images, on_background
+from nvisa.data.limits import check_memory
 
 __all__ = ["Folder", "folder_images"]
 
@@ -40,4 +41,6 @@ def folder_images(folder: str | Path) -> Folder:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     with describing(path, IMAGE, advice=ADVICE), Image.open(path) as image:
+        width, height = image.size
+        check_memory(path, f"an image of {width} x {height}", BYTES_A_PIXEL * width * height, ADVICE)
         return np.asarray(on_background(ImageOps.exif_transpose(image), None, path).convert("RGB"))

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageColor, ImageOps
 
 from nvisa.data.errors import DataError, Note, describing
 from nvisa.data.files.arrays import Float32
+from nvisa.data.limits import check_memory
 
 __all__ = ["Found", "folder_labels", "list_images", "on_background", "read_images"]
 
@@ -17,6 +19,7 @@ UNREADABLE = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}  # kno
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 IMAGE, ADVICE = "an image that Pillow reads", "Try removing it or saving it again."
+BYTES_A_PIXEL = 7  # while it is decoded: color, and gray in float32
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def read_images(
     height, width = _size_asked(image_size) or _common_size(folder, [header.size for header in headers])
     is_gray, is_float = all(header.is_gray for header in headers), _is_float(headers, folder)
     shape = (height, width) if is_gray else (height, width, 3)
+    what = f"{len(paths):,} images of {width} x {height}"
+    check_memory(folder, what, 4 * len(paths) * prod(shape), "Try a smaller image_size.")
     X = np.empty((len(paths), int(np.prod(shape))), dtype=np.float32)
     mode = "F" if is_float else "L" if is_gray else "RGB"
     for row, path in zip(X, paths, strict=True):
@@ -101,6 +106,7 @@ def folder_labels(paths: Sequence[Path], folder: Path) -> np.ndarray:
 def _header(path: Path) -> _Header:
     with describing(path, IMAGE, advice=ADVICE), Image.open(path) as image:
         width, height = image.size
+        check_memory(path, f"an image of {width} x {height}", BYTES_A_PIXEL * width * height, ADVICE)
         if image.getexif().get(0x0112) in SIDEWAYS:
             width, height = height, width
         is_gray = image.mode in GRAY_MODES or image.mode.startswith("I;16")
