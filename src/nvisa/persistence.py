@@ -100,6 +100,8 @@ def decode(value: Any, settings: Mapping[str, type]) -> Any:
         return value
     if value.get("$float") in ("inf", "-inf", "nan"):
         return float(value["$float"])
+    if isinstance(value.get("$array"), list):
+        return np.array(decode(value["$array"], settings))
     name = value.get("$type")
     if not isinstance(name, str) or name not in settings:
         raise ModelError(f"expected settings among {', '.join(sorted(settings))}, got {name!r}. Upgrade nvisa?")
@@ -369,10 +371,11 @@ def _check_fitted(found: Mapping[str, Any]) -> None:
 
 def warn_of_versions(path: str | Path, manifest: Manifest) -> None:
     """Warn of a model that was written with another nvisa or torch: its numbers are not equal to the last bit."""
-    there = manifest.get("versions", {})
-    names = [name for name in ("nvisa", "torch") if isinstance(there, dict) and there.get(name) != _version(name)]
+    versions = manifest.get("versions")
+    there = versions if isinstance(versions, dict) else {}
+    names = [name for name in ("nvisa", "torch") if there.get(name, _version(name)) != _version(name)]
     if names:
-        listed = ", ".join(f"{name} {there.get(name)} (here {_version(name)})" for name in names)
+        listed = ", ".join(f"{name} {there[name]} (here {_version(name)})" for name in names)
         warnings.warn(
             f"{path}: written with {listed}. Labels are the same, but for rows between two clusters, whose largest "
             "q(y|x) is below 0.6.",

@@ -11,11 +11,13 @@ from typing import Any
 
 import nvisa
 from nvisa.commands import (
+    adopt,
     bench,
     choose_k,
     completion,
     data,
     demo,
+    edit,
     evaluate,
     exit_codes,
     features,
@@ -32,7 +34,22 @@ from nvisa.settings import SettingError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = (fit, choose_k, predict, evaluate, sample, report, data, features, bench, table, demo, completion)
+COMMANDS = (
+    fit,
+    adopt,
+    choose_k,
+    predict,
+    evaluate,
+    edit,
+    sample,
+    report,
+    data,
+    features,
+    bench,
+    table,
+    demo,
+    completion,
+)
 
 SUMMARY = """\
 nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-mixture VAE.

@@ -20,49 +20,44 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import validate_data
 
+from nvisa.fitting.calibration import quantiles
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
+from nvisa.fitting.levels import levels_of
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run
+from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
+from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
-from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, blocks, is_mapped, make_rescale, map_blocks, take
+from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
+from nvisa.nets.rows import (
+    Rescale,
+    Rescaled,
+    Source,
+    blocks,
+    check_unit_interval,
+    is_mapped,
+    label,
+    make_rescale,
+    map_blocks,
+    subset,
+    take,
+)  # fmt: skip
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
 
 Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
-
-
-def generator_from(rng: RandomState) -> torch.Generator:
-    """A torch generator seeded by a draw of a NumPy one; torch's global generator is left alone."""
-    return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-
-
-def label(module: LatentNetwork, X: Array) -> NDArray[np.int64]:
-    """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
-    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
-
-
-def collapse_message(sizes: NDArray[np.integer]) -> str:
-    """What to say when fewer than half of the clusters are in use, or only one has rows."""
-    return (
-        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
-        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
-        "random weights."
-    )
 
 
 class DeepClusterer(
@@ -86,7 +81,7 @@ class DeepClusterer(
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
 
-    n_clusters: Annotated[int, AtLeast(2)] = 10
+    n_clusters: Annotated[Any, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
     training: Annotated[Training | None, InstanceOf(Training, None)] = None
     random_state: Any = None
@@ -137,11 +132,14 @@ class DeepClusterer(
             If fewer than half of the clusters are in use at the end, or only one.
         """
         with self._unchanged_on_failure(), self._progress_shown() as report:
+            for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
+                delattr(self, name)
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = self._validated(X, reset=True, at_least=self.n_clusters)
+            X = self._validated(X, reset=True, at_least=self._least_rows)
             self._checkpoint: CheckpointWriter | None = None
             rescale = make_rescale(X, scaling)
+            self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
@@ -153,10 +151,12 @@ class DeepClusterer(
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
+                some = take(X, subset(len(X), RandomState(0), 2_000))
+                self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
-        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -184,20 +184,25 @@ class DeepClusterer(
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
-        for start in self._initial_clusters:
+        for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
-                check_start(start, X, self.n_clusters)
+                check_start(start, X, self.n_clusters_)
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
         self._check_data(X)
 
     @property
-    def _initial_clusters(self) -> tuple[Any, ...]:
-        """The setting ``init`` as a tuple, of a :class:`WarmStart` what it starts from; empty where there is none."""
+    def _supervision(self) -> Supervision | None:
+        """What ``init`` gives of the clusters of rows, if it does."""
+        given = getattr(self, "init", "")
+        return None if isinstance(given, str) else Supervision.of(given)
+
+    @property
+    def _starts(self) -> tuple[Any, ...]:
+        """The starts in the setting ``init``, which restarts take in turn; empty where there is none."""
         given = getattr(self, "init", ())
-        items = given if isinstance(given, (tuple, list)) else (given,)
-        return tuple(item.init if isinstance(item, WarmStart) else item for item in items)
+        return tuple(given) if isinstance(given, (tuple, list)) and self._supervision is None else (given,)
 
     @property
     def _consistency_terms(self) -> tuple[VAT | Augment, ...]:
@@ -220,7 +225,7 @@ class DeepClusterer(
         report: Report | None,
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
-        """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
+        """One fit, whose largest cluster then has number 0, empty clusters come last; given ones keep their numbers."""
         generator, device = generator_from(rng), torch_device(self._training.device)
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
@@ -229,7 +234,9 @@ class DeepClusterer(
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
-        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
+        if result.attributes.get("classes_") is not None:
+            return result
+        n_clusters = result.attributes.get("n_clusters_", self.n_clusters_)
         order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
         result.module.permute(torch.from_numpy(order).to(device))
         return result
@@ -354,8 +361,24 @@ class DeepClusterer(
 
     @property
     def _n_found(self) -> int:
-        """Number of clusters: those asked for, unless the method finds it."""
-        return self.n_clusters
+        """Number of clusters: those asked for, unless the fit has found it."""
+        return getattr(self, "n_clusters_", self.n_clusters)
+
+    @property
+    def _least_rows(self) -> int:
+        """A row for each cluster that was asked for."""
+        return self.n_clusters if self._supervision is None and self.n_clusters != "auto" else 2
+
+    def _n_wanted(self, X: Array, rescale: Rescale) -> int:
+        """Number of clusters to fit: the setting, what somebody has given, or what the rows have."""
+        found = 2
+        if self.n_clusters == "auto" and (self._supervision is None or self._supervision.start != "labels"):
+            levels = levels_of(X, rescale)
+            self.__dict__ |= levels.attributes()
+            found = levels.n_clusters
+        if self._supervision is None:
+            return found if self.n_clusters == "auto" else self.n_clusters
+        return n_supervised(self._supervision, len(X), self.n_clusters, type(self).n_clusters, found)
 
     @property
     def _n_restarts(self) -> int | None:
@@ -369,15 +392,3 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
-
-
-def check_unit_interval(X: Array) -> None:
-    """Raise a SettingError unless all numbers lie in [0, 1]."""
-    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-    if low < 0 or high > 1:
-        raise SettingError(
-            "likelihood",
-            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
-            "bernoulli",
-            "Rescale them, or use likelihood='gaussian_shared'.",
-        )

@@ -12,7 +12,7 @@ from nvisa.fitting.consistency import ConsistencyObjective, drift_penalty
 from nvisa.fitting.run import Reporter
 from nvisa.fitting.training import maximize
 from nvisa.maths.schedules import Constant
-from nvisa.methods.base import check_unit_interval, generator_from, label
+from nvisa.methods.base import check_unit_interval, generator_from
 from nvisa.methods.fitted import Array
 from nvisa.nets.rows import Source
 
@@ -42,4 +42,4 @@ def train_on_more_rows(clusterer: Any, X: Array, make_bound: Callable[[torch.Gen
         listeners = [] if report is None else [Reporter(net, report)]
         clusterer.history_ += maximize(penalized, net, source, once, generator, listeners, stage="partial_fit")
     clusterer.n_iter_ = len(clusterer.history_)
-    clusterer.labels_ = label(net, X)
+    clusterer.labels_ = clusterer.predict(X)

@@ -28,7 +28,9 @@ __all__ = [
     "Rescaled",
     "Source",
     "blocks",
+    "check_unit_interval",
     "is_mapped",
+    "label",
     "make_rescale",
     "map_blocks",
     "subset",
@@ -144,6 +146,11 @@ def _survive_forks() -> None:
 def _use_one_thread() -> None:
     torch.set_num_threads(1)
     threadpool_limits(1)
+
+
+def label(module: Any, X: Array) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
+    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
@@ -274,3 +281,15 @@ def top_deviation(X: Rescaled, rng: RandomState) -> float:
     x = X[subset(len(X), rng, 10_000)]
     x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
+
+
+def check_unit_interval(X: Array) -> None:
+    """Raise a SettingError unless all numbers lie in [0, 1]."""
+    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+    if low < 0 or high > 1:
+        raise SettingError(
+            "likelihood",
+            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
+            "bernoulli",
+            "Rescale them, or use likelihood='gaussian_shared'.",
+        )
