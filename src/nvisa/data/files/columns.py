@@ -16,6 +16,7 @@ from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from nvisa.data.errors import DataError, describing
 from nvisa.data.files.arrays import Float32, as_float32
+from nvisa.data.limits import check_parquet
 
 __all__ = ["IDENTIFIER", "name_rows", "numeric_block", "pop_column", "read_frame", "row_names"]
 
@@ -30,6 +31,7 @@ def read_frame(path: Path) -> tuple[pd.DataFrame, bool, Written | None]:
     if path.suffix.lower() == ".parquet":
         advice = "It may be cut, or not Parquet; try writing it again (reading needs pyarrow)."
         with describing(path, "a Parquet file", advice=advice):
+            check_parquet(path)
             frame, has_header, written = pd.read_parquet(path, engine="pyarrow"), True, None
     else:
         with describing(
