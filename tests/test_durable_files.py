@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def test_what_fails_after_the_name_is_given_is_a_warning(tmp_path, monkeypatch):
     assert contents(tmp_path) == {"x": "new"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc names the file of a descriptor")
 def test_everything_is_on_the_disk_before_the_name_and_the_name_after(tmp_path, monkeypatch):
     steps = []
     fsync, replace = os.fsync, os.replace
@@ -247,6 +249,10 @@ def hold(path, held, release):
         release.wait(30)
 
 
+FORKING = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 and later
+
+
+@FORKING
 def test_who_comes_second_is_told_who_is_there_and_may_wait(tmp_path):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
@@ -265,6 +271,7 @@ def test_who_comes_second_is_told_who_is_there_and_may_wait(tmp_path):
     assert names(tmp_path) == []
 
 
+@FORKING
 def test_a_lock_is_let_go_of_by_a_process_that_dies(tmp_path):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()

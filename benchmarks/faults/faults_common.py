@@ -1,6 +1,7 @@
 """What the fault scripts share: small fits, children of a fork that may die, and where the counts go."""
 
 import ctypes
+import gc
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ def with_faults() -> ctypes.CDLL:
 def in_child(function: Callable[[], Any]) -> tuple[str, Any]:
     """("killed", None), ("error", text) or ("done", what the function returns) in a child of a fork."""
     to_read, to_write = os.pipe()
+    gc.freeze()  # what is not looked through is not copied
     process = os.fork()
     if process == 0:
         os.close(to_read)

@@ -110,19 +110,28 @@ def _temporary(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
     part = _beside(path, "part")
     _writing.add(part.name)
     try:
-        if is_folder:
-            part.mkdir()
-        descriptor = os.open(part, os.O_RDONLY if is_folder else os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        try:
-            _try_lock(descriptor)
+        part.mkdir() if is_folder else part.touch(exist_ok=False)
+        with _held(part):
             yield part
-        finally:
-            os.close(descriptor)
     except BaseException:
         _remove(part)
         raise
     finally:
         _writing.discard(part.name)
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Lock it inside, where the system can: Windows, which cannot, gives no name to a file that is open."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        _try_lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _beside(path: Path, kind: str) -> Path:
@@ -311,6 +320,8 @@ def _is_abandoned(entry: Path, process: str | None, kind: str) -> bool:
 
 
 def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where this would interrupt it
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -11,6 +11,7 @@ import pytest
 import nvisa
 from nvisa.commands import choose_k, cli, fit
 from nvisa.data import DataError
+from nvisa.interruption import Terminated
 from nvisa.settings import SettingError
 
 FAST = ["--epochs", "1", "--init", "random"]
@@ -209,3 +210,18 @@ def test_every_setting_that_has_an_option_is_one_of_nvisa():
         assert (
             not field or field in {"training": nvisa.Training, "network": nvisa.Network}[setting].__dataclass_fields__
         )
+
+
+ENDS = [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")]
+
+
+@pytest.mark.parametrize(("kind", "code", "word"), ENDS)
+def test_a_run_of_hours_that_is_stopped_says_what_goes_on(monkeypatch, capsys, kind, code, word):
+    def stopped(*_):
+        raise kind
+
+    monkeypatch.setattr("nvisa.benchmark.long_run.long_run", stopped)
+    assert cli.main(["bench", "paper", "--seeds", "3"]) == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"{word}: the same command goes on from ")
+    assert said.endswith("nvisa bench paper --seeds 3\n")

@@ -6,6 +6,7 @@ from PIL import Image
 
 from made_up import images, mean_colors, own_module
 from nvisa import data as datasets
+from nvisa.commands import features as command
 from nvisa.commands.cli import main
 from nvisa.data import features
 from nvisa.data.features import backbones
@@ -65,3 +66,16 @@ def test_an_image_beside_the_folders_has_no_label(tmp_path, monkeypatch, capsys)
     assert "got 1 beside them, such as 'loose.png'. Try moving them, or without" in capsys.readouterr().err
     assert not (tmp_path / "f.npz").exists()
     assert main(words) == 0
+
+
+def test_a_file_of_a_data_set_that_is_there_is_not_made_again_unless_a_kill_left_its_blocks(tmp_path):
+    """Between the last two steps the file is there, and so is the folder of its blocks: the same command ends it."""
+    out = {"source": "cifar10", "backbone": "resnet50", "data_home": str(tmp_path), "is_folder": False}
+    path = tmp_path / "features" / "cifar10_resnet50.npz"
+    assert command._default_out(**out) == path
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="expected no file there yet"):
+        command._default_out(**out)
+    path.with_name(f"{path.name}.part").mkdir()
+    assert command._default_out(**out) == path

@@ -3,6 +3,7 @@
 import zipfile
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
@@ -32,6 +33,15 @@ def test_an_npz_that_expands_beyond_the_memory_is_refused_unread(tmp_path, littl
 def test_an_npz_that_fits_is_read(tmp_path, little):
     np.savez_compressed(tmp_path / "x.npz", X=np.zeros((20, 20), np.float32))
     assert datasets.read_table(tmp_path / "x.npz").X.shape == (20, 20)
+
+
+def test_a_parquet_file_whose_rows_take_no_room_is_refused_unread(tmp_path, monkeypatch):
+    pandas.DataFrame({"a": np.zeros(50_000), "b": np.ones(50_000)}).to_parquet(tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").stat().st_size < FREE
+    monkeypatch.setattr(limits, "available_memory", lambda: FREE)
+    monkeypatch.setattr(pandas, "read_parquet", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DataError, match="got 50,000 rows of 2 columns, 0.0 GB"):
+        datasets.read_table(tmp_path / "x.parquet")
 
 
 def test_an_image_that_expands_beyond_the_memory_is_refused_undecoded(tmp_path, little, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nvisa.data.errors import DataError
 
-__all__ = ["available_memory", "check_memory"]
+__all__ = ["available_memory", "check_memory", "check_parquet"]
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")  # the limit of a container
@@ -21,6 +21,16 @@ def check_memory(path: str | Path, what: str, n_bytes: int, advice: str) -> None
             f"{path}: expected what fits into the free memory, {free / 1e9:.1f} GB, got {what}, "
             f"{n_bytes / 1e9:.1f} GB. {advice}"
         )
+
+
+def check_parquet(path: Path) -> None:
+    """Raise a DataError if the rows that a Parquet file declares do not fit: equal ones take no room in it."""
+    from pyarrow import parquet  # noqa: PLC0415  of the extra
+
+    declared = parquet.read_metadata(path)
+    n_rows, n_columns = declared.num_rows, declared.num_columns
+    what = f"{n_rows:,} rows of {n_columns:,} columns"
+    check_memory(path, what, 8 * n_rows * n_columns, "Try fewer rows or columns.")
 
 
 def available_memory() -> int:

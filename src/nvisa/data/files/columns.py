@@ -20,6 +20,7 @@ from nvisa.data.files.dialect import Dialect, find_layout
 from nvisa.data.files.numbers import Doubt
 from nvisa.data.files.text_table import TextTable
 from nvisa.data.files.vectors import expanded
+from nvisa.data.limits import check_parquet
 
 __all__ = ["IDENTIFIER", "Read", "name_rows", "names_in", "numeric_block", "pop_column", "read_frame", "row_names"]
 
@@ -57,6 +58,7 @@ def read_frame(path: Path, dialect: Dialect | None = None, *, is_parquet: bool) 
     if is_parquet:
         advice = "It may be cut, or not Parquet; try writing it again (reading needs pyarrow)."
         with describing(path, "a Parquet file", advice=advice):
+            check_parquet(path)
             read = Read(_read_parquet(path))
     else:
         advice = (
