@@ -33,7 +33,7 @@ MAX_ROWS, MAX_CLUSTERS, N_CUTS, PER_CLUSTER = 10_000, 50, 3, 5
 CHEAP = 0.1  # a border that a cluster loses a tenth of its neighbors at
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ClusterLevels:
     """The clusters of some rows at every number K of them, each level a merge of two clusters of the next.
 
