@@ -369,7 +369,10 @@ class NVISA(GenerativeClusterer):
         return None if loc.dim() == 3 else self.module_.rescale.inverse(self.module_.reconstruct(loc))
 
     def _reconstruct(self, x: Data) -> Data:
-        return self.module_.rescale.inverse(self.module_.reconstruct(self.module_.encode(x)))
+        return self._decode(self.module_.encode(x))
+
+    def _decode(self, z: Float[Tensor, "B Z"]) -> Data:
+        return self.module_.rescale.inverse(self.module_.reconstruct(z))
 
     # ---- beyond the slides: more rows, later
 
