@@ -10,12 +10,16 @@ from nvisa.fitting.edits import edited, gate, n_before, names_after, sources
 from oracles import normal
 
 
-def test_edits_are_sums_products_and_orders_of_columns(rng):
+def test_edits_keep_every_row_s_cluster_or_a_part_of_it(rng):
     q, z, w = normal(rng, 7, 5).softmax(1), normal(rng, 7, 3), normal(rng, 3)
     edits = [{"merge": [1, 3]}, {"split": 2, "weight": w.tolist(), "bias": 0.3}, {"order": [4, 0, 1, 2, 3]}]
-    s = torch.sigmoid(z @ w + 0.3)
-    expected = torch.stack([q[:, 2] * s, q[:, 0], q[:, 1] + q[:, 3], q[:, 2] * (1 - s), q[:, 4]], 1)
-    assert_close(edited(q.log(), z, edits).exp(), expected)
+    s = (z @ w + 0.3 > 0).to(q)
+    parts = [q[:, 2] * s, q[:, 0], torch.maximum(q[:, 1], q[:, 3]), q[:, 2] * (1 - s), q[:, 4]]
+    total = 1 - torch.minimum(q[:, 1], q[:, 3])
+    found = edited(q.log(), z, edits).exp()
+    assert_close(found, torch.stack(parts, 1) / total[:, None])
+    made_of = sources(5, edits)
+    assert all(old in made_of[new] for old, new in zip(q.argmax(1).tolist(), found.argmax(1).tolist(), strict=True))
     assert sources(5, edits) == [[2], [0], [1, 3], [2], [4]]
     assert n_before(5, edits) == 5
     names = ["a", "", "c", "d", "e"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
+from nvisa import SettingError
 from nvisa.methods import METHODS
 from nvisa.methods.generative import GenerativeClusterer, SamplingClusterer
 
@@ -71,3 +72,20 @@ def test_the_middle_of_a_cluster_is_near_its_rows(blobs, generative):
 def test_nothing_is_drawn_before_a_fit(name):
     with pytest.raises(NotFittedError):
         METHODS[name](3).sample()
+
+
+def test_what_is_encoded_is_decoded_and_a_way_leads_from_one_row_to_another(blobs, fitted):
+    X = blobs[0]
+    if not hasattr(fitted, "reconstruct"):
+        assert not hasattr(fitted, "decode")
+        return
+    np.testing.assert_allclose(fitted.decode(fitted.transform(X)), fitted.reconstruct(X), rtol=1e-4, atol=1e-4)
+    way = fitted.interpolate(X[0], X[-1], n_steps=5)
+    ends = fitted.reconstruct(X[[0, -1]])
+    np.testing.assert_allclose(way[[0, -1]], ends, rtol=1e-4, atol=1e-4)
+    middle = fitted.decode(fitted.transform(X[[0, -1]]).mean(0, keepdims=True))
+    np.testing.assert_allclose(way[2:3], middle, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="expected 2 columns, as transform gives them, got 5"):
+        fitted.decode(X)
+    with pytest.raises(SettingError, match="n_steps must be a whole number of at least 2, got 1"):
+        fitted.interpolate(X[0], X[1], n_steps=1)

@@ -25,6 +25,7 @@ from nvisa.commands import (
     predict,
     report,
     sample,
+    serve,
     table,
 )
 from nvisa.commands.options import option
@@ -41,6 +42,7 @@ COMMANDS = (
     predict,
     evaluate,
     edit,
+    serve,
     sample,
     report,
     data,

@@ -1,12 +1,13 @@
 """Clusters joined, parted and put in another order after a fit: exact changes of q(y|x) that leave all else alone.
 
-    merge(i, j):  q'(i|x) = q(i|x) + q(j|x)
-    split(i):     q'(i|x) = q(i|x) s(-u(z)),  q'(K|x) = q(i|x) s(u(z)),  u(z) = w . z + b
+    merge(i, j):  q'(i|x) = max( q(i|x), q(j|x) )
+    split(i):     q'(i|x) = q(i|x) [u(z) <= 0],  q'(K|x) = q(i|x) [u(z) > 0],  u(z) = w . z + b
     order:        q'(k|x) = q(order_k|x)
 
-s is the logistic function, z the latent vector of x. No weight of the networks moves: p(x) stays, and a row keeps its
-cluster unless that is one of those named. The gate u is the log odds of two Gaussians with one spherical covariance,
-centered where 2-means puts the cluster's latent vectors.
+z is the latent vector of x, and rows are made to sum to one again. No weight of the networks moves: p(x) stays, and a
+row keeps its cluster unless that is one of those named; a sum of two could win over a third that is larger than each.
+The gate u is the log odds of two Gaussians with one spherical covariance, centered where 2-means puts the cluster's
+latent vectors.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
-from torch.nn import functional as F
 
 from nvisa.maths.shapes import Float, LogClusters, Tensor
 
@@ -32,22 +32,23 @@ def edited(log_q_y: LogClusters, z: Float[Tensor, "B Z"] | None, edits: Sequence
     Examples
     --------
     >>> edited(torch.tensor([[0.2, 0.3, 0.5]]).log(), None, [{"merge": [0, 2]}, {"order": [1, 0]}]).exp()
-    tensor([[0.3000, 0.7000]])
+    tensor([[0.3750, 0.6250]])
     """
     columns = list(log_q_y.unbind(1))
     for edit in edits:
         if "merge" in edit:
             i, j = edit["merge"]
-            columns[i] = torch.logaddexp(columns[i], columns.pop(j))
+            columns[i] = torch.maximum(columns[i], columns.pop(j))
         elif "split" in edit:
             assert z is not None
             u = z @ z.new_tensor(edit["weight"]) + edit["bias"]
             part = columns[edit["split"]]
-            columns[edit["split"]] = part + F.logsigmoid(-u)
-            columns.append(part + F.logsigmoid(u))
+            nobody = torch.full_like(part, -torch.inf)
+            columns[edit["split"]] = torch.where(u > 0, nobody, part)
+            columns.append(torch.where(u > 0, part, nobody))
         else:
             columns = [columns[k] for k in edit["order"]]
-    return torch.stack(columns, 1)
+    return torch.stack(columns, 1).log_softmax(1)
 
 
 def gate(z: Array, random_state: int) -> tuple[list[float], float]:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.fitting.edits import Edit, edited, gate, names_after
-from nvisa.maths.shapes import Data, Tensor
+from nvisa.fitting.edits import Edit, gate, names_after
 from nvisa.settings import SettingError
 
 __all__ = ["EditableClusterer"]
@@ -94,10 +93,3 @@ class EditableClusterer:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < self.n_clusters_:
             raise SettingError(name, f"a cluster in 0..{self.n_clusters_ - 1}", k)
         return int(k)
-
-    def _log_q_y(self, x: Data) -> Tensor:
-        """``log q(y|x)`` of rows in the user's units, of the clusters as they are now [B K]."""
-        log_q_y = self.module_.log_q_y(x)
-        if not (edits := getattr(self, "edits_", [])):
-            return log_q_y
-        return edited(log_q_y, self.module_.encode(x) if any("split" in edit for edit in edits) else None, edits)

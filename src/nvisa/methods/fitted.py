@@ -14,9 +14,11 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
+from nvisa.fitting.edits import edited
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
+from nvisa.methods.exporting import write_onnx
 from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
 from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, subset, take, warn_of_units
@@ -67,6 +69,7 @@ class FittedClusterer(
 
     TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
     TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
+    DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
 
     labels_: NDArray[np.integer]
     module_: Any
@@ -117,6 +120,13 @@ class FittedClusterer(
     def _typicality(self, X: Table) -> dict[str, Array]:
         """How sure the networks are of each row [N]."""
         return {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
+
+    def _log_q_y(self, x: Data) -> Tensor:
+        """``log q(y|x)`` of rows in the user's units, of the clusters as they are now [B K]."""
+        log_q_y = self.module_.log_q_y(x)
+        if not (edits := getattr(self, "edits_", [])):
+            return log_q_y
+        return edited(log_q_y, self.module_.encode(x) if any("split" in edit for edit in edits) else None, edits)
 
     def predict_proba(self, X: Rows) -> Array:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X; of a calibrated model, tempered."""
@@ -211,6 +221,11 @@ class FittedClusterer(
         save(self, path, extra=extra)
         if (checkpoint := self.__dict__.pop("_checkpoint", None)) is not None:
             checkpoint.remove()
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write ``x -> probabilities, latent, score`` as an .onnx file (:mod:`nvisa.methods.exporting`)."""
+        check_is_fitted(self)
+        write_onnx(self, path)
 
     @property
     def report(self) -> Any:

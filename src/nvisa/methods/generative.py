@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.edits import n_before, sources
@@ -16,8 +16,8 @@ from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array, Rows
 from nvisa.nets.layers import LIKELIHOODS, generator_from
-from nvisa.nets.rows import Table
-from nvisa.settings import NotNegative, OneOf
+from nvisa.nets.rows import Source, Table, map_blocks
+from nvisa.settings import AtLeast, NotNegative, OneOf, SettingError
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
 
@@ -107,6 +107,10 @@ class GenerativeClusterer(SamplingClusterer):
     def _reconstruct(self, x: Data) -> Data:
         """The mean of p(x|z) at the latent vector of each row."""
 
+    def _decode(self, z: Float[Tensor, "B Z"]) -> Data:
+        """``E[p(x|z)]`` in the user's units."""
+        return self.module_.draw(z, None, self.std_floor)
+
     def _prototypes(self) -> Float[Tensor, "K D"] | None:
         """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
         return None
@@ -148,6 +152,24 @@ class GenerativeClusterer(SamplingClusterer):
         False
         """
         return self._as_given(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X))
+
+    def decode(self, z: Rows) -> Array:
+        """``E[p(x|z)]`` of latent vectors [n Z], in the user's units [n D]: what :meth:`transform` gives goes back."""
+        check_is_fitted(self)
+        z = check_array(z, dtype=[np.float64, np.float32])
+        if z.shape[1] != self.module_.latent_dim:
+            raise ValueError(
+                f"z: expected {self.module_.latent_dim} columns, as transform gives them, got {z.shape[1]}."
+            )
+        found = map_blocks(self._decode, Source(z, self.module_.rescale.shift.device))
+        return self._as_given(found.astype(z.dtype, copy=False))
+
+    def interpolate(self, a: Rows, b: Rows, *, n_steps: int = 8) -> Array:
+        """Rows on the straight way from row ``a`` to row ``b`` [D] in latent space [n_steps D], with both ends."""
+        if not AtLeast(2).allows(n_steps):
+            raise SettingError("n_steps", AtLeast(2).expected, n_steps)
+        ends = self.transform(np.stack([np.asarray(a), np.asarray(b)]))
+        return self.decode(np.linspace(ends[0], ends[1], n_steps))
 
     def prototypes(self) -> Array | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""

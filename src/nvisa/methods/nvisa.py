@@ -214,6 +214,7 @@ class NVISA(GenerativeClusterer):
 
     READS_PRIOR = True
     TAKES_GAPS = True
+    DENSITY_EXPORTS = True
     # 2,500 steps are too few on MNIST (benchmarks/lab-notes.md, "The length"); few rows are seen no more often.
     DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
@@ -369,7 +370,10 @@ class NVISA(GenerativeClusterer):
         return None if loc.dim() == 3 else self.module_.rescale.inverse(self.module_.reconstruct(loc))
 
     def _reconstruct(self, x: Data) -> Data:
-        return self.module_.rescale.inverse(self.module_.reconstruct(self.module_.encode(x)))
+        return self._decode(self.module_.encode(x))
+
+    def _decode(self, z: Float[Tensor, "B Z"]) -> Data:
+        return self.module_.rescale.inverse(self.module_.reconstruct(z))
 
     # ---- beyond the slides: more rows, later
 
