@@ -170,6 +170,7 @@ def damaged(document):
                 yield f"{key}.{inner}: {junk}", document | {key: value | {inner: junk}}
 
 
+@pytest.mark.filterwarnings("ignore:.*written with:UserWarning")  # other versions are said
 @each_case
 def test_a_damaged_model_is_a_model_error_or_still_the_model(X, name, tmp_path):
     shutil.copytree(BEFORE / name, tmp_path / "model")

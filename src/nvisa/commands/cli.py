@@ -29,7 +29,7 @@ from nvisa.commands import (
     table,
 )
 from nvisa.commands.options import option
-from nvisa.commands.printing import SAME_COMMAND, command_line
+from nvisa.commands.printing import SAME_COMMAND, command_line, shown
 from nvisa.interruption import Terminated, sigterm_raises
 from nvisa.settings import SettingError
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return exit_codes.DONE
         except (Exception, KeyboardInterrupt) as error:
             code, message = _failed(error, argv, debug=args.debug)
-            print(message, file=sys.stderr)
+            print(shown(message), file=sys.stderr)
             if args.json:
                 print(json.dumps({"error": message.removeprefix("error: "), "exit_code": code}))
             return code
@@ -112,7 +112,7 @@ class _Version(argparse.Action):
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(shown(f"warning: {message}"), file=sys.stderr)
 
 
 def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[int, str]:
@@ -127,6 +127,8 @@ def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[
         return exit_codes.INTERRUPTED, f"interrupted: {what}"
     if isinstance(error, (ValueError, OSError)):
         return exit_codes.WRONG_INPUT, f"error: {_in_options(error)}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, torch's
+        return exit_codes.WRONG_INPUT, f"error: MemoryError: {error}. Try fewer rows or columns, or a smaller network."
     from nvisa.fitting.training import DivergedError  # noqa: PLC0415  needs torch, which --help does not wait for
 
     if isinstance(error, DivergedError):

@@ -17,6 +17,7 @@ from nvisa.commands.printing import (
     metrics_text,
     next_text,
     print_result,
+    shown,
     sizes_text,
 )
 
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         from nvisa.commands.data_profile import profile_text
 
         if not (args.json or args.quiet):
-            print(profile_text(found), file=sys.stderr, flush=True)
+            print(shown(profile_text(found)), file=sys.stderr, flush=True)
 
     result = fit(
         args.data, args.out, settings, ReadOptions.of(args), epochs=args.epochs, checkpoint=args.checkpoint,
@@ -146,7 +147,8 @@ def fit(
     except KeyboardInterrupt as error:
         raise type(error)(_how_to_resume(checkpoint)) from error
     seconds = time.perf_counter() - started
-    clusterer.save(out, extra={"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape})
+    about = {"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape}
+    clusterer.save(out, extra=about | {"read": rows.as_read(options)})
     return _result(clusterer, rows, found) | {
         "model": out,
         "seconds": seconds,
@@ -203,7 +205,7 @@ def _result(clusterer: Any, rows: Any, found: Result) -> Result:
 
 
 def _next_commands(data: str, out: str, rows: Any, options: ReadOptions) -> list[str]:
-    read = [data, *options.words()]
+    read = [data] if options.data_home is None else [data, "--data-home", options.data_home]
     lines: list[list[object]] = [["predict", out, *read, "--out", "labels.csv"]]
     if rows.feature_shape is not None:
         lines.append(["sample", out, "-n", 100, "--mean", "--out", "samples.png"])

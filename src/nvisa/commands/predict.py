@@ -4,8 +4,8 @@
 import argparse
 from typing import Any
 
-from nvisa.commands.options import ReadOptions, add_command, add_model_and_data
-from nvisa.commands.printing import Result, print_result, sizes_text
+from nvisa.commands.options import ReadOptions, add_command, add_model_and_data, add_quote_formulas
+from nvisa.commands.printing import Result, print_result, read_text, sizes_text
 
 __all__ = ["add", "predict"]
 
@@ -19,13 +19,19 @@ def add(commands: Any) -> None:
         "--reject", type=float, metavar="SHARE", help="-1 for rows less likely than this share, as 0.01"
     )
     parser.add_argument("--proba", action="store_true", help="also q(y|x), in columns p0, p1, ...")
+    add_quote_formulas(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the clusters and print their sizes."""
-    how = {"split": args.split, "proba": args.proba, "reject": args.reject}
+    how = {
+        "split": args.split,
+        "proba": args.proba,
+        "reject": args.reject,
+        "quote_formulas": args.quote_formulas,
+    }
     result = predict(args.model, args.data, args.out, ReadOptions.of(args), **how)
-    print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{sizes_text(r)}\nwrote {r['out']}")
+    print_result(args, result, lambda r: f"{read_text(r)}\n{sizes_text(r)}\nwrote {r['out']}")
 
 
 def predict(
@@ -36,6 +42,7 @@ def predict(
     *,
     split: str | None = None,
     proba: bool = False,
+    quote_formulas: bool = False,
     reject: float | None = None,
 ) -> Result:
     """Write the cluster of each row of DATA, with ``proba`` q(y|x), as a table; -1 for rows that ``reject`` refuses."""
@@ -54,11 +61,12 @@ def predict(
         found = columns["cluster"][columns["cluster"] >= 0]
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
-    write_table(path, columns)
+    write_table(path, columns, quote_formulas=quote_formulas)
     return {
         "out": out,
         "source": rows.source,
         "n_rows": len(q),
         "n_refused": len(q) - len(found),
+        "notes": list(rows.notes),
         **cluster_sizes(found, q.shape[1]),
     }

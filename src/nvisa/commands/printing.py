@@ -17,7 +17,10 @@ __all__ = [
     "listed",
     "metrics_text",
     "next_text",
+    "notes_lines",
     "print_result",
+    "read_text",
+    "shown",
     "sizes_text",
 ]
 
@@ -25,12 +28,23 @@ Result = dict[str, Any]
 SAME_COMMAND = "the same command"  # in the message of an interruption: the command line is printed after it
 
 
+def shown(text: str) -> str:
+    r"""The text with control characters as they are written, "\x1b" for an escape: names of columns are data.
+
+    Examples
+    --------
+    >>> print(shown("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def print_result(args: argparse.Namespace, result: Any, text: Callable[[Any], str] | None) -> None:
     """The result as one JSON document, or as text (None: what ran has already printed it)."""
     if args.json:
         print(json.dumps(result, allow_nan=False, indent=1))
     elif not args.quiet and text is not None:
-        print(text(result))
+        print(shown(text(result)))
 
 
 def sizes_text(result: Result) -> str:
@@ -47,6 +61,16 @@ def metrics_text(values: Mapping[str, float]) -> str:
 def next_text(result: Result) -> str:
     """The commands to type next, a line each."""
     return "\n".join(["next:", *(f"  {line}" for line in result["next"])])
+
+
+def notes_lines(notes: Sequence[str]) -> list[str]:
+    """What was understood without being said, a line each."""
+    return [f"  read as    {note}" for note in notes]
+
+
+def read_text(result: Result) -> str:
+    """How many rows were read from where, and how."""
+    return "\n".join([f"{result['n_rows']:,} rows from {result['source']}", *notes_lines(result["notes"])])
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

@@ -37,9 +37,11 @@ __all__ = [
     "kl_normal",
     "log_bernoulli",
     "log_bernoulli_head",
+    "log_bernoulli_observed",
     "log_normal",
     "log_normal_head",
     "log_normal_linear",
+    "log_normal_observed",
     "log_normal_tril",
     "marginal_entropy",
     "noise_like",
@@ -82,6 +84,15 @@ def _inverse_tril(tril: Float[Tensor, "K D D"]) -> Float[Tensor, "K D D"]:
     return torch.stack(rows, 1)
 
 
+def log_normal_observed(
+    x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """``log N(x_o; loc_o, diag scale_o^2)`` of what is observed: the marginal, for NaN is a gap. Without any, 0."""
+    seen = ~x.isnan()
+    each = 0.5 * ((x.nan_to_num(0.0) - loc) / scale).square() + scale.log() + HALF_LOG_2PI
+    return -(each * seen).sum(-1)
+
+
 def log_normal_tril(
     x: Float[Tensor, "B D"], loc: Float[Tensor, "K D"], tril: Float[Tensor, "K D D"]
 ) -> Float[Tensor, "B K"]:
@@ -121,6 +132,12 @@ def log_bernoulli(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Floa
     Written as ``x l - softplus(l)``, which needs no clipping.
     """
     return (x * logits - F.softplus(logits)).sum(-1)
+
+
+def log_bernoulli_observed(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """:func:`log_bernoulli` of what is observed; NaN is a gap."""
+    each = x.nan_to_num(0.0) * logits - F.softplus(logits)
+    return (each * ~x.isnan()).sum(-1)
 
 
 def kl_normal(
