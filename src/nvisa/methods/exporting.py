@@ -6,6 +6,9 @@ in the user's units; scaling, edits and temperature are inside. The score is wha
 density of NVISA, else how sure the largest probability is, as a logarithm.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -47,11 +50,19 @@ class Predictor(nn.Module):
         return proba, self.networks.encode(x), score
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Torch's exporter warns of its own insides, which nobody here can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def exported(clusterer: Any) -> Any:
     """The :class:`Predictor` as a ``torch.export.ExportedProgram`` of any number of rows."""
     predictor = Predictor(clusterer).eval()
     rows = torch.zeros(3, clusterer.n_features_in_)
-    with torch.inference_mode():
+    with torch.inference_mode(), _quietly():
         return torch.export.export(predictor, (rows,), dynamic_shapes=({0: torch.export.Dim("rows")},))
 
 
@@ -73,10 +84,11 @@ def write_onnx(clusterer: Any, path: str | Path) -> None:
         raise SettingError("to_onnx", 'used with onnxscript: pip install "nvisa[onnx]"', str(error)) from error
     rows = {0: torch.export.Dim("rows")}
     try:
-        program: Any = torch.onnx.export(
-            Predictor(clusterer).eval(), (torch.zeros(3, clusterer.n_features_in_),), dynamo=True, verbose=False,
-            dynamic_shapes=(rows,), input_names=["x"], output_names=list(OUTPUTS),
-        )  # fmt: skip
+        with _quietly():
+            program: Any = torch.onnx.export(
+                Predictor(clusterer).eval(), (torch.zeros(3, clusterer.n_features_in_),), dynamo=True, verbose=False,
+                dynamic_shapes=(rows,), input_names=["x"], output_names=list(OUTPUTS),
+            )  # fmt: skip
     except Exception as error:  # of many classes, most of them torch's own
         raise ModelError(f"{path}: expected networks that torch can export, got {type(error).__name__}.") from error
     program.save(str(path))
