@@ -13,8 +13,6 @@ from nvisa.methods.exporting import Predictor, exported
 from oracles import normal
 from small_methods import make
 
-QUIET = pytest.mark.filterwarnings("ignore:::torch", "ignore:::onnxscript", "ignore:::copyreg", "ignore:::onnx_ir")
-
 
 def test_the_inverse_that_exports_is_the_inverse(rng, monkeypatch):
     tril = (normal(rng, 3, 4, 4).tril() + 3 * torch.eye(4)).float()
@@ -33,7 +31,7 @@ def test_a_predictor_says_what_the_clusterer_says_and_pickles(blobs, fitted):
     np.testing.assert_allclose(score, fitted._typicality(X)[name], rtol=1e-4, atol=1e-4)
 
 
-@QUIET
+@pytest.mark.slow
 @pytest.mark.global_rng  # torch's exporter
 def test_onnxruntime_says_what_torch_says(blobs, fitted, tmp_path):
     """At one row and at 4,096, of a model that was edited and calibrated."""
@@ -55,7 +53,7 @@ def test_onnxruntime_says_what_torch_says(blobs, fitted, tmp_path):
         model.to_onnx(tmp_path / "m.pt")
 
 
-@QUIET
+@pytest.mark.slow
 @pytest.mark.global_rng  # torch's exporter
 def test_an_exported_program_takes_any_number_of_rows(blobs, fitted):
     X = blobs[0]

@@ -72,15 +72,6 @@ def _log_normal_of(error: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> 
     return -0.5 * squared - scale.log().expand(*scale.shape[:-1], n).sum(-1) - n * HALF_LOG_2PI
 
 
-def log_normal_observed(
-    x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."]
-) -> Float[Tensor, "..."]:
-    """``log N(x_o; loc_o, diag scale_o^2)`` of what is observed: the marginal, for NaN is a gap. Without any, 0."""
-    seen = ~x.isnan()
-    each = 0.5 * ((x.nan_to_num(0.0) - loc) / scale).square() + scale.log() + HALF_LOG_2PI
-    return -(each * seen).sum(-1)
-
-
 def _inverse_tril(tril: Float[Tensor, "K D D"]) -> Float[Tensor, "K D D"]:
     """The inverse of lower triangular matrices; for an export, whose formats lack it, row by row by substitution."""
     identity = torch.eye(tril.shape[-1]).to(tril)
@@ -91,6 +82,15 @@ def _inverse_tril(tril: Float[Tensor, "K D D"]) -> Float[Tensor, "K D D"]:
         known = sum((tril[:, i, j, None] * row for j, row in enumerate(rows)), torch.zeros_like(tril[:, i]))
         rows.append((identity[i] - known) / tril[:, i, i, None])
     return torch.stack(rows, 1)
+
+
+def log_normal_observed(
+    x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """``log N(x_o; loc_o, diag scale_o^2)`` of what is observed: the marginal, for NaN is a gap. Without any, 0."""
+    seen = ~x.isnan()
+    each = 0.5 * ((x.nan_to_num(0.0) - loc) / scale).square() + scale.log() + HALF_LOG_2PI
+    return -(each * seen).sum(-1)
 
 
 def log_normal_tril(

@@ -7,6 +7,9 @@ density of NVISA, else how sure the largest probability is, as a logarithm. x is
 or float64 where columns lie far from zero: ``origin_`` is subtracted inside.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -60,11 +63,19 @@ def _some_rows(clusterer: Any) -> Data:
     return torch.zeros(3, clusterer.n_features_in_, dtype=kind)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Torch's exporter warns of its own insides, which nobody here can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def exported(clusterer: Any) -> Any:
     """The :class:`Predictor` as a ``torch.export.ExportedProgram`` of any number of rows."""
     predictor = Predictor(clusterer).eval()
     rows = _some_rows(clusterer)
-    with torch.inference_mode():
+    with torch.inference_mode(), _quietly():
         return torch.export.export(predictor, (rows,), dynamic_shapes=({0: torch.export.Dim("rows")},))
 
 
@@ -86,10 +97,11 @@ def write_onnx(clusterer: Any, path: str | Path) -> None:
         raise SettingError("to_onnx", 'used with onnxscript: pip install "nvisa[onnx]"', str(error)) from error
     rows = {0: torch.export.Dim("rows")}
     try:
-        program: Any = torch.onnx.export(
-            Predictor(clusterer).eval(), (_some_rows(clusterer),), dynamo=True, verbose=False,
-            dynamic_shapes=(rows,), input_names=["x"], output_names=list(OUTPUTS),
-        )  # fmt: skip
+        with _quietly():
+            program: Any = torch.onnx.export(
+                Predictor(clusterer).eval(), (_some_rows(clusterer),), dynamo=True, verbose=False,
+                dynamic_shapes=(rows,), input_names=["x"], output_names=list(OUTPUTS),
+            )  # fmt: skip
     except Exception as error:  # of many classes, most of them torch's own
         raise ModelError(f"{path}: expected networks that torch can export, got {type(error).__name__}.") from error
     program.save(str(path))

@@ -67,9 +67,9 @@ class FittedClusterer(
         Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
     """
 
+    DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
     TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
     TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
-    DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
 
     labels_: NDArray[np.integer]
     module_: Any
