@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensors
@@ -39,7 +38,8 @@ from nvisa.fitting.stage_state import restore_state, state_tensors
 from nvisa.fitting.training import Listener, StageState
 from nvisa.interruption import Interruption, deferring
 from nvisa.json_values import check_digest, encode, parse, with_digest, wrong_fields
-from nvisa.nets.rows import blocks
+from nvisa.nets.rows import Table, as_given, blocks
+from nvisa.nets.sparse import SparseRows
 from nvisa.persistence import ModelError
 
 __all__ = ["CheckpointWriter", "data_digest", "fingerprint", "open_checkpoint", "progress", "remove_checkpoint"]
@@ -358,15 +358,15 @@ def progress(path: str | Path) -> str | None:
     return f"{stages[-1]['name']}, epoch {len(stages[-1]['history'])}"
 
 
-def data_digest(X: NDArray) -> Record:
+def data_digest(X: Table) -> Record:
     """Size and SHA-256 of the rows, read block by block."""
     digest = hashlib.sha256()
-    for rows in blocks(X):
+    for rows in X.contents() if isinstance(X, SparseRows) else blocks(X):
         digest.update(np.ascontiguousarray(rows).data)
     return {"shape": list(X.shape), "type": X.dtype.str, "sha256": digest.hexdigest()}
 
 
-def fingerprint(value: Any, X: NDArray) -> Any:
+def fingerprint(value: Any, X: Table) -> Any:
     """A setting as JSON that two fits of X share only if it does the same to both.
 
     For what has no form in JSON there is a digest: of a fitted clusterer's networks, of the clusters of X that another
@@ -388,11 +388,11 @@ def fingerprint(value: Any, X: NDArray) -> Any:
     return encoded if is_whole else {"$digest": hashlib.sha256(_content(value, X)).hexdigest()}
 
 
-def _content(value: Any, X: NDArray) -> bytes:
+def _content(value: Any, X: Table) -> bytes:
     if isinstance(module := getattr(value, "module_", None), nn.Module):
         return safetensors.torch.save({name: t.cpu().contiguous() for name, t in module.state_dict().items()})
     if hasattr(value, "predict_proba"):
-        return np.ascontiguousarray(value.predict_proba(X)).tobytes()
+        return np.ascontiguousarray(value.predict_proba(as_given(X))).tobytes()
     raise ModelError(
         f"checkpoint: expected settings that tell one fit from another, got {value!r}. Try a name or a fitted "
         "clusterer, or fit without checkpoint."

@@ -31,10 +31,11 @@ from nvisa.fitting.graph import (
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.run import Run
 from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
+from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
-from nvisa.nets.rows import Source, map_blocks, subset, take
+from nvisa.nets.rows import Source, Table, map_blocks, subset
 from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 
 __all__ = [
@@ -89,7 +90,7 @@ class WarmStart:
     masked: Annotated[float, InRange(0, 1, open_high=True)] = 0.0
 
 
-def check_start(init: Any, X: Array, n_clusters: int) -> None:
+def check_start(init: Any, X: Table, n_clusters: int) -> None:
     """Raise a SettingError unless ``init`` is fitted and tells rows such as X apart into that many clusters."""
     try:
         n_found = init.predict_proba(X[:2]).shape[1]
@@ -171,10 +172,13 @@ def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: to
 
 
 def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
-    """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it."""
+    """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it.
+
+    In the mean over what is observed of x, where it has gaps.
+    """
     target = module.rescale(x)
     code = module.code(x if seen is None else seen)
-    return (target - module.reconstruct(code)).square().mean(-1)
+    return mean_squared_error(target, module.reconstruct(code), -1)
 
 
 def codes_of(module: Any, source: Source, rng: RandomState, limit: int = 100_000) -> Array:
@@ -198,7 +202,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     """
     rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
-    x = map_blocks(module.rescale, source, rows=rows, fixed=False)
+    x = map_blocks(module.rescale.features, source, rows=rows, fixed=False)
     graph_space = principal_components(x, rng)
     near, distances = nearest(graph_space, 20)
     graph = near[:, :10]
@@ -212,7 +216,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     if isinstance(init, str):
         proba = fit_mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
-        proba = init.predict_proba(take(source.X, rows))
+        proba = init.predict_proba(source.as_given(rows))
     proba = proba.astype(np.float32)
     return Start(rows, proba, codes, neighbor_information(proba, graph))
 
@@ -239,7 +243,7 @@ def distill(
         value = agreement if beside is None else agreement + beside(x)
         return StepOutput(value, {"log_q_of_start": agreement}, log_q_y)
 
-    labeled = Source(take(source.X, start.rows), source.device)
+    labeled = source.part(start.rows)
     return maximize(objective, module, labeled, training, generator, listeners, stage="distillation")
 
 

@@ -21,7 +21,7 @@ from nvisa.fitting.candidates import kmeans
 from nvisa.fitting.graph import joint_of_labels, nearest, principal_components
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import cut_curve, cut_merges
-from nvisa.nets.rows import Rescale, Rescaled, make_rescale, subset, take
+from nvisa.nets.rows import Rescale, Rescaled, Table, make_rescale, subset, take
 from nvisa.settings import SettingError
 
 __all__ = ["ClusterLevels", "count_borders", "find_levels", "levels_of", "select_n_clusters"]
@@ -125,7 +125,7 @@ def select_n_clusters(
     return find_levels(x, rows, max_clusters, rng)
 
 
-def levels_of(X: Array, rescale: Rescale) -> ClusterLevels:
+def levels_of(X: Table, rescale: Rescale) -> ClusterLevels:
     """The levels of the checked rows of a fit; the same whatever its seed, for they decide the networks' shapes."""
     rows = subset(len(X), RandomState(0), MAX_ROWS)
     return find_levels(Rescaled(X, rescale)[rows], rows, MAX_CLUSTERS, RandomState(0))

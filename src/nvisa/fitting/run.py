@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nvisa.fitting.convergence import has_settled
 from nvisa.fitting.training import Listener, Listeners, StageState, Training, clusters_in_use
-from nvisa.nets.rows import Rescale, Source
+from nvisa.nets.rows import Rescale, Source, Table
 
 __all__ = ["FitResult", "Reporter", "Run", "collapse_message"]
 
@@ -49,7 +49,7 @@ class Run:
         Who is called back by the training loop: one that reports, and a checkpoint.
     """
 
-    X: NDArray[np.floating]
+    X: Table
     source: Source
     rescale: Rescale
     module: Any

@@ -37,9 +37,11 @@ __all__ = [
     "kl_normal",
     "log_bernoulli",
     "log_bernoulli_head",
+    "log_bernoulli_observed",
     "log_normal",
     "log_normal_head",
     "log_normal_linear",
+    "log_normal_observed",
     "log_normal_tril",
     "marginal_entropy",
     "noise_like",
@@ -68,6 +70,15 @@ def _log_normal_of(error: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> 
     n = error.shape[-1]
     squared = (error / scale).square().sum(-1)
     return -0.5 * squared - scale.log().expand(*scale.shape[:-1], n).sum(-1) - n * HALF_LOG_2PI
+
+
+def log_normal_observed(
+    x: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """``log N(x_o; loc_o, diag scale_o^2)`` of what is observed: the marginal, for NaN is a gap. Without any, 0."""
+    seen = ~x.isnan()
+    each = 0.5 * ((x.nan_to_num(0.0) - loc) / scale).square() + scale.log() + HALF_LOG_2PI
+    return -(each * seen).sum(-1)
 
 
 def log_normal_tril(
@@ -109,6 +120,12 @@ def log_bernoulli(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Floa
     Written as ``x l - softplus(l)``, which needs no clipping.
     """
     return (x * logits - F.softplus(logits)).sum(-1)
+
+
+def log_bernoulli_observed(x: Float[Tensor, "..."], logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """:func:`log_bernoulli` of what is observed; NaN is a gap."""
+    each = x.nan_to_num(0.0) * logits - F.softplus(logits)
+    return (each * ~x.isnan()).sum(-1)
 
 
 def kl_normal(

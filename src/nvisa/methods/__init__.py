@@ -24,7 +24,7 @@ from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
 from nvisa.nets.layers import Network, torch_device
-from nvisa.nets.rows import Rescale
+from nvisa.nets.rows import blank_units
 from nvisa.persistence import ModelError
 
 __all__ = [
@@ -134,11 +134,9 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     manifest, arrays = persistence.read(path)
     try:
         clusterer = _unfitted(manifest)
-        n_features = manifest["fitted"]["n_features_in_"]
+        fitted = manifest["fitted"]
         with torch.device("meta"):  # without memory of their own, to be filled from the file
-            networks: Any = clusterer._networks(
-                Rescale(torch.zeros(n_features), torch.ones(n_features)), manifest["fitted"]
-            )
+            networks: Any = clusterer._networks(blank_units(fitted), fitted)
         persistence.restore(clusterer, networks, manifest, arrays)
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError, MemoryError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.

@@ -22,8 +22,7 @@ import torch
 from numpy.random import RandomState
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import assert_all_finite, check_random_state
-from sklearn.utils.validation import validate_data
+from sklearn.utils import check_random_state
 
 from nvisa.fitting.calibration import quantiles
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
@@ -37,24 +36,13 @@ from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
-from nvisa.methods.fitted import Array, FittedClusterer, Record, Rows
+from nvisa.methods.fitted import FittedClusterer, Record, Rows
+from nvisa.methods.input import check_unit_interval, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
-from nvisa.nets.rows import (
-    Rescale,
-    Rescaled,
-    Source,
-    blocks,
-    check_unit_interval,
-    is_mapped,
-    label,
-    make_rescale,
-    map_blocks,
-    subset,
-    take,
-)  # fmt: skip
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, make_units, map_blocks, subset, take
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
-__all__ = ["DeepClusterer", "check_unit_interval", "generator_from", "label"]
+__all__ = ["DeepClusterer", "generator_from", "label"]
 
 Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
@@ -97,7 +85,7 @@ class DeepClusterer(
     def _fit_once(self, run: Run) -> FitResult:
         """Train on checked rows."""
 
-    def _check_data(self, X: Array) -> None:
+    def _check_data(self, X: Table) -> None:
         """Raise an error for settings that these rows do not allow: here none."""
 
     # ---- fit
@@ -136,9 +124,10 @@ class DeepClusterer(
                 delattr(self, name)
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = self._validated(X, reset=True, at_least=self._least_rows)
+            X = validated(self, X, reset=True, at_least=self._least_rows)
             self._checkpoint: CheckpointWriter | None = None
-            rescale = make_rescale(X, scaling)
+            rescale = make_units(X, scaling, rng)
+            self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
@@ -180,7 +169,7 @@ class DeepClusterer(
                 "Try a larger one, or Network(batch_norm=False).",
             )
 
-    def _check_rows(self, X: Array) -> None:
+    def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
             check_unit_interval(X)
@@ -190,6 +179,8 @@ class DeepClusterer(
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
+                if self.fills_gaps_:
+                    raise SettingError("consistency", "another than Augment for rows with gaps", term, "Try 'vat'.")
         self._check_data(X)
 
     @property
@@ -218,7 +209,7 @@ class DeepClusterer(
 
     def _fit_numbered(
         self,
-        X: Array,
+        X: Table,
         rescale: Rescale,
         rng: RandomState,
         number: int,
@@ -230,7 +221,7 @@ class DeepClusterer(
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        run = Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
+        run = Run(X, Source(X, device, self._origin), rescale, module, rng, generator, number, report, listeners)
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
@@ -243,7 +234,7 @@ class DeepClusterer(
 
     def _fit_restarts(
         self,
-        X: Array,
+        X: Table,
         rescale: Rescale,
         rng: RandomState,
         n_restarts: int,
@@ -262,7 +253,7 @@ class DeepClusterer(
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
             results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
-        looked_at = Source(take(X, rows), results[0].module.rescale.shift.device)
+        looked_at = Source(X, results[0].module.rescale.shift.device).part(rows)
         probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
         graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
         scores = [neighbor_information(proba, graph) for proba in probas]
@@ -273,7 +264,7 @@ class DeepClusterer(
         )
 
     def _fit_alone(
-        self, X: Array, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
+        self, X: Table, rescale: Rescale, seed: int, number: int, child: tuple[Path, Record] | None
     ) -> FitResult:
         """A restart in a process of its own, with a checkpoint of its own."""
         folder, run = child or (None, {})
@@ -299,7 +290,7 @@ class DeepClusterer(
             raise
 
     @contextmanager
-    def _checkpointing(self, path: str | Path | None, X: Array, rng: RandomState) -> Iterator[CheckpointWriter | None]:
+    def _checkpointing(self, path: str | Path | None, X: Table, rng: RandomState) -> Iterator[CheckpointWriter | None]:
         """A checkpoint that belongs to fits of these settings to these rows; None without a path."""
         if path is None:
             yield None
@@ -340,19 +331,6 @@ class DeepClusterer(
 
         return report
 
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
-        """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating."""
-        mapped = is_mapped(X)
-        checked = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=not mapped)
-        for rows in blocks(checked) if mapped or checked.dtype == np.float64 else ():
-            with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
-                rows32 = rows.astype(np.float32, copy=False)
-            assert_all_finite(rows32, estimator_name=type(self).__name__, input_name="X")
-        if len(checked) < at_least:
-            hint = "give more rows or ask for fewer clusters."
-            raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
-        return checked
-
     @property
     def _sizes_are_of_start(self) -> bool:
         """Whether small clusters are what the rows have: their start left no doubt."""
@@ -369,7 +347,7 @@ class DeepClusterer(
         """A row for each cluster that was asked for."""
         return self.n_clusters if self._supervision is None and self.n_clusters != "auto" else 2
 
-    def _n_wanted(self, X: Array, rescale: Rescale) -> int:
+    def _n_wanted(self, X: Table, rescale: Rescale) -> int:
         """Number of clusters to fit: the setting, what somebody has given, or what the rows have."""
         found = 2
         if self.n_clusters == "auto" and (self._supervision is None or self._supervision.start != "labels"):

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, tem
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
+from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, map_blocks, subset, take, warn_of_units
+from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, subset, take, warn_of_units
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
@@ -48,6 +49,9 @@ class FittedClusterer(
     n_iter_ : int
         Epochs trained, in all stages.
     n_features_in_ : int
+    origin_ : ndarray of shape (D,)
+        Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
+        in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
     precision_ : str
         Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
     reject_quantiles_ : dict of lists
@@ -61,6 +65,9 @@ class FittedClusterer(
         Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
     """
 
+    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
+    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
+
     labels_: NDArray[np.integer]
     module_: Any
     history_: list[Record]
@@ -70,10 +77,6 @@ class FittedClusterer(
     reject_quantiles_: dict[str, list[float]]
     temperature_: float
     calibration_: dict[str, Any]
-
-    @abstractmethod
-    def _validated(self, X: Rows, *, reset: bool, at_least: int = 1) -> Array:
-        """Scikit-learn's checks of rows."""
 
     @abstractmethod
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> LatentNetwork:
@@ -100,7 +103,7 @@ class FittedClusterer(
             labels[self._is_refused(checked, reject)] = -1
         return labels
 
-    def _is_refused(self, X: Array, share: float) -> NDArray[np.bool_]:
+    def _is_refused(self, X: Table, share: float) -> NDArray[np.bool_]:
         """Whether a row is less sure, or less probable, than this share of the training rows."""
         if not (allowed := InRange(0, SHARES[-1], open_low=True)).allows(share):
             raise SettingError("reject", allowed.expected, share)
@@ -111,7 +114,7 @@ class FittedClusterer(
         values = self._typicality(X)
         return np.any([values[name] < threshold(q, share) for name, q in self.reject_quantiles_.items()], axis=0)
 
-    def _typicality(self, X: Array) -> dict[str, Array]:
+    def _typicality(self, X: Table) -> dict[str, Array]:
         """How sure the networks are of each row [N]."""
         return {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
 
@@ -147,18 +150,32 @@ class FittedClusterer(
         """Latent vector of each row [N Z], in the floating type of X."""
         return self._stream(self.module_.encode, X)
 
+    @property
+    def _origin(self) -> NDArray[np.float64] | None:
+        return getattr(self, "origin_", None)
+
+    def _as_given(self, x: Array) -> Array:
+        """Rows of the networks, x less ``origin_``, in the user's units."""
+        return x if self._origin is None else x + self._origin
+
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
         """``function`` of checked rows, block by block, in the floating type of X."""
         return self._mapped(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
 
-    def _mapped(self, function: Callable[[Data], Tensor], X: Array) -> NDArray[Any]:
+    def _mapped(self, function: Callable[[Data], Tensor], X: Table) -> NDArray[Any]:
         return map_blocks(function, Source(X, self.module_.rescale.shift.device))
 
-    def _checked(self, X: Rows) -> Array:
+    def _checked(self, X: Rows) -> Table:
         check_is_fitted(self)
-        checked = self._validated(X, reset=False)
+        checked = validated(self, X, reset=False)
         warn_of_units(checked, self.module_.rescale)
         return checked
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
+        return tags
 
     @property
     def _n_features_out(self) -> int:
@@ -185,11 +202,9 @@ class FittedClusterer(
             If ``path`` is something else, or settings were changed after the fit so that it could not be loaded.
         """
         check_is_fitted(self)
-        n_features = self.n_features_in_
         try:
             with torch.device("meta"):
-                units = Rescale(torch.zeros(n_features), torch.ones(n_features))
-                described: Any = self._networks(units, vars(self))
+                described: Any = self._networks(blank_units(vars(self)), vars(self))
             check_state(described.state_dict(), self.module_.state_dict())
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:  # whatever a setting can be
             raise ModelError(f"{path}: {error} Set back what was changed after fit, or fit again.") from error

@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
-from nvisa.methods.base import DeepClusterer, generator_from
+from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array, Rows
-from nvisa.nets.layers import LIKELIHOODS
+from nvisa.nets.layers import LIKELIHOODS, generator_from
+from nvisa.nets.rows import Table
 from nvisa.settings import NotNegative, OneOf
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
@@ -68,7 +69,7 @@ class SamplingClusterer(DeepClusterer):
         y, drawn = self._edited_y(drawn, rng, asked=cluster is not None)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(drawn), generator_from(rng), noise=noise)
-        return x.cpu().numpy(), y
+        return self._as_given(x.cpu().numpy()), y
 
     def _edited_y(
         self, y: NDArray[np.int64], rng: RandomState, *, asked: bool
@@ -110,11 +111,11 @@ class GenerativeClusterer(SamplingClusterer):
         """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
         return None
 
-    def _jacobian(self) -> Tensor | float:
-        """From the networks' units to the user's; a Bernoulli pixel has none."""
-        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det()
+    def _jacobian(self, x: Data) -> Tensor | float:
+        """From the networks' units to the user's, of rows in these; a Bernoulli pixel has none."""
+        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det(x)
 
-    def _typicality(self, X: Array) -> dict[str, Array]:
+    def _typicality(self, X: Table) -> dict[str, Array]:
         return super()._typicality(X) | {"log_density": self._mapped(self._log_density, X)}
 
     def _log_density(self, x: Data) -> PerExample:
@@ -131,16 +132,34 @@ class GenerativeClusterer(SamplingClusterer):
 
     def reconstruct(self, X: Rows) -> Array:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return self._stream(self._reconstruct, X)
+        return self._as_given(self._stream(self._reconstruct, X))
+
+    def impute(self, X: Rows) -> Array:
+        """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nvisa import NVISA, Training
+        >>> X = np.repeat([[0.0, 0.0], [9.0, 9.0]], 20, 0) + np.random.default_rng(0).normal(size=(40, 2))
+        >>> X[0, 1] = np.nan
+        >>> model = NVISA(2, init="random", training=Training(epochs=5), random_state=0).fit(X)
+        >>> bool(np.isnan(model.impute(X)).any())
+        False
+        """
+        return self._as_given(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X))
 
     def prototypes(self) -> Array | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
         check_is_fitted(self)
         with torch.inference_mode():
             x = self._prototypes()
-        if x is None or not (edits := getattr(self, "edits_", [])):
-            return None if x is None else x.cpu().numpy()
-        return x.cpu().numpy()[[parts[0] for parts in sources(len(x), edits)]]
+        if x is None:
+            return None
+        middles = self._as_given(x.cpu().numpy())
+        if edits := getattr(self, "edits_", []):
+            return middles[[parts[0] for parts in sources(len(x), edits)]]
+        return middles
 
 
 class CodingClusterer(GenerativeClusterer):
@@ -168,4 +187,4 @@ class CodingClusterer(GenerativeClusterer):
         def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
             return self.module_.log_p_x_given_z(x, z, self.std_floor) + self._log_p_z(z)
 
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian(x)

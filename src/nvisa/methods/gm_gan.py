@@ -29,7 +29,7 @@ from nvisa.fitting.training import StepOutput, Training, maximize, optimizer_ste
 from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.schedules import Constant
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
-from nvisa.methods.fitted import Array, Record
+from nvisa.methods.fitted import Record
 from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.nets.layers import Network, build
@@ -248,6 +248,7 @@ class GMGAN(SamplingClusterer):
     """
 
     RENAMED: ClassVar = {"recognition": "classifier_training"}
+    TAKES_SPARSE = False  # images
     DEFAULT_NETWORK = Network(hidden=(256, 256), latent_dim=20, batch_norm=False)
     DEFAULT_TRAINING = Training(steps=10_000, max_epochs=400, batch_size=64, learning_rate=Constant(2e-4))
 
@@ -259,7 +260,7 @@ class GMGAN(SamplingClusterer):
     penalty: Annotated[float, NotNegative] = 0.1
     classifier_training: Annotated[Training | None, InstanceOf(Training, None)] = None
 
-    def _check_data(self, X: Array) -> None:
+    def _check_data(self, X: Any) -> None:
         if self.image_shape is not None:
             check_image_shape(self.image_shape, X.shape[1], len(self._network.hidden))
 

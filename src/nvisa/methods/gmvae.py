@@ -244,7 +244,7 @@ class GMVAE(GenerativeClusterer):
             return net.log_p_x_given_z(x, z, self.std_floor) + net.prior.log_p_z(z, w) + log_p_w
 
         loc, scale = torch.cat([z_loc, w_loc], -1), torch.cat([z_scale, w_scale], -1)
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian()
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian(x)
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         w = torch.randn(len(y), self.noise_dim, generator=generator, device=generator.device)

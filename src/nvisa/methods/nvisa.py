@@ -213,6 +213,7 @@ class NVISA(GenerativeClusterer):
     """
 
     READS_PRIOR = True
+    TAKES_GAPS = True
     # 2,500 steps are too few on MNIST (benchmarks/lab-notes.md, "The length"); few rows are seen no more often.
     DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
@@ -324,7 +325,7 @@ class NVISA(GenerativeClusterer):
     def _diagnosis(self, start: Start | None, run: Run) -> Diagnosis:
         """The fit beside k-means and a mixture, and where it started."""
         rows = subset(len(run.source), run.rng, MAX_ROWS)
-        x = map_blocks(run.module.rescale, run.source, rows=rows, fixed=False)
+        x = map_blocks(run.module.rescale.features, run.source, rows=rows, fixed=False)
         labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
         began = None if start is None or start.candidate is None else start.candidate.summary()
         return diagnose(x, labels, self.n_clusters_, run.rng) | {"start": began}
@@ -347,16 +348,16 @@ class NVISA(GenerativeClusterer):
     # ---- a density, samples: the slides' "Sample Generation"
 
     def _log_p_x(self, x: Data) -> PerExample:
-        x = self.module_.rescale(x)
-        return log_p_x(self.module_, x, self.std_floor_x_, self.std_floor_z_) + self._jacobian()
+        own = self.module_.rescale(x)
+        return log_p_x(self.module_, own, self.std_floor_x_, self.std_floor_z_) + self._jacobian(x)
 
     def _log_density(self, x: Data) -> PerExample:
         """``log p(x, y, z)`` at the most probable y and the mean of q(z|y,x): one z a row where p(x) takes 32 K."""
-        net, x = self.module_, self.module_.rescale(x)
-        y = net.log_q_y_from(h := net.trunk(x)).argmax(-1)[None]
+        net, own = self.module_, self.module_.rescale(x)
+        y = net.log_q_y_from(h := net.trunk(own)).argmax(-1)[None]
         z = net.q_z(h, y, self.std_floor_z_)[0]
         log_p_y_z = net.prior.log_p_y() + net.prior.log_p_z_given_y(z, y)
-        return (net.log_p_x_given_z(x, z, self.std_floor_x_) + log_p_y_z)[0] + self._jacobian()
+        return (net.log_p_x_given_z(own, z, self.std_floor_x_) + log_p_y_z)[0] + self._jacobian(x)
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         return self.module_.draw_x(

@@ -12,14 +12,14 @@ from nvisa.fitting.consistency import ConsistencyObjective, drift_penalty
 from nvisa.fitting.run import Reporter
 from nvisa.fitting.training import maximize
 from nvisa.maths.schedules import Constant
-from nvisa.methods.base import check_unit_interval, generator_from
-from nvisa.methods.fitted import Array
-from nvisa.nets.rows import Source
+from nvisa.methods.input import check_unit_interval
+from nvisa.nets.layers import generator_from
+from nvisa.nets.rows import Source, Table
 
 __all__ = ["train_on_more_rows"]
 
 
-def train_on_more_rows(clusterer: Any, X: Array, make_bound: Callable[[torch.Generator], Any]) -> None:
+def train_on_more_rows(clusterer: Any, X: Table, make_bound: Callable[[torch.Generator], Any]) -> None:
     """One pass over checked rows, as ``NVISA.partial_fit`` describes it.
 
     ``make_bound`` gives the fit's bound at its last floors, with this generator.

@@ -22,9 +22,11 @@ from nvisa.maths.distributions import (
     contributing_rows,
     draw_normal,
     log_bernoulli_head,
+    log_bernoulli_observed,
     log_normal,
     log_normal_head,
     log_normal_linear,
+    log_normal_observed,
     noise_like,
     scatter_rows,
 )
@@ -284,6 +286,12 @@ class GaussianHead(nn.Module):
         """``log p(x|z)`` with a deviation per feature and per z."""
         return log_normal_head(x, h, self.loc, self.raw_scale, std_floor)
 
+    def log_prob_observed(
+        self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float
+    ) -> Float[Tensor, "M B"]:
+        """``log p(x_o|z)`` of what is observed of x; NaN is a gap."""
+        return log_normal_observed(x, *self(h, std_floor))
+
     def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
         """``E[x|z]``."""
         return self.loc(h)
@@ -315,6 +323,12 @@ class SharedGaussianHead(nn.Module):
         """``log p(x|z)`` without a tensor of size M x B x D."""
         return log_normal_linear(x, h, self.loc.weight, self.loc.bias, self.scale(std_floor))
 
+    def log_prob_observed(
+        self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float
+    ) -> Float[Tensor, "M B"]:
+        """``log p(x_o|z)`` of what is observed of x; NaN is a gap."""
+        return log_normal_observed(x, self.loc(h), self.scale(std_floor))
+
     def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
         """``E[x|z]``."""
         return self.loc(h)
@@ -334,6 +348,12 @@ class UnitGaussianHead(nn.Module):
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""
         return log_normal(x, self.loc(h), torch.ones_like(x))
+
+    def log_prob_observed(
+        self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float
+    ) -> Float[Tensor, "M B"]:
+        """``log p(x_o|z)`` of what is observed of x; NaN is a gap."""
+        return log_normal_observed(x, self.loc(h), torch.ones_like(x))
 
     def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
         """``E[x|z]``."""
@@ -355,6 +375,12 @@ class BernoulliHead(nn.Module):
     def log_prob(self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float) -> Float[Tensor, "M B"]:
         """``log p(x|z)``."""
         return log_bernoulli_head(x, h, self.logits)
+
+    def log_prob_observed(
+        self, x: Float[Tensor, "B D"], h: Float[Tensor, "M B H"], std_floor: float
+    ) -> Float[Tensor, "M B"]:
+        """``log p(x_o|z)`` of what is observed of x; NaN is a gap."""
+        return log_bernoulli_observed(x, self.logits(h))
 
     def mean(self, h: Float[Tensor, "*B H"]) -> Float[Tensor, "*B D"]:
         """``E[x|z]``, the pixel probabilities."""

@@ -8,7 +8,9 @@ The graph of the slides ("Our approach NVISA"); how it is trained is the method'
 K clusters, D features, H hidden, Z latent.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,24 +20,35 @@ from torch.nn import functional as F
 
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal
+from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
-from nvisa.nets.layers import (
-    LEAK,
-    LIKELIHOODS,
-    Decoder,
-    GaussianHead,
-    Linear,
-    Network,
-    SharedGaussianHead,
-    mlp,
-    standardize,
-)
+from nvisa.nets.gaps import Observed
+from nvisa.nets.heads import ProductHead
+from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
 from nvisa.nets.priors import make_prior
 from nvisa.nets.rows import Rescale
 
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
 Array = NDArray[np.floating]
+
+
+def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
+    """The encoder's hidden layers, for rows in the networks' units.
+
+    Plain ReLU: with a leak, consistency lets whole clusters merge.
+    """
+    n_features, fill = len(rescale.shift), rescale.fill
+    if fill is None:
+        return mlp([n_features, *hidden], batch_norm=batch_norm, leak=0.0)
+    return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * n_features, *hidden], batch_norm=batch_norm, leak=0.0))
+
+
+def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:
+    """p(x|z) of rows in the networks' units, from the decoder's last hidden layer."""
+    n_features = len(rescale.shift)
+    head = LIKELIHOODS[likelihood](n_hidden, n_features)
+    return head if rescale.fill is None else ProductHead([head], [n_features])
 
 
 class Drawn(NamedTuple):
@@ -65,18 +78,17 @@ class MixtureVAE(nn.Module):
         baseline: bool = False,
     ) -> None:
         super().__init__()
-        n_features, hidden, self.latent_dim = len(rescale.shift), list(network.hidden), network.latent_dim
+        hidden, self.latent_dim = list(network.hidden), network.latent_dim
         prior = make_prior(n_clusters, network)
         self.rescale = rescale
-        # Plain ReLU: with a leak, consistency lets whole clusters merge.
-        self.trunk = mlp([n_features, *hidden], batch_norm=network.batch_norm, leak=0.0)
+        self.trunk = make_trunk(rescale, hidden, batch_norm=network.batch_norm)
         self.y_logits = nn.Linear(hidden[-1], n_clusters)
         self.z_base = Linear(hidden[-1], hidden[-1])
         self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
         self.z_head = GaussianHead(hidden[-1], self.latent_dim)
         self.prior = prior
         self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
-        self.x_head = LIKELIHOODS[likelihood](hidden[0], n_features)
+        self.x_head = make_head(rescale, likelihood, hidden[0])
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
         self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None
 
@@ -142,15 +154,15 @@ class MixtureVAE(nn.Module):
         From ``softplus(0)`` instead, the noise on z is as wide as a cluster of codes, and wipes the start out.
         """
         z = self.code(x)
-        mean = self.reconstruct(z)
-        variance = (self.rescale(x) - mean).square().mean(0).clamp_min(max(std_floor_x, 1e-2) ** 2)
+        mean, x = self.reconstruct(z), self.rescale(x)
+        variance = mean_squared_error(x, mean, 0).clamp_min(max(std_floor_x, 1e-2) ** 2)
         step = 0.05 * z.std(0)
         slopes = [((self.reconstruct(z + dz) - mean) / dz.sum()).square().mean(0) for dz in step.diag()]
         precision = torch.stack([(slope / variance).sum() for slope in slopes])
         precision += self.prior.precision.flatten(0, -2).mean(0)
         variance += torch.stack(slopes).T @ precision.reciprocal()
         self.z_head.init_scale(precision.rsqrt(), std_floor_z)
-        if isinstance(self.x_head, (GaussianHead, SharedGaussianHead)):  # the others have no deviation
+        if hasattr(self.x_head, "init_scale"):  # the others have no deviation
             self.x_head.init_scale(variance.sqrt(), std_floor_x)
         if self.y_embedding is not None:
             self.y_embedding.weight.zero_()  # the codes know no cluster yet

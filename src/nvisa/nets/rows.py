@@ -6,11 +6,12 @@ The pages of a file that a process has read stay resident until something hands 
 
 import mmap
 import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,18 +22,28 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
+from nvisa.nets.gaps import Fill
+from nvisa.nets.sparse import SparseRows, leading_axes
 from nvisa.settings import SettingError
 
 __all__ = [
     "Rescale",
     "Rescaled",
     "Source",
+    "Table",
+    "as_given",
+    "blank_units",
     "blocks",
-    "check_unit_interval",
+    "centered",
+    "count_gaps",
     "is_mapped",
     "label",
     "make_rescale",
+    "make_units",
     "map_blocks",
+    "numbers",
+    "origin_of",
+    "part",
     "subset",
     "take",
     "top_deviation",
@@ -40,8 +51,11 @@ __all__ = [
 ]
 
 Array = NDArray[np.floating]
+Table: TypeAlias = NDArray[Any] | SparseRows  # what rows are read from
+FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
+FILE_BLOCK = 8192
 PIECE = 128  # scattered rows: the system maps up to some hundred KB around each; of consecutive ones 32 times as many
 
 
@@ -67,8 +81,10 @@ def _release(X: Any) -> None:
         pages.madvise(mmap.MADV_DONTNEED)
 
 
-def take(X: NDArray[Any], rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDArray[Any]:
-    """``X[rows]``, always a copy, in C order."""
+def take(X: Table, rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDArray[Any]:
+    """``X[rows]``, always a copy, in C order, and dense."""
+    if isinstance(X, SparseRows):
+        return X.dense(rows, dtype)
     if not is_mapped(X):
         return np.array(X[rows], dtype=dtype, order="C")
     numbers = np.arange(len(X))[rows] if isinstance(rows, slice) else rows
@@ -82,25 +98,54 @@ def take(X: NDArray[Any], rows: NDArray[np.integer] | slice, dtype: Any = None) 
     return taken
 
 
-def blocks(X: NDArray[Any], size: int = 8192) -> Iterator[NDArray[Any]]:
-    """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one."""
+def blocks(X: Table, size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
+    """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one. Fewer of wide sparse rows."""
+    size = min(size, X.block_rows) if isinstance(X, SparseRows) else size
     for start in range(0, len(X), size):
         yield X[start : start + size]
         _release(X)
 
 
+def numbers(X: Table) -> Iterator[NDArray[Any]]:
+    """All numbers of X, in pieces of two axes; of sparse rows those that are stored."""
+    return iter([X.csr.data[:, None]]) if isinstance(X, SparseRows) else blocks(X)
+
+
 @dataclass
 class Source:
-    """Rows of an array or a memory map as float32 tensors on a device, gathered by index."""
+    """Rows of an array, a memory map or a sparse matrix as float32 tensors on a device, gathered by index.
 
-    X: NDArray[Any]
+    ``origin`` is what was subtracted from the user's rows to make X (:func:`centered`).
+    """
+
+    X: Table
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    origin: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Data:
         return torch.from_numpy(take(self.X, rows, np.float32)).to(self.device)
+
+    def part(self, rows: NDArray[np.integer]) -> "Source":
+        """These rows alone, copied."""
+        return Source(part(self.X, rows), self.device, self.origin)
+
+    def as_given(self, rows: NDArray[np.integer]) -> Any:
+        """These rows in the user's units, for an estimator that was fitted by the user."""
+        X = part(self.X, rows)
+        return as_given(X) if self.origin is None or isinstance(X, SparseRows) else X + self.origin
+
+
+def part(X: Table, rows: NDArray[np.integer]) -> Table:
+    """These rows, copied, as sparse as they were."""
+    return X.part(rows) if isinstance(X, SparseRows) else take(X, rows)
+
+
+def as_given(X: Table) -> Any:
+    """X as other libraries take it."""
+    return X.csr if isinstance(X, SparseRows) else X
 
 
 def subset(n_rows: int, rng: RandomState, limit: int) -> NDArray[np.integer]:
@@ -123,7 +168,7 @@ def map_blocks(
         False: blocks of up to 4,096 rows as they come, which is faster.
     """
     _survive_forks()
-    size = BLOCK if fixed else FAST_BLOCK
+    size = BLOCK if fixed or isinstance(source.X, SparseRows) else FAST_BLOCK
     parts = []
     for start in range(0, len(source) if rows is None else len(rows), size):
         x = source[slice(start, start + size) if rows is None else rows[start : start + size]]
@@ -148,56 +193,136 @@ def _use_one_thread() -> None:
     threadpool_limits(1)
 
 
-def label(module: Any, X: Array) -> NDArray[np.int64]:
+def label(module: Any, X: Table) -> NDArray[np.int64]:
     """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
+
+
+# ---- far from zero ---------------------------------------------------------------------------------------------------
+
+FAR = 1e3  # deviations from zero: float32 leaves such a column 1 / 16,000 of a deviation
+NOISE = 1e-13  # of the mean: a constant, summed up in another order, varies by less
+
+
+def origin_of(X: Table) -> NDArray[np.float64] | None:
+    """The mean of each column that float32 would blur, 0 for the others [D]; None if there is no such column.
+
+    Times in seconds since 1970 that differ by a minute are one value of float32; less their mean they are not. Rows
+    that are float32 already have nothing left to save.
+    """
+    if isinstance(X, SparseRows) or X.dtype == np.float32:
+        return None
+    mean, deviation = moments(X)
+    is_far = (np.abs(mean) > FAR * deviation) & (deviation > NOISE * np.abs(mean))
+    return np.where(is_far, mean, 0.0) if is_far.any() else None
+
+
+def centered(X: Table, origin: NDArray[np.float64] | None) -> Table:
+    """``X - origin``, subtracted in float64; X itself without an origin.
+
+    Of a memory map it is one again, in float32, of a file that vanishes with it.
+    """
+    if origin is None or isinstance(X, SparseRows):
+        return X
+    if not is_mapped(X):
+        return X - origin
+    with tempfile.TemporaryFile() as file:
+        moved = np.memmap(file, np.float32, "w+", shape=X.shape)
+    for start, rows in zip(range(0, len(X), 8192), blocks(X, 8192), strict=True):
+        moved[start : start + 8192] = rows - origin
+        _release(moved)
+    return moved
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
 
 
 class Rescale(nn.Module):
-    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them."""
+    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them.
+
+    A gap is NaN in both units; ``fill`` knows what to expect there, and is None where the fit's rows had none. ``axes``
+    are those that wide sparse rows are projected on for whoever needs distances.
+    """
 
     shift: Tensor
     scale: Tensor
+    axes: Tensor | None
 
-    def __init__(self, shift: Float[Tensor, " D"], scale: Float[Tensor, " D"]) -> None:
+    def __init__(
+        self,
+        shift: Float[Tensor, " D"],
+        scale: Float[Tensor, " D"],
+        fill: Fill | None = None,
+        axes: Float[Tensor, "D C"] | None = None,
+    ) -> None:
         super().__init__()
         self.register_buffer("shift", shift)
         self.register_buffer("scale", scale)
+        self.register_buffer("axes", axes)  # None is not in the state
+        self.fill = fill
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
 
+    @property
+    def n_axes(self) -> int:
+        """Of wide sparse rows; else 0."""
+        return 0 if self.axes is None else self.axes.shape[1]
+
+    def features(self, x: Data) -> Float[Tensor, "B C"]:
+        """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled, on few axes."""
+        x = self(x) if self.fill is None else self.fill(self(x))
+        return x if self.axes is None else x @ self.axes
+
     def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the user's units."""
         return x * self.scale + self.shift
 
-    def log_det(self) -> Float[Tensor, ""]:
-        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units."""
-        return -self.scale.log().sum()
+    def log_det(self, x: Data) -> Float[Tensor, "*#B"]:
+        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units; not for gaps."""
+        if self.fill is None:
+            return -self.scale.log().sum()
+        return -(~x.isnan()).to(x) @ self.scale.log()
 
 
-def make_rescale(X: Array, scaling: str) -> Rescale:
+def blank_units(fitted: Mapping[str, Any]) -> Rescale:
+    """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
+    n_features = fitted["n_features_in_"]
+    fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
+    n_axes = fitted.get("n_axes_", 0)
+    axes = torch.zeros(n_features, n_axes) if n_axes else None
+    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
+
+
+def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
+    """The units of a fit: :func:`make_rescale`, with what rows with gaps or wide sparse rows need besides."""
+    rescale = make_rescale(X, scaling)
+    if isinstance(X, SparseRows):
+        return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
+    if not count_gaps(X).any():
+        return rescale
+    some = torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))
+    return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(some)))
+
+
+def count_gaps(X: Table) -> NDArray[np.integer]:
+    """Number of gaps of each column [D]; sparse rows have none."""
+    if isinstance(X, SparseRows):
+        return np.zeros(X.shape[1], dtype=int)
+    return np.array([np.isnan(rows).sum(0) for rows in blocks(X)]).sum(0)
+
+
+def make_rescale(X: Table, scaling: str) -> Rescale:
     """The affine map into the networks' units; see :class:`nvisa.nets.layers.Network` for the kinds.
 
-    Moments are summed block by block in float64: a memory map is read once and never copied whole.
+    X are the rows as the networks get them, ``centered``.
     """
     if scaling == "range":  # to [-1, 1], as images are made
         low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
         ones = torch.ones(X.shape[1])
         return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
-    n, total, squares = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    shift = X[:512].astype(np.float64).mean(0)  # near the mean, so that the squares do not cancel
-    for rows in blocks(X):
-        block = rows.astype(np.float64) - shift
-        total += block.sum(0)
-        squares += (block * block).sum(0)
-    mean = total / n
-    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
-    mean += shift
+    mean, deviation = moments(X)
     least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
     _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
     deviation[deviation < least] = 0.0
@@ -215,7 +340,27 @@ def make_rescale(X: Array, scaling: str) -> Rescale:
         scale[deviation > 0] = varying
     else:
         raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
-    return Rescale(*(torch.from_numpy(a.astype(np.float32)) for a in (mean, scale)))
+    return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
+
+
+def moments(X: Table) -> tuple[Array, Array]:
+    """Mean and deviation of each column [D], of what is observed, summed block by block in float64."""
+    if isinstance(X, SparseRows):
+        return X.moments()
+    first = X[:512].astype(np.float64)
+    shift = np.nan_to_num(first).sum(0) / np.maximum((~np.isnan(first)).sum(0), 1)  # so that the squares do not cancel
+    n, total, squares = (np.zeros(X.shape[1]) for _ in range(3))
+    for rows in blocks(X):
+        block = rows.astype(np.float64)
+        block -= shift
+        n += len(block)
+        if np.isnan(block.sum()):
+            n -= (gaps := np.isnan(block)).sum(0)
+            block[gaps] = 0.0
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / np.maximum(n, 1)
+    return mean + shift, np.sqrt(np.maximum(squares / np.maximum(n, 1) - mean**2, 0.0))
 
 
 def _warn_lost(columns: NDArray[np.integer]) -> None:
@@ -242,9 +387,9 @@ def _warn_constant(deviation: Array) -> None:
 
 @dataclass
 class Rescaled:
-    """Rows of X in the networks' units, made as they are asked for."""
+    """Rows of X as ``rescale.features`` shows them, made as they are asked for."""
 
-    X: NDArray[Any]
+    X: Table
     rescale: Rescale
 
     def __len__(self) -> int:
@@ -252,12 +397,13 @@ class Rescaled:
 
     @torch.inference_mode()
     def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
-        rescale = self.rescale
-        x = torch.from_numpy(take(self.X, rows, np.float32)).to(rescale.shift.device)
-        return rescale(x).cpu().numpy()
+        source = Source(self.X, self.rescale.shift.device)
+        if isinstance(self.X, SparseRows):
+            return map_blocks(self.rescale.features, source, rows=np.arange(len(self))[rows], fixed=False)
+        return self.rescale.features(source[rows]).cpu().numpy()
 
 
-def warn_of_units(X: Array, rescale: Rescale) -> None:
+def warn_of_units(X: Table, rescale: Rescale) -> None:
     """Warn when rows spread thirty times as far as those that ``rescale`` was made from, or a thirtieth as far.
 
     Pixels from 0 to 255 given to a model of pixels from 0 to 1 are finite numbers like any others, and all in one
@@ -281,15 +427,3 @@ def top_deviation(X: Rescaled, rng: RandomState) -> float:
     x = X[subset(len(X), rng, 10_000)]
     x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
-
-
-def check_unit_interval(X: Array) -> None:
-    """Raise a SettingError unless all numbers lie in [0, 1]."""
-    low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-    if low < 0 or high > 1:
-        raise SettingError(
-            "likelihood",
-            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
-            "bernoulli",
-            "Rescale them, or use likelihood='gaussian_shared'.",
-        )

@@ -145,4 +145,22 @@ class Evaluation:
     @cached_property
     def contrasts(self) -> tuple[Array, Array, Array]:
         """Means inside and outside of each cluster, and their difference in deviations [K D]."""
-        return cluster_statistics.contrasts(self.X, self.labels, self.n_clusters)
+        inside, outside, contrast = cluster_statistics.contrasts(self.X, self.labels, self.n_clusters)
+        return self.as_given(inside), self.as_given(outside), contrast
+
+    def as_given(self, x: Array) -> Array:
+        """Rows such as those of X, in the user's units."""
+        return self.clusterer._as_given(x)
+
+    @cached_property
+    def digits(self) -> Ints:
+        """Significant digits that tell the values of each column apart [D]: more than four far from zero."""
+        if (origin := self.clusterer._origin) is None:
+            return np.full(self.n_features, 4)
+        scale = self.clusterer.module_.rescale.scale.cpu().numpy()
+        deviation = scale if self.X is None else cluster_statistics.mean_and_std(self.X)[1]
+        return 4 + np.ceil(np.log10(np.maximum(np.abs(origin) / deviation, 1))).astype(int)
+
+    def written(self, value: float | np.floating, column: int | np.integer) -> str:
+        """The value of a column as the page shows it."""
+        return f"{value:.{self.digits[column]}g}"

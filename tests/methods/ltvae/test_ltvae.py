@@ -111,7 +111,7 @@ def test_the_importance_sampled_density_uses_the_tree(rng):
             draws.append(
                 net.log_p_x_given_z(x, z[None], FLOOR)[0] + log_p_z - Independent(Normal(loc, scale), 1).log_prob(z)
             )
-        expected = torch.stack(draws).logsumexp(0) - math.log(32) + net.rescale.log_det()
+        expected = torch.stack(draws).logsumexp(0) - math.log(32) + net.rescale.log_det(x)
         assert_close(fitted._log_p_x(x), expected, **TIGHT)
 
 
