@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-from faults_common import cpu, keep_record, rows, say
+from faults_common import RECORDS, cpu, keep_record, rows, say
 
 from nvisa import NVISA, DivergedError, ModelError, Network, Training, load
 from nvisa import data as datasets
@@ -292,7 +292,8 @@ READERS: dict[str, Callable[[Path], Reader]] = {
 
 def mutate(name: str, n: int, seed: int, home: Path) -> dict[str, Any]:
     """Change a file n times and read it."""
-    reader, rng, ends, shown = READERS[name](home), random.Random(seed), Counter[str](), set()
+    started, ends, shown = cpu(), Counter[str](), set()
+    reader, rng = READERS[name](home), random.Random(seed)
     for _ in range(n):
         content = reader.change(rng)
         reader.write(content)
@@ -308,7 +309,16 @@ def mutate(name: str, n: int, seed: int, home: Path) -> dict[str, Any]:
                 shown.add(what)
                 say(f"{name}: {what}")
     say(f"{name}: {dict(ends)}")
-    return {"reader": name, "mutations": n, "read": 0, "own error": 0, "other error": 0} | dict(ends)
+    about = {"reader": name, "mutations": n, "seed": seed, "cpu_seconds": round(cpu() - started)}
+    return about | {"read": 0, "own error": 0, "other error": 0} | dict(ends)
+
+
+def keep(result: dict[str, Any]) -> None:
+    """Put a reader into the record, beside those that are in it."""
+    path = RECORDS / "mutations.json"
+    before = json.loads(path.read_text())["readers"] if path.exists() else []
+    readers = [each for each in before if each["reader"] != result["reader"]] + [result]
+    keep_record("mutations", {"readers": readers}, sum(each["cpu_seconds"] for each in readers))
 
 
 def main() -> None:
@@ -319,10 +329,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=READERS, default=list(READERS))
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
+    results = []
     with tempfile.TemporaryDirectory(prefix="nvisa_mutations_") as home:
-        results = [mutate(name, asked.n, asked.seed, Path(home) / str(i)) for i, name in enumerate(asked.only)]
-    if len(asked.only) == len(READERS):
-        keep_record("mutations", {"seed": asked.seed, "readers": results}, cpu())
+        for i, name in enumerate(asked.only):
+            results.append(mutate(name, asked.n, asked.seed, Path(home) / str(i)))
+            keep(results[-1])
     sys.exit(any(result["other error"] for result in results))
 
 

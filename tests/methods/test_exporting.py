@@ -62,7 +62,7 @@ def test_an_exported_program_takes_any_number_of_rows(blobs, fitted):
         np.testing.assert_allclose(program(torch.from_numpy(X))[0].numpy(), fitted.predict_proba(X), atol=1e-5)
 
 
-@QUIET
+@pytest.mark.slow
 @pytest.mark.global_rng  # torch's exporter
 def test_columns_far_from_zero_are_exported_in_float64(blobs):
     near = np.round(1024 * blobs[0].astype(np.float64)) / 1024

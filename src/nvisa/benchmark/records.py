@@ -75,6 +75,7 @@ PARTS: dict[str, type | tuple[type, ...]] = {  # where a run has got so far
     "cpu_seconds": NUMBER, "peak_memory_mb": (*NUMBER, type(None)), "start": dict, "restarts": list, "term": str,
     "error": str, "neighbor_information": (*NUMBER, type(None)), "neighbour_information": (*NUMBER, type(None)),
 }  # fmt: skip
+METRICS: dict[str, type | tuple[type, ...]] = {"accuracy": NUMBER, "nmi": NUMBER, "ari": NUMBER}
 STATUSES = ("ok", "diverged", "crashed")
 
 
@@ -87,7 +88,7 @@ def _wrong_kinds(record: Record) -> list[str]:
     epochs = [*record.get("history", ()), *record.get("curve", ())]
     found = {
         "status": record["status"] in STATUSES,
-        "metrics": all(_holds_numbers(values) for values in record.get("metrics", {}).values()),
+        "metrics": _are_metrics(record.get("metrics", {}), needed=record["status"] == "ok"),
         "history": all(_is_epoch(epoch) for epoch in epochs),
         "start": isinstance(record.get("start", {}).get("recipe", ""), str),
         "params": all(isinstance(value, (str, *NUMBER)) for value in record.get("params", {}).values()),
@@ -96,8 +97,10 @@ def _wrong_kinds(record: Record) -> list[str]:
     return [key for key, is_right in found.items() if not is_right]
 
 
-def _holds_numbers(values: Any) -> bool:
-    return isinstance(values, dict) and all(isinstance(v, NUMBER) and not isinstance(v, bool) for v in values.values())
+def _are_metrics(metrics: Record, *, needed: bool) -> bool:
+    """Numbers of splits; what ended well has those of the training rows, or of a test."""
+    measured = all(isinstance(values, dict) and not wrong_fields(values, METRICS) for values in metrics.values())
+    return measured and (not needed or bool({"train", "test"} & metrics.keys()))
 
 
 def _is_epoch(record: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from nvisa.data.errors import DataError
 
@@ -23,11 +24,8 @@ def check_memory(path: str | Path, what: str, n_bytes: int, advice: str) -> None
         )
 
 
-def check_parquet(path: Path) -> None:
+def check_parquet(path: Path, declared: Any) -> None:
     """Raise a DataError if the rows that a Parquet file declares do not fit: equal ones take no room in it."""
-    from pyarrow import parquet  # noqa: PLC0415  of the extra
-
-    declared = parquet.read_metadata(path)
     n_rows, n_columns = declared.num_rows, declared.num_columns
     what = f"{n_rows:,} rows of {n_columns:,} columns"
     check_memory(path, what, 8 * n_rows * n_columns, "Try fewer rows or columns.")

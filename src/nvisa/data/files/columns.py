@@ -58,7 +58,6 @@ def read_frame(path: Path, dialect: Dialect | None = None, *, is_parquet: bool) 
     if is_parquet:
         advice = "It may be cut, or not Parquet; try writing it again (reading needs pyarrow)."
         with describing(path, "a Parquet file", advice=advice):
-            check_parquet(path)
             read = Read(_read_parquet(path))
     else:
         advice = (
@@ -95,7 +94,9 @@ def _check_names(frame: pd.DataFrame, path: Path) -> None:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """The file as a frame; a DECIMAL of a database is a number."""
-    table = _open_parquet(path).read()
+    file = _open_parquet(path)
+    check_parquet(path, file.metadata)
+    table = file.read()
     for d, kind in enumerate(table.schema.types):
         if pyarrow.types.is_decimal(kind):
             table = table.set_column(d, table.schema.names[d], table.column(d).cast(pyarrow.float64()))
