@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
+from numpy.random import RandomState
+from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from nvisa import NVISA, Network, SettingError, Training, load, select_n_clusters
@@ -54,6 +57,8 @@ def test_what_cannot_be_counted_is_refused(levels):
         with pytest.raises(SettingError, match="at least 30 rows"):
             select_n_clusters(X)
     with pytest.raises(SettingError, match="finite numbers"):
+        select_n_clusters(np.full((40, 2), np.inf))
+    with pytest.raises(SettingError, match="numbers in every column"):
         select_n_clusters(np.full((40, 2), np.nan))
     with pytest.raises(SettingError, match=r"n_clusters must be a whole number in 1\.\.12, got 13"):
         levels[0].labels(13)
@@ -74,3 +79,15 @@ def test_a_fit_finds_the_number_and_keeps_the_levels(tmp_path):
     np.testing.assert_array_equal(same.predict(X), model.labels_)
     with pytest.raises(SettingError, match="n_clusters must be .* or one of 'auto', got 'many'"):
         NVISA("many").fit(X)
+
+
+def test_gaps_sparse_rows_and_times_since_1970_have_levels_too():
+    rng = RandomState(0)
+    X = np.round(64 * (rng.randn(120, 4) + 20 * np.repeat(np.eye(4)[:3], 40, axis=0))) / 64
+    expected = select_n_clusters(X, max_clusters=6)
+    assert expected.n_clusters == 3
+    gaps = X.copy()
+    gaps[rng.rand(*X.shape) < 0.05] = np.nan
+    for other in (X + 1.7e9, sparse.csr_array(X), torch.from_numpy(X), gaps):
+        found = select_n_clusters(other, max_clusters=6)
+        assert adjusted_rand_score(found.labels(), expected.labels()) > 0.95

@@ -58,6 +58,7 @@ def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0)
     from nvisa.commands.rows import read_rows
     from nvisa.fitting.graph import separation
     from nvisa.fitting.levels import select_n_clusters
+    from nvisa.nets.rows import as_given
 
     rows = read_rows(data, options, to_fit=True)
     n_rows = min(len(rows.X), MAX_ROWS)
@@ -71,7 +72,11 @@ def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0)
     found = profile(rows)["scaling"]
     curve = _mean_curve(rows.X, found, n_micro, seed)
     drop = separation(curve)[: max_k - 1]
-    levels = select_n_clusters(rows.X, max_clusters=max_k, scaling=found, random_state=seed) if n_rows >= 30 else None
+    levels = (
+        select_n_clusters(as_given(rows.X), max_clusters=max_k, scaling=found, random_state=seed)
+        if n_rows >= 30
+        else None
+    )
     counted = [] if levels is None else [levels.n_clusters]
     best = [*counted, *(k for k in (np.argsort(-drop, kind="stable") + 2)[:3].tolist() if k not in counted)][:3]
     return {
@@ -95,13 +100,10 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
     from sklearn.utils import check_random_state
 
     from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, principal_components
-    from nvisa.nets.rows import Source, centered, make_units, map_blocks, origin_of, subset
+    from nvisa.nets.rows import feature_view, subset
 
     rng = check_random_state(seed)
-    X = centered(X, origin_of(X))
-    chosen = subset(len(X), rng, MAX_ROWS)
-    x = map_blocks(make_units(X, scaling, rng).features, Source(X), rows=chosen, fixed=False)
-    points = principal_components(x, rng)
+    points = principal_components(feature_view(X, subset(len(X), rng, MAX_ROWS), scaling, rng), rng)
     graph = neighbors(points, N_NEIGHBORS)
     cuts = (KMeans(n_micro, n_init=1, random_state=rng).fit(points).labels_ for _ in range(N_CUTS))
     return np.mean([information_curve(joint_of_labels(cut, graph, n_micro)) for cut in cuts], axis=0)

@@ -48,10 +48,17 @@ def edit_text(result: Result) -> str:
     return "\n".join([sizes_text(result), *named, f"saved in {result['model']}"])
 
 
+def _rows(model: str, data: str, options: ReadOptions) -> Any:
+    """The rows of DATA, read as those of the model's fit were."""
+    from nvisa.commands.rows import Remembered, read_rows
+    from nvisa.persistence import read_manifest
+
+    return read_rows(data, options, to_fit=True, like=Remembered.of(read_manifest(model)["extra"]))
+
+
 def edit(model: str, out: str, steps: Sequence[Step], options: ReadOptions, *, data: str | None = None) -> Result:
     """Do the steps one after the other, each in the numbers that the one before has left, and write the model."""
     from nvisa.commands.models import aligned, cluster_sizes, feature_shape
-    from nvisa.commands.rows import read_rows
     from nvisa.methods import load
     from nvisa.persistence import check_target, read_manifest
     from nvisa.settings import SettingError
@@ -62,7 +69,7 @@ def edit(model: str, out: str, steps: Sequence[Step], options: ReadOptions, *, d
         raise SettingError("--data", "the rows of the fit with --split", None)
     check_target(out)
     clusterer = load(model)
-    X = None if data is None else aligned(read_rows(data, options, to_fit=True), clusterer, feature_shape(model))
+    X = None if data is None else aligned(_rows(model, data, options), clusterer, feature_shape(model))
     for step, values in steps:
         numbers = [_number(step, value) for value in (values[:1] if step == "name" else values)]
         if step == "merge":

@@ -164,9 +164,12 @@ def _from_path(data: str, options: ReadOptions, like: Remembered | None) -> Rows
 
 
 def _digest(path: Path, X: Table) -> str:
-    """SHA-256 of the file, or of the pixels of a folder."""
+    """SHA-256 of the file, or of the numbers in a folder."""
     if path.is_dir():
-        return hashlib.sha256(np.ascontiguousarray(as_given(X)).tobytes()).hexdigest()
+        digest = hashlib.sha256()
+        for block in blocks(X):
+            digest.update(np.ascontiguousarray(block).data)
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from nvisa.fitting.candidates import kmeans
 from nvisa.fitting.graph import joint_of_labels, nearest, principal_components
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import cut_curve, cut_merges
-from nvisa.nets.rows import Rescale, Rescaled, Table, make_rescale, subset, take
+from nvisa.nets.conversion import as_rows
+from nvisa.nets.rows import Rescale, Rescaled, Table, count_gaps, feature_view, numbers, subset
+from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
 
 __all__ = ["ClusterLevels", "count_borders", "find_levels", "levels_of", "select_n_clusters"]
@@ -92,7 +94,7 @@ def select_n_clusters(
     Parameters
     ----------
     X
-        Rows [N D] of finite numbers, at least 30; of more than 10,000 a random part is looked at.
+        Rows [N D], at least 30, NaN where they have gaps, or sparse; of more than 10,000 a random part is looked at.
     max_clusters
         The largest number to consider.
     scaling
@@ -114,15 +116,17 @@ def select_n_clusters(
     >>> levels.n_clusters, np.bincount(levels.labels()).tolist(), len(levels.labels(2))
     (4, [110, 50, 30, 10], 200)
     """
-    X = np.asarray(X)
+    given = as_rows(X)
+    X = SparseRows(given) if issparse(given) else np.asarray(given)
     if X.ndim != 2 or len(X) < 30 or max_clusters < 2:
         raise SettingError("X", "at least 30 rows [N D], with max_clusters of at least 2", (X.shape, max_clusters))
-    if not np.isfinite(X).all():
-        raise SettingError("X", "finite numbers", "NaN or infinity", "Fill in or leave out what is missing.")
+    if any(np.isinf(block).any() for block in numbers(X)):
+        raise SettingError("X", "finite numbers, or NaN for gaps", "infinity", "Try NaN in its place.")
+    if (count_gaps(X) == len(X)).any():
+        raise SettingError("X", "numbers in every column", "gaps only in some", "Leave these columns out.")
     rng = RandomState(random_state) if isinstance(random_state, int) else random_state
     rows = subset(len(X), rng, MAX_ROWS)
-    x = make_rescale(X, scaling)(torch.from_numpy(take(X, rows, np.float32))).numpy()
-    return find_levels(x, rows, max_clusters, rng)
+    return find_levels(feature_view(X, rows, scaling, rng), rows, max_clusters, rng)
 
 
 def levels_of(X: Table, rescale: Rescale) -> ClusterLevels:

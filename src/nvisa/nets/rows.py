@@ -36,6 +36,7 @@ __all__ = [
     "blocks",
     "centered",
     "count_gaps",
+    "feature_view",
     "is_mapped",
     "label",
     "make_rescale",
@@ -303,6 +304,12 @@ def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
         return rescale
     some = torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))
     return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(some)))
+
+
+def feature_view(X: Table, rows: NDArray[np.integer], scaling: str, rng: RandomState) -> Array:
+    """What distances and graphs see of these rows [n C], before any fit; see :meth:`Rescale.features`."""
+    near = centered(X, origin_of(X))
+    return map_blocks(make_units(near, scaling, rng).features, Source(near), rows=rows, fixed=False)
 
 
 def count_gaps(X: Table) -> NDArray[np.integer]:

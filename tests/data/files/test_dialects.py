@@ -270,3 +270,25 @@ def test_the_names_of_columns_without_their_rows():
     Path("y.csv.gz").write_bytes(gzip.compress(b"5,6,2\n7,1,8\n"))
     found = [column_names(name) for name in ("x.csv", "x.parquet", "x.npy", "y.csv.gz")]
     assert found == [["id", "b"], ["x", "y"], None, ["0", "1", "2"]]
+
+
+def test_a_folder_of_parquet_is_one_table_read_in_batches(monkeypatch):
+    from nvisa.data.files import parquet_folder
+
+    monkeypatch.setattr(parquet_folder, "SMALL", 10)
+    monkeypatch.setattr(parquet_folder, "BATCH", 7)
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    Path("parts/2024").mkdir(parents=True)
+    for i, name in enumerate(("parts/a.parquet", "parts/2024/b.parquet")):
+        frame = pd.DataFrame(X[25 * (1 - i) : 25 * (2 - i)], columns=list("xyz"))  # 2024/b comes first
+        frame.assign(n=np.arange(25), who="ann").to_parquet(name)
+    with pytest.raises(DataError, match=r"parts: expected numeric columns, got 1 of 5 that are not: 'who'"):
+        read_table("parts")
+    table = read_table("parts", drop=["n"], drop_text=True)
+    np.testing.assert_array_equal(table.X, X)
+    assert isinstance(table.X, np.memmap)
+    assert (table.columns, set(table.left_out)) == (["x", "y", "z"], {"n", "who"})
+    assert notes(table) == "2 Parquet files, one after the other"
+    pd.DataFrame({"x": [1.0]}).to_parquet("parts/c.parquet")
+    with pytest.raises(DataError, match=r"got others in c\.parquet|got others in a\.parquet"):
+        read_table("parts", drop_text=True)

@@ -86,6 +86,7 @@ def read_table(  # noqa: PLR0913  an argument an option
       entry. Separator, decimal mark, thousands, header, remarks and encoding are found, or asked for where the file
       leaves them open (:class:`Dialect`). A first column without a name, or called id or the like and never repeating,
       names the rows.
+    - a folder with .parquet files: their numeric columns, in batches, so that a large one needs no memory.
     - a folder: its images, all kinds that Pillow reads, recursively, sorted by path, as pixels in [0, 1].
 
     A .csv, .npy or .parquet may be compressed (.gz, .bz2, .xz, .zst).
@@ -120,6 +121,15 @@ def read_table(  # noqa: PLR0913  an argument an option
         raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
     suffix = plain_suffix(path)
     is_text = suffix in TEXTS and not path.is_dir()
+    if path.is_dir() and _has_parquet(path):
+        asked = {
+            "label_column": label_column,
+            "id_column": id_column,
+            "image_size": image_size,
+            "background": background,
+        }
+        _refuse(path, {name: value is not None for name, value in asked.items()}, "one .parquet file")
+        return _read_parquet_folder(path, drop, drop_text=drop_text)
     if not is_text and (suffix != ".parquet" or path.is_dir()):
         by_name = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
         _refuse(path, by_name, "a .csv or .parquet to find columns by name")
@@ -228,6 +238,17 @@ def _read_columns(
         X, columns if read.has_header else None, None, labels, str(path), tables.row_names(frame), (*drop, *text),
         tuple(read.notes), read.dialect,
     )  # fmt: skip
+
+
+def _has_parquet(folder: Path) -> bool:
+    return next(folder.rglob("*.parquet"), None) is not None
+
+
+def _read_parquet_folder(folder: Path, drop: Sequence[str], *, drop_text: bool) -> Table:
+    with extra_needed(folder):
+        from nvisa.data.files.parquet_folder import read_parquet_folder  # noqa: PLC0415
+    X, names, left_out, notes = read_parquet_folder(folder, set(drop), drop_text=drop_text)
+    return Table(X, names, None, None, str(folder), None, tuple(left_out), tuple(notes))
 
 
 def _read_folder(
