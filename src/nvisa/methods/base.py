@@ -37,7 +37,8 @@ from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record, Rows
 from nvisa.methods.input import check_unit_interval, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, make_units, map_blocks
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, map_blocks
+from nvisa.nets.units import levels_of, make_units
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
@@ -141,7 +142,7 @@ class DeepClusterer(
             scaling, rng = self._scaling, check_random_state(self.random_state)
             X = validated(self, X, reset=True, at_least=self.n_clusters)
             self._checkpoint: CheckpointWriter | None = None
-            rescale = make_units(X, scaling, rng)
+            rescale = make_units(X, scaling, rng, levels_of(vars(self)))
             self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
@@ -184,6 +185,8 @@ class DeepClusterer(
     def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
+            if self.categories_:
+                raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
             check_unit_interval(X)
         for start in self._initial_clusters:
             if hasattr(start, "predict_proba"):
@@ -192,7 +195,8 @@ class DeepClusterer(
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
                 if self.fills_gaps_:
-                    raise SettingError("consistency", "another than Augment for rows with gaps", term, "Try 'vat'.")
+                    expected = "another than Augment for rows with gaps or categories"
+                    raise SettingError("consistency", expected, term, "Try 'vat'.")
         self._check_data(X)
 
     @property
@@ -335,6 +339,12 @@ class DeepClusterer(
             module.train()
 
         return report
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
+        return tags
 
     @property
     def _sizes_are_of_start(self) -> bool:

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, warn_of_units
+from nvisa.nets.rows import Rescale, Source, Table, map_blocks, warn_of_units
+from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError, check_state, save
 
 __all__ = ["Array", "FittedClusterer", "Record", "Rows"]
@@ -41,6 +42,10 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     n_iter_ : int
         Epochs trained, in all stages.
     n_features_in_ : int
+    categories_ : dict
+        Of a data frame with categories: the values of each such column, by its number as a string; else empty.
+    fills_gaps_ : bool
+        Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
     precision_ : str
         Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
     restarts_ : list of dict
@@ -50,6 +55,7 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     """
 
     TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
+    TAKES_CATEGORIES: ClassVar[bool] = False  # whether p(x|z) has a head for them
     TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     labels_: NDArray[np.integer]
@@ -93,12 +99,6 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         checked = validated(self, X, reset=False)
         warn_of_units(checked, self.module_.rescale)
         return checked
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
-        return tags
 
     @property
     def _n_features_out(self) -> int:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer, generator_from
+from nvisa.methods.categories import decoded
 from nvisa.methods.fitted import Array, Rows
 from nvisa.nets.layers import LIKELIHOODS
 from nvisa.settings import NotNegative, OneOf
@@ -66,7 +67,7 @@ class SamplingClusterer(DeepClusterer):
         y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
-        return x.cpu().numpy(), y
+        return decoded(x.cpu().numpy(), self), y
 
 
 class GenerativeClusterer(SamplingClusterer):
@@ -107,7 +108,7 @@ class GenerativeClusterer(SamplingClusterer):
 
     def reconstruct(self, X: Rows) -> Array:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return self._stream(self._reconstruct, X)
+        return decoded(self._stream(self._reconstruct, X), self)
 
     def impute(self, X: Rows) -> Array:
         """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
@@ -122,14 +123,14 @@ class GenerativeClusterer(SamplingClusterer):
         >>> bool(np.isnan(model.impute(X)).any())
         False
         """
-        return self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X)
+        return decoded(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X), self)
 
     def prototypes(self) -> Array | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
         check_is_fitted(self)
         with torch.inference_mode():
             x = self._prototypes()
-        return None if x is None else x.cpu().numpy()
+        return None if x is None else decoded(x.cpu().numpy(), self)
 
 
 class CodingClusterer(GenerativeClusterer):

@@ -2,6 +2,7 @@
 
 * numbers as they are; infinity, and what float32 cannot hold, is refused
 * NaN is a gap for methods that take gaps (``nets/gaps.py``): in a fit, and after a fit to rows that had some
+* text, booleans and pandas' categories are categories for methods that take them (``categories.py``)
 * scipy's sparse matrices stay sparse, and are dense for a batch at a time (``nets/sparse.py``)
 """
 
@@ -13,6 +14,7 @@ from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
+from nvisa.methods.categories import encoded, has_categories
 from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
 from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
@@ -25,6 +27,7 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
 
     ``reset`` in a fit, which learns the number of columns and their names.
     """
+    X = _numbered(clusterer, X, reset=reset)
     mapped, gaps = is_mapped(X), "allow-nan" if clusterer.TAKES_GAPS and not issparse(X) else True
     checked = validate_data(
         clusterer,
@@ -49,6 +52,20 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
         hint = "give more rows or ask for fewer clusters."
         raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
     return checked
+
+
+def _numbered(clusterer: Any, X: Any, *, reset: bool) -> Any:
+    """X with numbers in place of its categories, which a fit learns."""
+    known = {} if reset else getattr(clusterer, "categories_", {})
+    if clusterer.TAKES_CATEGORIES and (known or (hasattr(X, "select_dtypes") and has_categories(X))):
+        if not reset and not hasattr(X, "select_dtypes"):
+            raise ValueError(f"Expected a data frame, as that of the fit was, got {type(X).__name__}.")
+        if reset:
+            X, known = encoded(X)
+        elif list(X.columns) == list(clusterer.feature_names_in_):  # else scikit-learn says what is wrong
+            X, _ = encoded(X, known)
+    clusterer.categories_ = known
+    return X
 
 
 def _refuse_gaps(clusterer: Any, X: Table) -> None:

@@ -6,7 +6,7 @@ The pages of a file that a process has read stay resident until something hands 
 
 import mmap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
 from nvisa.nets.gaps import Fill
-from nvisa.nets.sparse import SparseRows, leading_axes
+from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
 
 __all__ = [
@@ -28,12 +28,10 @@ __all__ = [
     "Source",
     "Table",
     "as_given",
-    "blank_units",
     "blocks",
     "count_gaps",
     "is_mapped",
     "make_rescale",
-    "make_units",
     "map_blocks",
     "numbers",
     "part",
@@ -45,7 +43,6 @@ __all__ = [
 
 Array = NDArray[np.floating]
 Table: TypeAlias = NDArray[Any] | SparseRows  # what rows are read from
-FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
 FILE_BLOCK = 8192
@@ -173,6 +170,7 @@ class Rescale(nn.Module):
     shift: Tensor
     scale: Tensor
     axes: Tensor | None
+    has_categories = False
 
     def __init__(
         self,
@@ -190,6 +188,11 @@ class Rescale(nn.Module):
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
+
+    @property
+    def width(self) -> int:
+        """Columns of x in the networks' units."""
+        return len(self.shift)
 
     @property
     def n_axes(self) -> int:
@@ -210,26 +213,6 @@ class Rescale(nn.Module):
         if self.fill is None:
             return -self.scale.log().sum()
         return -(~x.isnan()).to(x) @ self.scale.log()
-
-
-def blank_units(fitted: Mapping[str, Any]) -> Rescale:
-    """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
-    n_features = fitted["n_features_in_"]
-    fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
-    n_axes = fitted.get("n_axes_", 0)
-    axes = torch.zeros(n_features, n_axes) if n_axes else None
-    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
-
-
-def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
-    """The units of a fit: :func:`make_rescale`, with what rows with gaps or wide sparse rows need besides."""
-    rescale = make_rescale(X, scaling)
-    if isinstance(X, SparseRows):
-        return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
-    if not count_gaps(X).any():
-        return rescale
-    some = torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))
-    return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(some)))
 
 
 def count_gaps(X: Table) -> NDArray[np.integer]:
@@ -295,7 +278,7 @@ def _warn_lost(columns: NDArray[np.integer]) -> None:
             f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
             "constant. Subtract the mean from them, as from times in seconds.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -308,7 +291,7 @@ def _warn_constant(deviation: Array) -> None:
     if constant.size:
         shown = _listed(constant)
         message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=5)
 
 
 @dataclass
