@@ -47,8 +47,8 @@ def packed_archive(tmp_path, spec):
             archive.addfile(info, io.BytesIO(raw))
     digests = {name: hashlib.md5(raw).hexdigest() for name, raw in contents.items()}
     train, test = ({name: digests[name] for name in names} for names in (spec.train, spec.test))
-    md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    return replace(spec, url=path.as_uri(), md5=md5, train=train, test=test), contents
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(spec, mirrors=(path.as_uri(),), sha256=digest, train=train, test=test), contents
 
 
 def images(n=7, side=8, seed=0):

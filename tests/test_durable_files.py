@@ -3,6 +3,8 @@
 import errno
 import multiprocessing
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -275,3 +277,23 @@ def test_a_lock_is_let_go_of_by_a_process_that_dies(tmp_path):
     with locked(tmp_path / ".lock"):
         pass
     assert names(tmp_path) == []
+
+
+# ---- everything else uses it -----------------------------------------------------------------------------------------
+
+WRITERS = re.compile(
+    r"\.write_(text|bytes)\(|\.open\(\s*[\"'](?!rb?[\"'])|\bopen\([^)]*,\s*[\"'][wax]|os\.(rename|replace)\(|\.rename\("
+    r"|np\.save\w*\(|\.to_(csv|parquet)\(|savefig\(|(?<!safetensors\.)torch\.save\("
+)
+
+
+@pytest.mark.parametrize("path", sorted(Path(durable_files.__file__).parent.rglob("*.py")), ids=lambda path: path.name)
+def test_nothing_of_ours_writes_past_it(path):
+    """A new writer has to be a temporary file's, a buffer in memory, or a download's part."""
+    if path.name in ("durable_files.py", "download.py"):
+        return
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if WRITERS.search(line) and not line.strip().startswith(("#", ">>>", "f", '"')):
+            near = "\n".join(lines[max(0, number - 8) : number + 1])
+            assert re.search(r"replacing_(file|folder)\(|io\.BytesIO\(\)", near), f"{path.name}:{number + 1}: {line}"

@@ -14,7 +14,19 @@ import pytest
 import safetensors.torch
 
 import nvisa
-from nvisa import NVISA, VAT, Augment, ModelError, Network, Training, WarmStart, durable_files, json_values, persistence
+from nvisa import (
+    NVISA,
+    VAT,
+    Augment,
+    ModelError,
+    Network,
+    Supervision,
+    Training,
+    WarmStart,
+    durable_files,
+    json_values,
+    persistence,
+)
 from nvisa.maths.bounds import VIMCO, EnumY
 from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
 from nvisa.methods import SETTINGS, load
@@ -29,6 +41,7 @@ EXAMPLES = [
     Network(hidden=(7, 5), latent_dim=3, batch_norm=False, scaling="columns"),
     StdAnnealing(x=Halving(), z=Geometric(1.0, 0.1), relative=False),
     WarmStart("umap", masked=0.3),
+    Supervision([0, -1, 1], must_link=[(0, 1)], start="gmm"),
     Training(epochs=3, learning_rate=Halving(1e-3), clip_norm=math.inf, device="cpu"),
     VAT(radius=0.1, balance=1.0),
     VIMCO(decoder_samples=2),

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from nvisa.fitting.config import config
     from nvisa.fitting.consistency import VAT, Augment
     from nvisa.fitting.initialization import WarmStart
+    from nvisa.fitting.levels import select_n_clusters
+    from nvisa.fitting.supervision import Supervision
     from nvisa.fitting.training import DivergedError, Training
     from nvisa.maths.bounds import VIMCO, EnumY
     from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
-    from nvisa.methods import load
+    from nvisa.methods import adopt, load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
     from nvisa.methods.gm_gan import GMGAN
@@ -52,11 +54,14 @@ __all__ = [
     "Network",
     "SettingError",
     "StdAnnealing",
+    "Supervision",
     "Training",
     "VaDE",
     "WarmStart",
+    "adopt",
     "config",
     "load",
+    "select_n_clusters",
     "write_report",
 ]
 
@@ -65,10 +70,12 @@ _HOMES = {
     "fitting.config": ("config",),
     "fitting.consistency": ("VAT", "Augment"),
     "fitting.initialization": ("WarmStart",),
+    "fitting.levels": ("select_n_clusters",),
+    "fitting.supervision": ("Supervision",),
     "fitting.training": ("DivergedError", "Training"),
     "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
-    "methods": ("load",),
+    "methods": ("adopt", "load"),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
     "methods.gm_gan": ("GMGAN",),

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -43,7 +43,10 @@ class Interruption:
         if self.kind is not None or not self.can_wait:
             raise kind
         self.kind = kind
-        print("stopping after this epoch, whose state is kept; once more stops at once", file=sys.stderr, flush=True)
+        with suppress(RuntimeError):  # the signal may have come in the middle of another line
+            print(
+                "stopping after this epoch, whose state is kept; once more stops at once", file=sys.stderr, flush=True
+            )
 
 
 @contextmanager

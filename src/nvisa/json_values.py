@@ -125,6 +125,8 @@ def encode(value: Any, where: str, notes: Notes) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return [encode(item, f"{where}[{i}]", notes) for i, item in enumerate(value)]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufUO":
+        return {"$array": encode(value.tolist(), where, notes)}
     if _is_setting(value):
         parts = {f.name: encode(getattr(value, f.name), f"{where}.{f.name}", notes) for f in fields(value)}
         return {"$type": type(value).__name__, **parts}

@@ -40,6 +40,7 @@ __all__ = [
     "read_manifest",
     "restore",
     "save",
+    "warn_of_versions",
 ]
 
 ARRAYS, MANIFEST = "model.safetensors", "manifest.json"
@@ -51,6 +52,13 @@ AGAIN = "Copy the model again, or train it again."
 KEYS: dict[str, type | tuple[type, ...]] = {
     "schema": int, "class": str, "params": dict, "fitted": dict, "omitted": dict, "extra": dict, "sha256": str,
 }  # fmt: skip
+
+FITTED: dict[str, type | tuple[type, ...]] = {"n_features_in_": int, "n_iter_": int, "history_": list}
+FOUND: dict[str, type | tuple[type, ...]] = {  # by some methods
+    "precision_": str, "stop_reason_": str, "converged_": bool, "diagnosis_": dict, "restarts_": list,
+    "neighbor_information_": (int, float), "feature_names_in_": np.ndarray, "n_clusters_": int,
+}  # fmt: skip
+EPOCH: dict[str, type | tuple[type, ...]] = {"stage": str, "epoch": int, "n_epochs": int, "seconds": (int, float)}
 
 Manifest = dict[str, Any]
 
@@ -92,6 +100,8 @@ def decode(value: Any, settings: Mapping[str, type]) -> Any:
         return value
     if value.get("$float") in ("inf", "-inf", "nan"):
         return float(value["$float"])
+    if isinstance(value.get("$array"), list):
+        return np.array(decode(value["$array"], settings))
     name = value.get("$type")
     if not isinstance(name, str) or name not in settings:
         raise ModelError(f"expected settings among {', '.join(sorted(settings))}, got {name!r}. Upgrade nvisa?")
@@ -338,9 +348,39 @@ def restore(clusterer: Any, module: nn.Module, manifest: Manifest, arrays: Mappi
     found |= {name: revive(value) for name, value in manifest["fitted"].items()}
     if strange := [name for name in found if not _is_fitted_name(name)]:
         raise ModelError(f"expected fitted attributes, got {', '.join(strange)}.")
+    _check_fitted(found)
     for name, value in found.items():
         setattr(clusterer, name, value)
     clusterer.module_ = module.eval()
+
+
+def _check_fitted(found: Mapping[str, Any]) -> None:
+    """Raise a ModelError for attributes that every method has, if they are of another kind than a fit gives them."""
+    wrong = wrong_fields(found, FITTED)
+    wrong += [name for name, kind in FOUND.items() if name in found and wrong_fields(found, {name: kind})]
+    history, labels = found.get("history_"), found.get("labels_")
+    if not wrong and not all(isinstance(record, dict) and not wrong_fields(record, EPOCH) for record in history or ()):
+        wrong.append("history_")
+    if not wrong and (found["n_iter_"] != len(history or ()) or found["n_features_in_"] < 1):
+        wrong.append("n_iter_, n_features_in_")
+    if not wrong and (labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0):
+        wrong.append("labels_")
+    if wrong:
+        raise ModelError(f"expected what a fit finds, got another kind of {', '.join(wrong)}.")
+
+
+def warn_of_versions(path: str | Path, manifest: Manifest) -> None:
+    """Warn of a model that was written with another nvisa or torch: its numbers are not equal to the last bit."""
+    versions = manifest.get("versions")
+    there = versions if isinstance(versions, dict) else {}
+    names = [name for name in ("nvisa", "torch") if there.get(name, _version(name)) != _version(name)]
+    if names:
+        listed = ", ".join(f"{name} {there[name]} (here {_version(name)})" for name in names)
+        warnings.warn(
+            f"{path}: written with {listed}. Labels are the same, but for rows between two clusters, whose largest "
+            "q(y|x) is below 0.6.",
+            stacklevel=3,
+        )
 
 
 def check_state(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:

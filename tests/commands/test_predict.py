@@ -37,3 +37,14 @@ def test_a_cluster_of_a_few_rows_is_not_in_use(trained, capsys, monkeypatch):
     monkeypatch.setattr(nvisa.NVISA, "predict_proba", lambda self, X: np.eye(6)[np.repeat(range(6), sizes)])
     assert cli.main(["predict", str(trained), "x.npy", "--out", "l.csv"]) == 0
     assert "2 of 6 clusters in use, of sizes 300, 300, 9, 1, 1, 1\n" in capsys.readouterr().out
+
+
+def test_rows_that_are_refused_have_no_cluster(trained, frame, capsys):
+    X = frame.drop(columns="kind").to_numpy()
+    np.save("x.npy", X)
+    assert cli.main(["predict", str(trained), "x.npy", "--out", "l.csv", "--reject", "0.2", "--json"]) == 0
+    clusters = np.loadtxt("l.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
+    np.testing.assert_array_equal(clusters, nvisa.load(str(trained)).predict(frame[frame.columns[:4]], reject=0.2))
+    assert json.loads(capsys.readouterr().out)["n_refused"] == (clusters == -1).sum() > 0
+    assert cli.main(["predict", str(trained), "x.npy", "--out", "l.csv", "--reject", "2"]) == 2
+    assert "reject must be a number in (0, 0.5], got 2.0" in capsys.readouterr().err

@@ -1,13 +1,14 @@
 """What every fitted clusterer does: predict, transform, save. None of it depends on how it was fitted."""
 
 import pickle
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from nvisa import ModelError, load
+from nvisa import ModelError, SettingError, load
 from nvisa.maths.metrics import accuracy
 from nvisa.methods.generative import GenerativeClusterer
 from small_methods import make
@@ -109,3 +110,38 @@ def test_the_page_is_written_by_a_function_now(fitted_by, blobs):
     with pytest.raises(AttributeError, match=r"nvisa\.write_report\(clusterer, X\)"):
         fitted_by("ae_gmm").report(blobs[0])
     assert not hasattr(fitted_by("ae_gmm"), "report")
+
+
+# ---- rows that are refused, probabilities that are calibrated --------------------------------------------------------
+
+
+def test_a_share_of_the_training_rows_is_refused_and_what_is_far_from_all_of_them(blobs, fitted):
+    X = blobs[0]
+    labels = fitted.predict(X, reject=0.1)
+    values = fitted._typicality(X)
+    assert values.keys() == fitted.reject_quantiles_.keys()
+    is_refused = np.any([of < np.quantile(of.astype(float), 0.1) for of in values.values()], axis=0)
+    np.testing.assert_array_equal(labels, np.where(is_refused, -1, fitted.labels_))
+    assert is_refused.mean() <= 0.1 * len(values)
+    if "log_density" in fitted.reject_quantiles_:
+        assert (fitted.predict(X[:20] + 30, reject=0.01) == -1).all()
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 0.6, "some", True])
+def test_a_share_to_refuse_is_one(blobs, fitted, share):
+    with pytest.raises(SettingError, match=r"reject must be a number in \(0, 0.5\], got"):
+        fitted.predict(blobs[0], reject=share)
+
+
+def test_calibrating_moves_probabilities_and_no_cluster(blobs, fitted, tmp_path):
+    X, clusterer = blobs[0], deepcopy(fitted)
+    before = clusterer.predict_proba(X)
+    assert clusterer.calibrate(X) is clusterer
+    expected = before ** (1 / clusterer.temperature_)
+    np.testing.assert_allclose(clusterer.predict_proba(X), expected / expected.sum(1, keepdims=True), atol=1e-5)
+    np.testing.assert_array_equal(clusterer.predict(X), fitted.labels_)
+    assert clusterer.calibration_["before"] == pytest.approx(before.max(1).mean(), abs=1e-5)
+    clusterer.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(X), clusterer.predict_proba(X))
+    with pytest.raises(ValueError, match="at least 50 rows to calibrate with, got 10"):
+        clusterer.calibrate(X[:10])

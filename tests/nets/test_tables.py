@@ -10,7 +10,7 @@ from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LIKELIHOODS, Network
 from nvisa.nets.mixture_vae import MixtureVAE
 from nvisa.nets.tables import CategoricalHead
-from nvisa.nets.units import blank_units, levels_of, make_units
+from nvisa.nets.units import blank_units, category_levels, make_units
 from oracles import TIGHT, build, normal
 
 M, H, N, FLOOR = 3, 5, 400, 0.1
@@ -96,7 +96,7 @@ def test_a_table_of_categories_alone_has_networks_too(rng, likelihood):
 
 def test_blank_units_have_the_shapes_of_those_that_were_fitted(units):
     fitted = {"n_features_in_": 4, "categories_": {"1": ["a", "b", "c"], "3": [False, True]}, "fills_gaps_": True}
-    assert levels_of(fitted) == LEVELS
+    assert category_levels(fitted) == LEVELS
     made, blank = (u.state_dict() for u in (units, blank_units(fitted)))
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in blank.items()}
 

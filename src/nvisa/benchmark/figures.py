@@ -88,16 +88,16 @@ def samples(records: Sequence[Record], folder: Path, models: Path, data_home: st
     blocks, digits = [], datasets.load("digits", data_home)
     for name, title in SAMPLED.items():
         model, _ = fitted(f"ablation/{name}", digits, 0, models)
-        drawn = [model.sample(8, cluster=k, noise=False)[0] for k in range(model.n_clusters)]
+        drawn = [model.sample(8, cluster=k, noise=False)[0] for k in range(model._n_found)]
         images = pictures.as_images(np.concatenate(drawn), (8, 8))
-        blocks.append((title, np.split(images, model.n_clusters)))
+        blocks.append((title, np.split(images, model._n_found)))
     pictures.save_grid(folder / "samples.png", blocks, title="Generated digits, a line a cluster")
 
 
 @torch.inference_mode()
 def prior_points(model: Any, n: int, rng: RandomState) -> tuple[Array, NDArray[np.integer], NDArray[np.integer]]:
     """``z ~ p(z|y)`` [n Z], its y, and the cluster that q(y|x) gives to ``E[x|z]``."""
-    y, net = rng.randint(model.n_clusters, size=n), model.module_
+    y, net = rng.randint(model._n_found, size=n), model.module_
     noise = torch.from_numpy(rng.standard_normal((n, net.latent_dim)).astype(np.float32))
     z = net.prior.loc[y] + net.prior.scale[y] * noise
     return z.numpy(), y, model.predict(net.rescale.inverse(net.reconstruct(z)).numpy())

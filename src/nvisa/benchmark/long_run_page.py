@@ -3,7 +3,6 @@
 python -m nvisa.benchmark.long_run_page
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from nvisa.benchmark import PAPER
 from nvisa.benchmark.figures import axes_of, save
 from nvisa.benchmark.formats import Grid, fill_places, markdown
+from nvisa.durable_files import write_file
+from nvisa.json_values import parse
 
 __all__ = ["curves_in", "draw", "main", "table"]
 
@@ -27,7 +28,7 @@ PANELS = (
 
 def curves_in(folder: Path) -> Curves:
     """Every run's curve, by the name of its folder."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/curve.json"))]
+    return [parse(path.read_bytes()) for path in sorted(folder.glob("*/curve.json"))]
 
 
 def name_of(curve: dict[str, Any]) -> str:
@@ -71,7 +72,8 @@ def draw(curves: Curves, path: Path) -> None:
 def main() -> None:
     """Fill the page's table and draw its picture."""
     curves = curves_in(PAPER)
-    PAGE.write_text(fill_places(PAGE.read_text(), "full-length", lambda _: markdown(table(curves))))
+    page = fill_places(PAGE.read_text(), "full-length", lambda _: markdown(table(curves)))
+    write_file(PAGE, page.encode())
     draw(curves, PICTURE)
 
 

@@ -17,6 +17,7 @@ from nvisa.benchmark import RECORDS
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.compatibility import IMSAT_SETTINGS, MASKED, NVISA_NAMES, upgrade_names
 from nvisa.durable_files import write_file
+from nvisa.json_values import parse, wrong_fields
 
 __all__ = [
     "Record",
@@ -56,12 +57,55 @@ def read_record(path: Path) -> Record:
         If it is none.
     """
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        record = parse(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path}: expected a record in JSON, got {error}. Try a folder of records.") from error
     if not isinstance(record, dict) or ("recipe" in record and not {"dataset", "seed", "status"} <= record.keys()):
         raise ValueError(f"{path}: expected a benchmark's record, got other JSON. Try a folder of records.")
+    if "recipe" in record and (wrong := _wrong_kinds(record)):
+        raise ValueError(f"{path}: expected a whole record, got another kind of {', '.join(wrong)}. Run it again.")
     return upgrade(record)
+
+
+NUMBER = (int, float)
+RUN: dict[str, type | tuple[type, ...]] = {"recipe": str, "dataset": str, "seed": int, "status": str}
+PARTS: dict[str, type | tuple[type, ...]] = {  # where a run has got so far
+    "method": str, "dataset_digest": (str, type(None)), "n_train": int, "n_test": int, "params": dict, "versions": dict,
+    "commit": str, "machine": dict, "metrics": dict, "history": list, "curve": list, "seconds": NUMBER,
+    "cpu_seconds": NUMBER, "peak_memory_mb": (*NUMBER, type(None)), "start": dict, "restarts": list, "term": str,
+    "error": str, "neighbor_information": (*NUMBER, type(None)), "neighbour_information": (*NUMBER, type(None)),
+}  # fmt: skip
+STATUSES = ("ok", "diverged", "crashed")
+
+
+def _wrong_kinds(record: Record) -> list[str]:
+    """The fields that hold something of another kind than a run writes."""
+    wrong = wrong_fields(record, RUN)
+    wrong += [key for key, kind in PARTS.items() if key in record and wrong_fields(record, {key: kind})]
+    if wrong:
+        return wrong
+    epochs = [*record.get("history", ()), *record.get("curve", ())]
+    found = {
+        "status": record["status"] in STATUSES,
+        "metrics": all(_holds_numbers(values) for values in record.get("metrics", {}).values()),
+        "history": all(_is_epoch(epoch) for epoch in epochs),
+        "start": isinstance(record.get("start", {}).get("recipe", ""), str),
+        "params": all(isinstance(value, (str, *NUMBER)) for value in record.get("params", {}).values()),
+        "versions": all(isinstance(value, str) for value in record.get("versions", {}).values()),
+    }
+    return [key for key, is_right in found.items() if not is_right]
+
+
+def _holds_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(isinstance(v, NUMBER) and not isinstance(v, bool) for v in values.values())
+
+
+def _is_epoch(record: Any) -> bool:
+    """An epoch's record: numbers, null for what was not finite, and the name of its stage."""
+    return isinstance(record, dict) and all(
+        isinstance(value, str) if key == "stage" else value is None or isinstance(value, NUMBER)
+        for key, value in record.items()
+    )
 
 
 def load_records(folder: Path = RECORDS) -> list[Record]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nvisa.commands import exit_codes
 from nvisa.commands.options import add_command, add_data_home, add_records
-from nvisa.commands.printing import SAME_COMMAND, Result, print_result
+from nvisa.commands.printing import SAME_COMMAND, Result, print_result, shown
 
 __all__ = ["add", "bench", "jobs_of", "plan"]
 
@@ -155,7 +155,7 @@ def bench(
 
     def say(line: str) -> None:
         if not quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(shown(line), file=sys.stderr, flush=True)
 
     folder = None if models is None else Path(models)
     ends = run_all(jobs, workers=n_workers, data_home=data_home, records=Path(records), models=folder, say=say)

@@ -30,10 +30,12 @@ def run(args: argparse.Namespace) -> None:
 def choose_k_text(result: Result) -> str:
     """The curve as a table with bars, then what to type."""
     best, top = result["candidates"], max(result["separation"])
-    lines = [f"{'K':>4} {'information':>12} {'separation':>11}"]
-    for k, information, drop in zip(result["k"], result["information"], result["separation"], strict=True):
+    lines = [f"{'K':>4} {'information':>12} {'separation':>11} {'border':>7}"]
+    columns = (result[name] for name in ("k", "information", "separation", "border"))
+    for k, information, drop, border in zip(*columns, strict=True):
         bar = "#" * max(1, round(24 * drop / max(top, 1e-9)))
-        lines.append(f"{k:>4} {information:>12.3f} {drop:>11.2f}  {bar}" + ("  <" if k == best[0] else ""))
+        cost = "" if border is None else f"{border:.3f}"
+        lines.append(f"{k:>4} {information:>12.3f} {drop:>11.2f} {cost:>7}  {bar}" + ("  <" if k == best[0] else ""))
     others = " or ".join(map(str, best[1:]))
     verdict = (
         f"K = {best[0]} stands out; then {others}."
@@ -46,7 +48,8 @@ def choose_k_text(result: Result) -> str:
 def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0) -> Result:
     """Candidates for K, best first, and the curve that they come from.
 
-    The rows (at most 10,000) are cut finely by k-means five times; each cut is merged pair by pair, and the mean
+    The first counts the cheap borders (:mod:`nvisa.fitting.levels`), the others are where the information curve bends:
+    the rows (at most 10,000) are cut finely by k-means five times; each cut is merged pair by pair, and the mean
     of the five curves of I(K) is judged by :func:`nvisa.fitting.graph.separation`.
     """
     import numpy as np
@@ -54,6 +57,7 @@ def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0)
     from nvisa.commands.data_profile import profile
     from nvisa.commands.rows import read_rows
     from nvisa.fitting.graph import separation
+    from nvisa.fitting.levels import select_n_clusters
 
     rows = read_rows(data, options, to_fit=True)
     n_rows = min(len(rows.X), MAX_ROWS)
@@ -64,17 +68,21 @@ def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0)
             f"Try {'a larger --max-k' if max_k < 2 else 'more rows'}."
         )
     max_k = min(max_k, n_micro - 1)
-    curve = _mean_curve(rows.X, profile(rows)["scaling"], n_micro, seed)
+    found = profile(rows)["scaling"]
+    curve = _mean_curve(rows.X, found, n_micro, seed)
     drop = separation(curve)[: max_k - 1]
-    best = (np.argsort(-drop, kind="stable") + 2)[:3].tolist()
+    levels = select_n_clusters(rows.X, max_clusters=max_k, scaling=found, random_state=seed) if n_rows >= 30 else None
+    counted = [] if levels is None else [levels.n_clusters]
+    best = [*counted, *(k for k in (np.argsort(-drop, kind="stable") + 2)[:3].tolist() if k not in counted)][:3]
     return {
         "source": rows.source,
         "n_rows": len(rows.X),
         "candidates": best,
-        "is_clear": bool(drop.max() >= CLEAR),
+        "is_clear": bool(drop.max() >= CLEAR) if levels is None else levels.is_clear,
         "k": list(range(2, max_k + 1)),
         "information": curve[1:max_k].tolist(),
         "separation": drop.tolist(),
+        "border": [None] * len(drop) if levels is None else levels.border[1:max_k].tolist(),
         "next": [command_line("fit", data, *options.words(), "--n-clusters", best[0], "--out", "model")],
     }
 

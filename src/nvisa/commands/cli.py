@@ -11,11 +11,13 @@ from typing import Any
 
 import nvisa
 from nvisa.commands import (
+    adopt,
     bench,
     choose_k,
     completion,
     data,
     demo,
+    edit,
     evaluate,
     exit_codes,
     features,
@@ -26,13 +28,28 @@ from nvisa.commands import (
     table,
 )
 from nvisa.commands.options import option
-from nvisa.commands.printing import SAME_COMMAND, command_line
+from nvisa.commands.printing import SAME_COMMAND, command_line, shown
 from nvisa.interruption import Terminated, sigterm_raises
 from nvisa.settings import SettingError
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS = (fit, choose_k, predict, evaluate, sample, report, data, features, bench, table, demo, completion)
+COMMANDS = (
+    fit,
+    adopt,
+    choose_k,
+    predict,
+    evaluate,
+    edit,
+    sample,
+    report,
+    data,
+    features,
+    bench,
+    table,
+    demo,
+    completion,
+)
 
 SUMMARY = """\
 nvisa clusters rows (pixels, embeddings, columns) without labels, by a Gaussian-mixture VAE.
@@ -63,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return exit_codes.DONE
         except (Exception, KeyboardInterrupt) as error:
             code, message = _failed(error, argv, debug=args.debug)
-            print(message, file=sys.stderr)
+            print(shown(message), file=sys.stderr)
             if args.json:
                 print(json.dumps({"error": message.removeprefix("error: "), "exit_code": code}))
             return code
@@ -93,7 +110,7 @@ class _Version(argparse.Action):
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(shown(f"warning: {message}"), file=sys.stderr)
 
 
 def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[int, str]:
@@ -108,6 +125,8 @@ def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[
         return exit_codes.INTERRUPTED, f"interrupted: {what}"
     if isinstance(error, (ValueError, OSError)):
         return exit_codes.WRONG_INPUT, f"error: {_in_options(error)}"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, torch's
+        return exit_codes.WRONG_INPUT, f"error: MemoryError: {error}. Try fewer rows or columns, or a smaller network."
     from nvisa.fitting.training import DivergedError  # noqa: PLC0415  needs torch, which --help does not wait for
 
     if isinstance(error, DivergedError):

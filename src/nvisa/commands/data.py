@@ -22,6 +22,8 @@ def add(commands: Any) -> None:
     add_data_home(add_command(actions, "list", run_list, "list the data sets that have names"))
     fetching = add_command(actions, "fetch", run_fetch, "download a data set from its official mirrors")
     fetching.add_argument("name", metavar="NAME", help="such as mnist")
+    text = "ask mirrors without https too; the SHA-256 is checked all the same"
+    fetching.add_argument("--insecure", action="store_true", help=text)
     add_data_home(fetching)
 
 
@@ -32,7 +34,7 @@ def run_list(args: argparse.Namespace) -> None:
 
 def run_fetch(args: argparse.Namespace) -> None:
     """Fetch, and print the files."""
-    result = fetch(args.name, args.data_home)
+    result = fetch(args.name, args.data_home, insecure=args.insecure)
     print_result(args, result, lambda r: "\n".join(r["files"]) or f"{r['name']} comes with nvisa: nothing to fetch")
 
 
@@ -50,9 +52,9 @@ def list_data(data_home: str | None) -> list[Result]:
     return [asdict(entry) for entry in available(data_home)]
 
 
-def fetch(name: str, data_home: str | None) -> Result:
+def fetch(name: str, data_home: str | None, *, insecure: bool = False) -> Result:
     """Make sure that a data set is in the data home."""
     from nvisa import data
 
-    paths = data.fetch(name, data_home, progress=DownloadProgress())
+    paths = data.fetch(name, data_home, progress=DownloadProgress(), insecure=insecure)
     return {"name": name, "files": [str(path) for path in paths]}

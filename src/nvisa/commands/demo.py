@@ -133,7 +133,7 @@ def _draw_generated(path: Path, clusterer: Any, X: Any, shape: tuple[int, ...]) 
 
     labels, score = clusterer.predict(X), clusterer.score_samples(X)
     made, real = [], []
-    for k in range(clusterer.n_clusters):
+    for k in range(clusterer._n_found):
         made.append(pictures.as_images(clusterer.sample(PER_CLUSTER, cluster=k, noise=False)[0], shape))
         members = np.flatnonzero(labels == k)
         typical = members[np.argsort(-score[members], kind="stable")][:PER_CLUSTER]

@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
         parser.add_argument(f"--{name}", nargs=3, type=float, metavar=("R", "G", "B"), help=text)
     parser.add_argument("--size", type=int, metavar="N", help="your own: side of its images (default: the file's, 224)")
     parser.add_argument("--out", metavar="FILE", help="an .npz; a run that was cut continues (data set: has a default)")
+    parser.add_argument("--trust", action="store_true", help="your own: open a TorchScript file, which can run code")
     parser.add_argument("--batch-size", type=int, default=64, help="images at a time (default 64)")
     parser.add_argument("--labels-from-folders", action="store_true", help=SUBFOLDERS_HELP)
     add_data_home(parser)
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file and print what it holds."""
-    names = ("out", "data_home", "labels_from_folders", "batch_size", "mean", "std", "size", "quiet")
+    names = ("out", "data_home", "labels_from_folders", "batch_size", "mean", "std", "size", "trust", "quiet")
     result = features(args.input, args.backbone, **{name: getattr(args, name) for name in names})
     print_result(args, result, lambda r: f"{r['n_rows']:,} images, {r['n_features']:,} features each: wrote {r['out']}")
 
@@ -46,19 +47,19 @@ def features(
     labels_from_folders: bool = False,
     batch_size: int = 64,
     quiet: bool = False,
-    **preprocessing: Any,
+    **how: Any,
 ) -> Result:
     """Write ``x_train, y_train, x_test, y_test`` of a data set, or ``X`` and ``names`` (and ``y``) of a folder.
 
     ``out`` is by default the file in the data home that :func:`nvisa.data.load` finds by its name;
-    ``preprocessing`` is :func:`nvisa.data.features.load_backbone`'s mean, std and size.
+    ``how`` is :func:`nvisa.data.features.load_backbone`'s mean, std, size and trust.
     """
     import numpy as np
 
     from nvisa.data.features import extract, load_backbone
     from nvisa.data.features.sources import fine_name, of_data_set, of_folder
 
-    loaded = load_backbone(backbone, **preprocessing)
+    loaded = load_backbone(backbone, **how)
     is_folder = Path(source).is_dir()
     source = source if is_folder else fine_name(source)
     path = Path(out) if out is not None else _default_out(source, backbone, data_home, is_folder=is_folder)

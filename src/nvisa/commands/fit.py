@@ -17,6 +17,7 @@ from nvisa.commands.printing import (
     metrics_text,
     next_text,
     print_result,
+    shown,
     sizes_text,
 )
 
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         from nvisa.commands.data_profile import profile_text
 
         if not (args.json or args.quiet):
-            print(profile_text(found), file=sys.stderr, flush=True)
+            print(shown(profile_text(found)), file=sys.stderr, flush=True)
 
     result = fit(
         args.data, args.out, settings, ReadOptions.of(args), epochs=args.epochs, checkpoint=args.checkpoint,

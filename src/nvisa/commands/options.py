@@ -15,6 +15,7 @@ __all__ = [
     "add_command",
     "add_data_home",
     "add_model_and_data",
+    "add_quote_formulas",
     "add_read_options",
     "add_records",
     "add_split",
@@ -51,6 +52,12 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 def add_data_home(parser: argparse.ArgumentParser) -> None:
     """--data-home."""
     parser.add_argument("--data-home", metavar="DIR", help="folder of data sets (default $NVISA_DATA_HOME, a cache)")
+
+
+def add_quote_formulas(parser: argparse.ArgumentParser) -> None:
+    """--quote-formulas."""
+    text = "for a spreadsheet: an apostrophe before names that would be computed (=, +, -, @)"
+    parser.add_argument("--quote-formulas", action="store_true", help=text)
 
 
 def add_records(parser: argparse.ArgumentParser) -> None:

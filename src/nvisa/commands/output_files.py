@@ -13,6 +13,7 @@ from nvisa.durable_files import replacing_file
 __all__ = ["ARRAYS", "TABLES", "check_output", "write_arrays", "write_table"]
 
 Columns = Mapping[str, NDArray | list[str]]
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".parquet")
 
 
@@ -35,18 +36,31 @@ def check_output(out: str | Path, suffixes: tuple[str, ...], *, source: str | No
     return path
 
 
-def write_table(path: Path, columns: Columns) -> None:
-    """Write columns of one length as .csv or .parquet."""
+def write_table(path: Path, columns: Columns, *, quote_formulas: bool = False) -> None:
+    """Write columns of one length as .csv or .parquet; ``quote_formulas`` puts an apostrophe before each formula.
+
+    A spreadsheet computes a cell that begins with one of ``=+-@``, a tab or a carriage return, whoever has written it.
+    """
     try:
         import pandas as pd  # noqa: PLC0415  slow, and only here
     except ImportError as error:
         raise DataError(f'{path}: expected pandas for tables, got: {error}. Try pip install "nvisa[io]".') from error
+    if quote_formulas:
+        columns = {_quoted(name): _without_formulas(values) for name, values in columns.items()}
     frame = pd.DataFrame(dict(columns))
     with replacing_file(path) as part:
         if path.suffix.lower() == ".parquet":
             frame.to_parquet(part, index=False, engine="pyarrow")
         else:
             frame.to_csv(part, index=False)
+
+
+def _without_formulas(values: NDArray | list[str]) -> NDArray | list[str]:
+    return [_quoted(value) for value in values] if isinstance(values, list) else values
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray]) -> None:

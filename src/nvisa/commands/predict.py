@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from nvisa.commands.options import ReadOptions, add_command, add_model_and_data
+from nvisa.commands.options import ReadOptions, add_command, add_model_and_data, add_quote_formulas
 from nvisa.commands.printing import Result, print_result, sizes_text
 
 __all__ = ["add", "predict"]
@@ -15,19 +15,37 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "predict", run, "write the cluster of each row of DATA")
     add_model_and_data(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="a .csv or .parquet")
+    parser.add_argument(
+        "--reject", type=float, metavar="SHARE", help="-1 for rows less likely than this share, as 0.01"
+    )
     parser.add_argument("--proba", action="store_true", help="also q(y|x), in columns p0, p1, ...")
+    add_quote_formulas(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the clusters and print their sizes."""
-    result = predict(args.model, args.data, args.out, ReadOptions.of(args), split=args.split, proba=args.proba)
+    how = {
+        "split": args.split,
+        "proba": args.proba,
+        "reject": args.reject,
+        "quote_formulas": args.quote_formulas,
+    }
+    result = predict(args.model, args.data, args.out, ReadOptions.of(args), **how)
     print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{sizes_text(r)}\nwrote {r['out']}")
 
 
 def predict(
-    model: str, data: str, out: str, options: ReadOptions, *, split: str | None = None, proba: bool = False
+    model: str,
+    data: str,
+    out: str,
+    options: ReadOptions,
+    *,
+    split: str | None = None,
+    proba: bool = False,
+    quote_formulas: bool = False,
+    reject: float | None = None,
 ) -> Result:
-    """Write the cluster of each row of DATA, and with ``proba`` q(y|x), as a table."""
+    """Write the cluster of each row of DATA, with ``proba`` q(y|x), as a table; -1 for rows that ``reject`` refuses."""
     import numpy as np
 
     from nvisa.commands.models import cluster_sizes, load_with_rows
@@ -37,7 +55,17 @@ def predict(
     clusterer, rows, X = load_with_rows(model, data, options, split)
     q = clusterer.predict_proba(X)
     columns: dict[str, Any] = {"row": rows.names or np.arange(len(q)), "cluster": q.argmax(1)}
+    found = columns["cluster"]
+    if reject is not None:
+        columns["cluster"] = clusterer.predict(X, reject=reject)
+        found = columns["cluster"][columns["cluster"] >= 0]
     if proba:
         columns |= {f"p{k}": q[:, k] for k in range(q.shape[1])}
-    write_table(path, columns)
-    return {"out": out, "source": rows.source, "n_rows": len(q), **cluster_sizes(columns["cluster"], q.shape[1])}
+    write_table(path, columns, quote_formulas=quote_formulas)
+    return {
+        "out": out,
+        "source": rows.source,
+        "n_rows": len(q),
+        "n_refused": len(q) - len(found),
+        **cluster_sizes(found, q.shape[1]),
+    }

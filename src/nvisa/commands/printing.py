@@ -18,6 +18,7 @@ __all__ = [
     "metrics_text",
     "next_text",
     "print_result",
+    "shown",
     "sizes_text",
 ]
 
@@ -25,12 +26,23 @@ Result = dict[str, Any]
 SAME_COMMAND = "the same command"  # in the message of an interruption: the command line is printed after it
 
 
+def shown(text: str) -> str:
+    r"""The text with control characters as they are written, "\x1b" for an escape: names of columns are data.
+
+    Examples
+    --------
+    >>> print(shown("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def print_result(args: argparse.Namespace, result: Any, text: Callable[[Any], str] | None) -> None:
     """The result as one JSON document, or as text (None: what ran has already printed it)."""
     if args.json:
         print(json.dumps(result, allow_nan=False, indent=1))
     elif not args.quiet and text is not None:
-        print(text(result))
+        print(shown(text(result)))
 
 
 def sizes_text(result: Result) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from nvisa.commands.options import add_command
+from nvisa.commands.options import add_command, add_quote_formulas
 from nvisa.commands.printing import Result, print_result
 
 __all__ = ["add", "sample"]
@@ -24,16 +24,25 @@ def add(commands: Any) -> None:
     parser.add_argument("--mean", action="store_true", help="the mean of p(x|z) instead of a draw, as for pictures")
     parser.add_argument("--seed", type=int, help="default: the model's own")
     parser.add_argument("--out", required=True, metavar="FILE", help=".npy, .npz, .csv, .parquet, or .png for images")
+    add_quote_formulas(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the samples and print how many."""
-    result = sample(args.model, args.out, args.n, cluster=args.cluster, mean=args.mean, seed=args.seed)
+    how = {"cluster": args.cluster, "mean": args.mean, "seed": args.seed, "quote_formulas": args.quote_formulas}
+    result = sample(args.model, args.out, args.n, **how)
     print_result(args, result, lambda r: f"wrote {r['n_rows']} samples to {r['out']}")
 
 
 def sample(
-    model: str, out: str, n: int, *, cluster: int | None = None, mean: bool = False, seed: int | None = None
+    model: str,
+    out: str,
+    n: int,
+    *,
+    cluster: int | None = None,
+    mean: bool = False,
+    seed: int | None = None,
+    quote_formulas: bool = False,
 ) -> Result:
     """Draw rows from the model and write them: an array, a table with their cluster, or a picture."""
     from nvisa.commands.output_files import ARRAYS, TABLES, check_output, write_arrays, write_table
@@ -48,7 +57,7 @@ def sample(
     if suffix in TABLES:
         names = getattr(clusterer, "feature_names_in_", [f"x{d}" for d in range(X.shape[1])])
         columns = {str(name): X[:, d] for d, name in enumerate(names)}
-        write_table(path, columns | {_free_name("cluster", columns): y})
+        write_table(path, columns | {_free_name("cluster", columns): y}, quote_formulas=quote_formulas)
     else:
         write_arrays(path, {"X": X, "y": y})
     return {"out": out, "n_rows": len(X)}

@@ -58,6 +58,8 @@ def describing(path: str | Path, expected: str, *, advice: str) -> Iterator[None
         yield
     except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(f"{path}: expected {expected} that fits into memory, got none left (MemoryError).") from error
     except Exception as error:
         got = f"{type(error).__name__}: {error}".rstrip(". ")
         raise DataError(f"{path}: expected {expected}, got an unreadable file ({got}). {advice}") from error

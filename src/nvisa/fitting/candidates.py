@@ -46,15 +46,16 @@ SLACK = 0.02  # nats a row: held-out densities are not known better
 class Candidate:
     """A clustering of some rows.
 
-    ``proba`` [n K]; ``kind``: "kmeans", "graph" or "mixture"; ``is_clear``: the rows leave no doubt, so that training
-    teaches it to the networks and does not redraw it; ``gap``: :func:`relative_gap`; ``cuts``: the normalized cut per
+    ``proba`` [n K]; ``kind``: "kmeans", "graph" or "mixture", or the "labels" or "pairs" that somebody has given;
+    ``is_clear``: the rows leave no doubt, so that training teaches it to the networks and does not redraw it; ``gap``:
+    :func:`relative_gap`; ``cuts``: the normalized cut per
     cluster of every clustering looked at.
     """
 
     proba: Array
     kind: str
     is_clear: bool
-    gap: float
+    gap: float | None
     cuts: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:

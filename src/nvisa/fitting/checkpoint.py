@@ -150,7 +150,11 @@ class CheckpointWriter(Listener):
             raise ModelError(
                 f"{path}: expected what the checkpoint wrote, got a changed or missing file. {START_AGAIN}"
             )
-        return upgrade_tensors(safetensors.torch.load(content), self.run.get("class", ""))
+        try:
+            tensors = safetensors.torch.load(content)
+        except Exception as error:  # safetensors has one class of error, torch others for unknown types
+            raise ModelError(f"{path}: expected safetensors, got something else ({error}). {START_AGAIN}") from error
+        return upgrade_tensors(tensors, self.run.get("class", ""))
 
     def remove(self) -> None:
         """Remove the checkpoint, now that the fit's result is safe elsewhere; not if another fit has taken it up."""

@@ -119,6 +119,11 @@ class Start:
         return self.candidate is not None and self.candidate.is_clear
 
     @property
+    def is_given(self) -> bool:
+        """Whether somebody's labels are the start (``supervision.py``)."""
+        return self.candidate is not None and self.candidate.kind == "labels"
+
+    @property
     def log_sizes(self) -> Float[Tensor, " K"]:
         """Logarithm of the sizes of clusters to expect: ``pi_k = ( n_k / n + 1 / K ) / 2``.
 

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.random import RandomState
+from numpy.typing import NDArray
 
 from nvisa.fitting.convergence import has_settled
-from nvisa.fitting.training import Listener, Listeners, StageState, Training
+from nvisa.fitting.training import Listener, Listeners, StageState, Training, clusters_in_use
 from nvisa.nets.rows import Rescale, Source, Table
 
-__all__ = ["FitResult", "Reporter", "Run"]
+__all__ = ["FitResult", "Reporter", "Run", "collapse_message"]
 
 Record = dict[str, Any]
 
@@ -78,3 +80,12 @@ class Reporter(Listener):
     def end_epoch(self, state: StageState) -> None:
         """Hand on the last record."""
         self.report(self.module, state.history[-1])
+
+
+def collapse_message(sizes: NDArray[np.integer]) -> str:
+    """What to say when fewer than half of the clusters are in use, or only one has rows."""
+    return (
+        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
+        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
+        "random weights."
+    )

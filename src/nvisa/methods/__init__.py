@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from nvisa import persistence
 from nvisa.fitting.consistency import VAT, Augment
 from nvisa.fitting.initialization import WarmStart
+from nvisa.fitting.supervision import Supervision
 from nvisa.fitting.training import Training
 from nvisa.maths.bounds import VIMCO, EnumY
 from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
@@ -25,7 +27,21 @@ from nvisa.nets.layers import Network, torch_device
 from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError
 
-__all__ = ["AEGMM", "DEC", "GMGAN", "GMVAE", "IMSAT", "LTVAE", "METHODS", "NVISA", "SETTINGS", "VAEGMM", "VaDE", "load"]
+__all__ = [
+    "AEGMM",
+    "DEC",
+    "GMGAN",
+    "GMVAE",
+    "IMSAT",
+    "LTVAE",
+    "METHODS",
+    "NVISA",
+    "SETTINGS",
+    "VAEGMM",
+    "VaDE",
+    "adopt",
+    "load",
+]
 
 METHODS: dict[str, type[DeepClusterer]] = {
     "nvisa": NVISA,
@@ -42,9 +58,39 @@ METHODS: dict[str, type[DeepClusterer]] = {
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Network, Training, VIMCO, EnumY, StdAnnealing, WarmStart, VAT, Augment)
+    for kind in (Network, Training, VIMCO, EnumY, StdAnnealing, WarmStart, Supervision, VAT, Augment)
     + (Constant, Cosine, Geometric, Halving)
 }
+
+
+def adopt(X: Any, labels: Any, **settings: Any) -> NVISA:
+    """A model of a clustering that another method or a person has made, which predicts new rows as well.
+
+    Parameters
+    ----------
+    X
+        The rows [N D], as in :meth:`NVISA.fit`.
+    labels
+        The cluster of each [N]: whole numbers, or strings. -1, None, NaN and the empty string are unknown, such as
+        HDBSCAN's noise: they are put where the model finds them most probable.
+    settings
+        Of :class:`NVISA`.
+
+    Returns
+    -------
+    NVISA
+        Fitted; its cluster k is called ``classes_[k]`` in the labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nvisa import Training
+    >>> X = np.array([[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]])
+    >>> model = adopt(X, ["low", "low", "", "high", "high", "high"], training=Training(epochs=30), random_state=0)
+    >>> model.classes_[model.predict([[0.3], [8.8]])].tolist()
+    ['low', 'high']
+    """
+    return NVISA(**settings | {"init": np.asarray(labels)}).fit(X)
 
 
 def load(path: str | Path, device: str = "cpu") -> Any:
@@ -67,6 +113,11 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     nvisa.persistence.ModelError
         If the directory is incomplete, damaged, changed, or from a newer nvisa.
 
+    Warns
+    -----
+    UserWarning
+        If another version of nvisa or torch wrote it: its numbers may differ in their last bits.
+
     Examples
     --------
     >>> import tempfile
@@ -87,9 +138,10 @@ def load(path: str | Path, device: str = "cpu") -> Any:
         with torch.device("meta"):  # without memory of their own, to be filled from the file
             networks: Any = clusterer._networks(blank_units(fitted), fitted)
         persistence.restore(clusterer, networks, manifest, arrays)
-    except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError, MemoryError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
+    persistence.warn_of_versions(path, manifest)
     clusterer.module_.to(torch_device(device))
     return clusterer
 

@@ -20,50 +20,33 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from nvisa.fitting.calibration import quantiles
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
+from nvisa.fitting.levels import levels_of
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run
+from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
+from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record, Rows
-from nvisa.methods.input import check_unit_interval, validated
-from nvisa.nets.layers import LatentNetwork, Network, build, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, map_blocks
-from nvisa.nets.units import levels_of, make_units
+from nvisa.methods.input import validated
+from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, check_unit_interval, label, map_blocks, part, subset
+from nvisa.nets.units import category_levels, make_units
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
 
 Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
-
-
-def generator_from(rng: RandomState) -> torch.Generator:
-    """A torch generator seeded by a draw of a NumPy one; torch's global generator is left alone."""
-    return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-
-
-def label(module: LatentNetwork, X: Table) -> NDArray[np.int64]:
-    """``argmax_y q(y|x)`` of each row [N]; no array of N x K."""
-    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
-
-
-def collapse_message(sizes: NDArray[np.integer]) -> str:
-    """What to say when fewer than half of the clusters are in use, or only one has rows."""
-    return (
-        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
-        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
-        "random weights."
-    )
 
 
 class DeepClusterer(
@@ -87,7 +70,7 @@ class DeepClusterer(
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
 
-    n_clusters: Annotated[int, AtLeast(2)] = 10
+    n_clusters: Annotated[Any, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
     training: Annotated[Training | None, InstanceOf(Training, None)] = None
     random_state: Any = None
@@ -138,12 +121,15 @@ class DeepClusterer(
             If fewer than half of the clusters are in use at the end, or only one.
         """
         with self._unchanged_on_failure(), self._progress_shown() as report:
+            for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
+                delattr(self, name)
             self._check_settings()
             scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = validated(self, X, reset=True, at_least=self.n_clusters)
+            X = validated(self, X, reset=True, at_least=self._least_rows)
             self._checkpoint: CheckpointWriter | None = None
-            rescale = make_units(X, scaling, rng, levels_of(vars(self)))
+            rescale = make_units(X, scaling, rng, category_levels(vars(self)))
             self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
+            self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
@@ -155,10 +141,12 @@ class DeepClusterer(
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
+                some = part(X, subset(len(X), RandomState(0), 2_000))
+                self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
-        sizes = np.bincount(self.labels_, minlength=result.attributes.get("n_clusters_", self.n_clusters))
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
             warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
@@ -188,9 +176,9 @@ class DeepClusterer(
             if self.categories_:
                 raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
             check_unit_interval(X)
-        for start in self._initial_clusters:
+        for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
-                check_start(start, X, self.n_clusters)
+                check_start(start, X, self.n_clusters_)
         for term in self._consistency_terms:
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
@@ -200,11 +188,16 @@ class DeepClusterer(
         self._check_data(X)
 
     @property
-    def _initial_clusters(self) -> tuple[Any, ...]:
-        """The setting ``init`` as a tuple, of a :class:`WarmStart` what it starts from; empty where there is none."""
+    def _supervision(self) -> Supervision | None:
+        """What ``init`` gives of the clusters of rows, if it does."""
+        given = getattr(self, "init", "")
+        return None if isinstance(given, str) else Supervision.of(given)
+
+    @property
+    def _starts(self) -> tuple[Any, ...]:
+        """The starts in the setting ``init``, which restarts take in turn; empty where there is none."""
         given = getattr(self, "init", ())
-        items = given if isinstance(given, (tuple, list)) else (given,)
-        return tuple(item.init if isinstance(item, WarmStart) else item for item in items)
+        return tuple(given) if isinstance(given, (tuple, list)) and self._supervision is None else (given,)
 
     @property
     def _consistency_terms(self) -> tuple[VAT | Augment, ...]:
@@ -227,7 +220,7 @@ class DeepClusterer(
         report: Report | None,
         checkpoint: CheckpointWriter | None,
     ) -> FitResult:
-        """One fit, whose largest cluster then has number 0: labels are consecutive, empty clusters come last."""
+        """One fit, whose largest cluster then has number 0, empty clusters come last; given ones keep their numbers."""
         generator, device = generator_from(rng), torch_device(self._training.device)
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
@@ -236,7 +229,9 @@ class DeepClusterer(
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
-        n_clusters = result.attributes.get("n_clusters_", self.n_clusters)
+        if result.attributes.get("classes_") is not None:
+            return result
+        n_clusters = result.attributes.get("n_clusters_", self.n_clusters_)
         order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
         result.module.permute(torch.from_numpy(order).to(device))
         return result
@@ -354,8 +349,24 @@ class DeepClusterer(
 
     @property
     def _n_found(self) -> int:
-        """Number of clusters: those asked for, unless the method finds it."""
-        return self.n_clusters
+        """Number of clusters: those asked for, unless the fit has found it."""
+        return getattr(self, "n_clusters_", self.n_clusters)
+
+    @property
+    def _least_rows(self) -> int:
+        """A row for each cluster that was asked for."""
+        return self.n_clusters if self._supervision is None and self.n_clusters != "auto" else 2
+
+    def _n_wanted(self, X: Table, rescale: Rescale) -> int:
+        """Number of clusters to fit: the setting, what somebody has given, or what the rows have."""
+        found = 2
+        if self.n_clusters == "auto" and (self._supervision is None or self._supervision.start != "labels"):
+            levels = levels_of(X, rescale)
+            self.__dict__ |= levels.attributes()
+            found = levels.n_clusters
+        if self._supervision is None:
+            return found if self.n_clusters == "auto" else self.n_clusters
+        return n_supervised(self._supervision, len(X), self.n_clusters, type(self).n_clusters, found)
 
     @property
     def _n_restarts(self) -> int | None:

@@ -4,29 +4,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
+from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
+from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, Table, map_blocks, warn_of_units
+from nvisa.nets.rows import Rescale, Source, Table, map_blocks, part, subset, warn_of_units
 from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError, check_state, save
+from nvisa.settings import InRange, SettingError
 
 __all__ = ["Array", "FittedClusterer", "Record", "Rows"]
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
+Fitted = TypeVar("Fitted", bound="FittedClusterer")
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform where it is defined: set_output
+class FittedClusterer(
+    EditableClusterer, TransformerMixin, ABC
+):  # scikit-learn wraps transform where it is defined: set_output
     """What a clusterer can do once it is fitted, by its networks alone.
 
     Attributes
@@ -48,6 +56,11 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
     precision_ : str
         Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
+    reject_quantiles_ : dict of lists
+        Of log max q(y|x) and, where there is one, of the density, over at most 2,000 training rows: what
+        :meth:`predict` refuses by.
+    temperature_, calibration_
+        After :meth:`calibrate`.
     restarts_ : list of dict
         Of methods with ``n_restarts``: seed and neighbor information of each.
     neighbor_information_ : float
@@ -64,6 +77,9 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
     n_iter_: int
     n_features_in_: int
     precision_: str
+    reject_quantiles_: dict[str, list[float]]
+    temperature_: float
+    calibration_: dict[str, Any]
 
     @abstractmethod
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> LatentNetwork:
@@ -73,15 +89,65 @@ class FittedClusterer(TransformerMixin, ABC):  # scikit-learn wraps transform wh
         their shapes.
         """
 
-    def predict(self, X: Rows) -> NDArray[np.int64]:
-        """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows."""
-        return self._mapped(lambda x: self.module_.log_q_y(x).argmax(-1), self._checked(X))
+    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64]:
+        """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows.
+
+        Parameters
+        ----------
+        X
+            Rows [N D].
+        reject
+            Answer -1 for a row whose largest q(y|x), or whose density where the method has one, is lower than that of
+            this share of the training rows: 0.01 refuses about a row of a hundred such as those, by either.
+        """
+        checked = self._checked(X)
+        labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
+        if reject is not None:
+            labels[self._is_refused(checked, reject)] = -1
+        return labels
+
+    def _is_refused(self, X: Table, share: float) -> NDArray[np.bool_]:
+        """Whether a row is less sure, or less probable, than this share of the training rows."""
+        if not (allowed := InRange(0, SHARES[-1], open_low=True)).allows(share):
+            raise SettingError("reject", allowed.expected, share)
+        if not hasattr(self, "reject_quantiles_"):
+            raise SettingError(
+                "reject", "None for a model of a version that kept no thresholds", share, "Fit it again."
+            )
+        values = self._typicality(X)
+        return np.any([values[name] < threshold(q, share) for name, q in self.reject_quantiles_.items()], axis=0)
+
+    def _typicality(self, X: Table) -> dict[str, Array]:
+        """How sure the networks are of each row [N]."""
+        return {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
 
     def predict_proba(self, X: Rows) -> Array:
-        """``q(y|x)`` [N K], rows summing to one, in the floating type of X."""
+        """``q(y|x)`` [N K], rows summing to one, in the floating type of X; of a calibrated model, tempered."""
         checked = self._checked(X)
-        proba = np.exp(self._mapped(self.module_.log_q_y, checked).astype(np.float64))
-        return (proba / proba.sum(1, keepdims=True)).astype(checked.dtype)
+        log_q = self._mapped(self._log_q_y, checked).astype(np.float64)
+        return tempered(log_q, getattr(self, "temperature_", 1.0)).astype(checked.dtype)
+
+    def calibrate(self: Fitted, X: Rows) -> Fitted:
+        """Choose the temperature of :meth:`predict_proba` by rows that the fit has not seen [N D], without labels.
+
+        The mean of the largest q(y|x) becomes the root of the share of neighbor pairs that have one cluster
+        (:mod:`nvisa.fitting.calibration`), by a neighbor a hundred rows, at most ten. No row changes its cluster.
+        ``calibration_`` says what it was, and is. Refusals (:meth:`predict`) go by these rows from then on: a fit is
+        surer of rows that it has seen.
+        """
+        checked = self._checked(X)
+        if len(checked) < 50:
+            raise ValueError(f"X: expected at least 50 rows to calibrate with, got {len(checked)}. Try more of them.")
+        rows, source = subset(len(checked), RandomState(0), 5_000), Source(checked, self.module_.rescale.shift.device)
+        x = map_blocks(self.module_.rescale.features, source, rows=rows, fixed=False)
+        near = nearest(principal_components(x, RandomState(0)), min(10, max(1, len(rows) // 100)))[0]
+        log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
+        agreement = neighbor_agreement(log_q.argmax(1), near)
+        self.temperature_ = temperature(log_q, agreement**0.5)
+        self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(part(checked, rows)).items()}
+        before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
+        self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
+        return self
 
     def transform(self, X: Rows) -> Array:
         """Latent vector of each row [N Z], in the floating type of X."""

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer, generator_from
 from nvisa.methods.categories import decoded
 from nvisa.methods.fitted import Array, Rows
 from nvisa.nets.layers import LIKELIHOODS
+from nvisa.nets.rows import Table
 from nvisa.settings import NotNegative, OneOf
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
@@ -30,7 +32,7 @@ class SamplingClusterer(DeepClusterer):
 
     def _draw_y(self, n: int, rng: RandomState) -> NDArray[np.int64]:
         """n clusters ``y ~ p(y)``: uniform, unless the method says otherwise."""
-        return rng.randint(self.n_clusters, size=n)
+        return rng.randint(n_before(self._n_found, getattr(self, "edits_", [])), size=n)
 
     def sample(
         self,
@@ -65,10 +67,26 @@ class SamplingClusterer(DeepClusterer):
         if cluster is not None and not 0 <= cluster < self._n_found:
             raise ValueError(f"cluster must be in 0..{self._n_found - 1}, got {cluster}.")
         rng = check_random_state(self.random_state if random_state is None else random_state)
-        y = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
+        drawn = self._draw_y(n_samples, rng) if cluster is None else np.full(n_samples, cluster)
+        y, drawn = self._edited_y(drawn, rng, asked=cluster is not None)
         with torch.inference_mode():
-            x = self._draw(torch.from_numpy(y), generator_from(rng), noise=noise)
+            x = self._draw(torch.from_numpy(drawn), generator_from(rng), noise=noise)
         return decoded(x.cpu().numpy(), self), y
+
+    def _edited_y(
+        self, y: NDArray[np.int64], rng: RandomState, *, asked: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(clusters as they are now, clusters of the fit), of which ``y`` is the former if ``asked``, else the latter.
+
+        A merged cluster is drawn as each of its parts equally often, a part of a split one as the whole.
+        """
+        if not (edits := getattr(self, "edits_", [])):
+            return y, y
+        made_of = sources(n_before(self.n_clusters_, edits), edits)
+        if asked:
+            return y, np.array([made_of[k][rng.randint(len(made_of[k]))] for k in y])
+        holders = [[k for k, parts in enumerate(made_of) if c in parts] for c in range(max(map(max, made_of)) + 1)]
+        return np.array([holders[c][rng.randint(len(holders[c]))] for c in y]), y
 
 
 class GenerativeClusterer(SamplingClusterer):
@@ -98,6 +116,13 @@ class GenerativeClusterer(SamplingClusterer):
     def _jacobian(self, x: Data) -> Tensor | float:
         """From the networks' units to the user's, of rows in these; a Bernoulli pixel has none."""
         return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det(x)
+
+    def _typicality(self, X: Table) -> dict[str, Array]:
+        return super()._typicality(X) | {"log_density": self._mapped(self._log_density, X)}
+
+    def _log_density(self, x: Data) -> PerExample:
+        """What ``predict(reject=...)`` goes by: ``log p(x)``, or what puts rows in nearly the same order for less."""
+        return self._log_p_x(x)
 
     def score_samples(self, X: Rows) -> Array:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
@@ -131,7 +156,11 @@ class GenerativeClusterer(SamplingClusterer):
         check_is_fitted(self)
         with torch.inference_mode():
             x = self._prototypes()
-        return None if x is None else decoded(x.cpu().numpy(), self)
+        if x is None:
+            return None
+        found = x.cpu().numpy()
+        edits = getattr(self, "edits_", [])
+        return decoded(found[[parts[0] for parts in sources(len(found), edits)]] if edits else found, self)
 
 
 class CodingClusterer(GenerativeClusterer):

@@ -17,9 +17,8 @@ from sklearn.utils.validation import validate_data
 from nvisa.methods.categories import encoded, has_categories
 from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
 from nvisa.nets.sparse import SparseRows
-from nvisa.settings import SettingError
 
-__all__ = ["check_unit_interval", "validated"]
+__all__ = ["validated"]
 
 
 def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Table:
@@ -83,15 +82,3 @@ def _name(clusterer: Any, column: np.integer) -> str:
     """The name of a column, or its number."""
     names = getattr(clusterer, "feature_names_in_", None)
     return str(column) if names is None else repr(str(names[column]))
-
-
-def check_unit_interval(X: Table) -> None:
-    """Raise a SettingError unless all numbers lie in [0, 1]; gaps may lie anywhere."""
-    low, high = np.array([(np.nanmin(rows), -np.nanmax(rows)) for rows in blocks(X)]).min(0) * (1, -1)
-    if low < 0 or high > 1:
-        raise SettingError(
-            "likelihood",
-            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
-            "bernoulli",
-            "Rescale them, or use likelihood='gaussian_shared'.",
-        )

@@ -36,9 +36,18 @@ import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
 from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_text
+from nvisa.fitting.edits import n_before
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, refit_head, start_from
 from nvisa.fitting.run import FitResult, Run
+from nvisa.fitting.supervision import (
+    Given,
+    Labels,
+    Supervised,
+    Supervision,
+    given,
+    start_from_supervision,
+)
 from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.bounds import (
     VIMCO,
@@ -140,6 +149,8 @@ class NVISA(GenerativeClusterer):
 
     Parameters
     ----------
+    n_clusters
+        K, or "auto": as many as the neighbor graph has cheap borders for (:mod:`nvisa.fitting.levels`), at most 50.
     inference
         Gradient estimator: "vimco", "nvil" or "enum_y"; cheaper ones are ``VIMCO(decoder_samples=1)``, unbiased with
         more noise, and ``EnumY(min_probability=3e-3)``.
@@ -160,7 +171,8 @@ class NVISA(GenerativeClusterer):
         criteria prefer (:mod:`nvisa.fitting.candidates`), which training keeps where the rows leave no doubt; "umap":
         micro-clusters of a layout by UMAP's objective, merged by neighbor information; "gmm": full-covariance mixture
         of an autoencoder's codes; "random"; a fitted clusterer with ``predict_proba``; or a :class:`WarmStart`.
-        Restarts take those of a tuple in turn: ``init=("auto", "random"), n_restarts=2``.
+        Restarts take those of a tuple in turn: ``init=("auto", "random"), n_restarts=2``. Labels of any clustering,
+        an array with -1 for unknown: the clusters become theirs; of some rows, or pairs: a :class:`Supervision`.
     consistency
         A :class:`VAT`, for images an :class:`Augment`, or a tuple of them; "vat", "augment" for their defaults; None:
         the slides' objective.
@@ -181,6 +193,13 @@ class NVISA(GenerativeClusterer):
         (:func:`nvisa.fitting.diagnosis.diagnose`); ``start``: what ``init="auto"`` chose, and why.
     converged_, stop_reason_
         Whether the labels have settled, and how training ended.
+    n_clusters_ : int
+        Number of clusters: that of the labels that ``init`` gives, or that was found, else ``n_clusters``.
+    cluster_levels_, level_labels_, level_rows_
+        With "auto": K, cut per cluster and last border of every level; clusters of the rows looked at [levels n], the
+        numbers of these rows.
+    classes_ : ndarray
+        With labels: what they call each cluster, which has the number of its place here; clusters beyond are nameless.
     neighbor_distance_ : float
         With VAT: median distance of a row to its 10th neighbor, in the networks' units.
 
@@ -207,17 +226,18 @@ class NVISA(GenerativeClusterer):
         (
             "n_restarts",
             "at least the number of starts in init",
-            lambda s: s.n_restarts >= len(s.init) if isinstance(s.init, (tuple, list)) else True,
+            lambda s: s.n_restarts >= len(s._starts),
         ),
     )
 
+    n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
     likelihood: Annotated[str, OneOf("gaussian_shared", "gaussian", "gaussian_unit", "bernoulli")] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
-    init: Annotated[Any, AnyOf(START, Each(START))] = "auto"
+    init: Annotated[Any, AnyOf(START, Each(START), Labels(), InstanceOf(Supervision))] = "auto"
     consistency: Annotated[Any, AnyOf(OneOf(None), Consistency)] = "vat"
     n_restarts: Annotated[int, AtLeast(1)] = 1
 
@@ -229,45 +249,58 @@ class NVISA(GenerativeClusterer):
         return cls(n_clusters, **(PRESETS[name] | settings))
 
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
+        n_clusters = self.n_clusters
+        if self._supervision is not None or n_clusters == "auto":
+            found = vars(self) if fitted is None else fitted
+            n_clusters = n_before(found["n_clusters_"], found.get("edits_", []))
         return MixtureVAE(
-            rescale, self.n_clusters, self._network,
+            rescale, n_clusters, self._network,
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
         )  # fmt: skip
 
     def _fit_once(self, run: Run) -> FitResult:
         """Start, joint training, and a look at what came of it."""
-        init = self.init[run.number % len(self.init)] if isinstance(self.init, (tuple, list)) else self.init
-        training, start = self._training, None
-        history: list[Record] = []
-        if init == "random":
+        init, training = self._starts[run.number % len(self._starts)], self._training
+        known = None if self._supervision is None else given(self._supervision, len(run.X))
+        history, start = self._start(init, known, run)
+        if start is None:
             training = replace(training, until_settled=False)  # nothing moves while it is hot
-        else:
-            history, start = start_from(init, self.n_clusters, training, run, lambda: self._bound(init, run))
         found: dict[str, Any] = {"start_score_": float("nan") if start is None else start.score}
         bound = self._bound(init, run)
         if start is not None and start.is_clear and self._consistency_terms:
             training = training if training.epochs else training.shortened(CLEAR_SHARE)
-            trained = self._train_beside(start, bound, training, run)
+            trained = self._train_beside(start, bound, training, run, known)
         else:
             objective: Any = bound
             if self._consistency_terms:
                 objective = self._consistent(bound, start, run)
                 found |= objective.found()
+            objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training)
+        found |= run.outcome(trained, training) | (
+            {} if known is None or known.classes is None else {"classes_": known.classes}
+        )
         if self._consistency_terms:
             trained += self._diagnose(start, bound, run, found)
         return FitResult(run.module, history + trained, found)
 
+    def _start(self, init: Any, known: Given | None, run: Run) -> tuple[list[Record], Start | None]:
+        """Where training starts, and what was trained for it; nothing of both from random weights."""
+        how = (self.n_clusters_, self._training, run, lambda: self._bound(init, run))
+        if self._supervision is not None and known is not None:
+            return start_from_supervision(self._supervision, known, *how)
+        return ([], None) if init == "random" else start_from(init, *how)
+
     def _diagnose(self, start: Start | None, bound: Bound, run: Run, found: dict[str, Any]) -> list[Record]:
         """Hold the fit against k-means and a mixture; if both criteria prefer one of them, go back to the start.
 
-        What was trained for that; ``found`` gets the diagnosis. A schedule of one's own is left as it is.
+        What was trained for that; ``found`` gets the diagnosis. A schedule of one's own is left as it is, and so
+        is what somebody has given.
         """
         found["diagnosis_"] = self._diagnosis(start, run)
         trained: list[Record] = []
-        if start is None or start.candidate is None or self._training.epochs:
+        if start is None or start.candidate is None or start.is_given or self._training.epochs:
             return trained
         if found["diagnosis_"]["preferred"] != "fit" and not start.is_clear:
             trained = self._train_beside(start, bound, self._training.shortened(CLEAR_SHARE), run)
@@ -277,9 +310,14 @@ class NVISA(GenerativeClusterer):
             warnings.warn(diagnosis_text(found["diagnosis_"]), UserWarning, stacklevel=2)
         return trained
 
-    def _train_beside(self, start: Start, bound: Bound, training: Training, run: Run) -> list[Record]:
-        """Train the bound while q(y|x) keeps to the start."""
-        objective = BoundBesideStart.of(bound, start, run.source)
+    def _train_beside(
+        self, start: Start, bound: Bound, training: Training, run: Run, known: Given | None = None
+    ) -> list[Record]:
+        """Train the bound while q(y|x) keeps to the start; beside labels of all rows also consistency."""
+        objective: Any = BoundBesideStart.of(bound, start, run.source)
+        if known is not None:
+            objective = self._consistent(bound, start, run, information=0.0) if start.is_given else objective
+            objective = Supervised.of(objective, run.module, known, run)
         trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         refit_head(run.module, run.source, start)
         return trained
@@ -290,11 +328,11 @@ class NVISA(GenerativeClusterer):
         x = map_blocks(run.module.rescale.features, run.source, rows=rows, fixed=False)
         labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
         began = None if start is None or start.candidate is None else start.candidate.summary()
-        return diagnose(x, labels, self.n_clusters, run.rng) | {"start": began}
+        return diagnose(x, labels, self.n_clusters_, run.rng) | {"start": began}
 
-    def _consistent(self, bound: Bound, start: Start | None, run: Run) -> ConsistencyObjective:
+    def _consistent(self, bound: Bound, start: Start | None, run: Run, **changes: Any) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""
-        terms = self._consistency_terms
+        terms = tuple(replace(term, **changes) for term in self._consistency_terms)
         is_local = any(isinstance(term, VAT) for term in terms)
         distance = neighbor_radius(Rescaled(run.X, run.rescale), run.rng) if is_local else None
         sizes = None if start is None else start.log_sizes.to(run.source.device)
@@ -302,7 +340,7 @@ class NVISA(GenerativeClusterer):
 
     def _bound(self, init: Any, run: Run) -> Bound:
         """The slides' objective, its floors in the networks' units."""
-        annealing = self.std_annealing or (HOT if init == "random" else WARM)
+        annealing = self.std_annealing or (HOT if self._supervision is None and init == "random" else WARM)
         unit = top_deviation(Rescaled(run.X, run.rescale), run.rng) if annealing.relative else 1.0
         floors = (lambda fraction: unit * annealing.x(fraction), annealing.z)
         return Bound(run.module, self.inference, self.n_samples, self.reparameterize, *floors, run.generator)
@@ -312,6 +350,14 @@ class NVISA(GenerativeClusterer):
     def _log_p_x(self, x: Data) -> PerExample:
         own = self.module_.rescale(x)
         return log_p_x(self.module_, own, self.std_floor_x_, self.std_floor_z_) + self._jacobian(x)
+
+    def _log_density(self, x: Data) -> PerExample:
+        """``log p(x, y, z)`` at the most probable y and the mean of q(z|y,x): one z a row where p(x) takes 32 K."""
+        net, own = self.module_, self.module_.rescale(x)
+        y = net.log_q_y_from(h := net.trunk(own)).argmax(-1)[None]
+        z = net.q_z(h, y, self.std_floor_z_)[0]
+        log_p_y_z = net.prior.log_p_y() + net.prior.log_p_z_given_y(z, y)
+        return (net.log_p_x_given_z(own, z, self.std_floor_x_) + log_p_y_z)[0] + self._jacobian(x)
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         return self.module_.draw_x(

@@ -12,9 +12,8 @@ from nvisa.fitting.consistency import ConsistencyObjective, drift_penalty
 from nvisa.fitting.run import Reporter
 from nvisa.fitting.training import maximize
 from nvisa.maths.schedules import Constant
-from nvisa.methods.base import generator_from, label
-from nvisa.methods.input import check_unit_interval
-from nvisa.nets.rows import Source, Table
+from nvisa.methods.base import generator_from
+from nvisa.nets.rows import Source, Table, check_unit_interval
 
 __all__ = ["train_on_more_rows"]
 
@@ -42,4 +41,4 @@ def train_on_more_rows(clusterer: Any, X: Table, make_bound: Callable[[torch.Gen
         listeners = [] if report is None else [Reporter(net, report)]
         clusterer.history_ += maximize(penalized, net, source, once, generator, listeners, stage="partial_fit")
     clusterer.n_iter_ = len(clusterer.history_)
-    clusterer.labels_ = label(net, X)
+    clusterer.labels_ = clusterer._mapped(lambda x: clusterer._log_q_y(x).argmax(-1), X)

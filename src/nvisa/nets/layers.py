@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 from torch.autograd.function import once_differentiable
@@ -46,6 +47,7 @@ __all__ = [
     "UnitGaussianHead",
     "build",
     "change_axes",
+    "generator_from",
     "initialize",
     "inverse_softplus",
     "mlp",
@@ -206,6 +208,11 @@ def build(make: Callable[[], Any], generator: torch.Generator, device: torch.dev
         module = make()
     initialize(module, generator)
     return module.to(device)
+
+
+def generator_from(rng: RandomState) -> torch.Generator:
+    """A torch generator seeded by a draw of a NumPy one; torch's global generator is left alone."""
+    return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 
 def torch_device(name: str) -> torch.device:

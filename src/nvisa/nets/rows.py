@@ -5,9 +5,11 @@ The pages of a file that a process has read stay resident until something hands 
 """
 
 import mmap
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
@@ -29,8 +32,10 @@ __all__ = [
     "Table",
     "as_given",
     "blocks",
+    "check_unit_interval",
     "count_gaps",
     "is_mapped",
+    "label",
     "make_rescale",
     "map_blocks",
     "numbers",
@@ -148,6 +153,7 @@ def map_blocks(
         Every block has 512 rows, the last one padded, so that no row's result depends on how many others there are.
         False: blocks of up to 4,096 rows as they come, which is faster.
     """
+    _survive_forks()
     size = BLOCK if fixed or isinstance(source.X, SparseRows) else FAST_BLOCK
     parts = []
     for start in range(0, len(source) if rows is None else len(rows), size):
@@ -155,6 +161,27 @@ def map_blocks(
         padded = torch.cat([x, x[:1].expand(size - len(x), -1)]) if fixed and len(x) < size else x
         parts.append(function(padded)[: len(x)].cpu().numpy())
     return np.concatenate(parts)
+
+
+@cache
+def _survive_forks() -> None:
+    """Let children of this process work with one thread: the others that OpenMP has made are not in them.
+
+    A child that waits for them hangs. Asked for with the first rows, as nothing hangs before; a process that forks
+    without having worked is left alone.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def label(module: Any, X: Table) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
+    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
@@ -336,3 +363,15 @@ def top_deviation(X: Rescaled, rng: RandomState) -> float:
     x = X[subset(len(X), rng, 10_000)]
     x -= x.mean(0)
     return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
+
+
+def check_unit_interval(X: Table) -> None:
+    """Raise a SettingError unless all numbers lie in [0, 1]; gaps may lie anywhere."""
+    low, high = np.nanmin([(np.nanmin(rows), -np.nanmax(rows)) for rows in blocks(X)], 0) * (1, -1)
+    if low < 0 or high > 1:
+        raise SettingError(
+            "likelihood",
+            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
+            "bernoulli",
+            "Rescale them, or use likelihood='gaussian_shared'.",
+        )

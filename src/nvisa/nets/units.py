@@ -12,7 +12,7 @@ from nvisa.nets.rows import Rescale, Table, count_gaps, make_rescale, subset, ta
 from nvisa.nets.sparse import SparseRows, leading_axes
 from nvisa.nets.tables import TableUnits, shares
 
-__all__ = ["blank_units", "levels_of", "make_units"]
+__all__ = ["blank_units", "category_levels", "make_units"]
 
 FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 
@@ -42,7 +42,7 @@ def _table_units(X: Any, scaling: str, levels: Sequence[int]) -> TableUnits:
     return TableUnits(shift, scale, levels, *shares(X, levels))
 
 
-def levels_of(fitted: Mapping[str, Any]) -> list[int]:
+def category_levels(fitted: Mapping[str, Any]) -> list[int]:
     """Number of categories of each column, 0 for numbers, by the ``categories_`` of a clusterer."""
     known = fitted.get("categories_") or {}
     return [len(known.get(str(d), ())) for d in range(fitted["n_features_in_"])]
@@ -50,7 +50,7 @@ def levels_of(fitted: Mapping[str, Any]) -> list[int]:
 
 def blank_units(fitted: Mapping[str, Any]) -> Rescale:
     """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
-    n_features, levels = fitted["n_features_in_"], levels_of(fitted)
+    n_features, levels = fitted["n_features_in_"], category_levels(fitted)
     if any(levels):
         return TableUnits.blank(levels)
     fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None

@@ -87,7 +87,7 @@ class Evaluation:
     @cached_property
     def q(self) -> Array:
         """q(y|x) [N K]."""
-        return np.exp(self._of_rows(self.clusterer.module_.log_q_y)(self.X))
+        return np.exp(self._of_rows(self.clusterer._log_q_y)(self.X))
 
     @cached_property
     def labels(self) -> Ints:

@@ -94,6 +94,7 @@ def toy(mirror, monkeypatch):
     )
     spec = IdxSet((server.url,), files, classes=("a", "b", "c"), n_train=6, n_test=3)
     monkeypatch.setitem(catalog.IDX_SETS, "toy", spec)
-    quick = lambda urls, target, **settings: download(urls, target, **settings, pause=0.0, rounds=2)  # noqa: E731
+    of_here = {"insecure": True, "pause": 0.0, "rounds": 2}  # the server has no https
+    quick = lambda urls, target, **settings: download(urls, target, **settings | of_here)  # noqa: E731
     monkeypatch.setattr(loading, "download", quick)
     return server

@@ -31,6 +31,16 @@ def test_an_archive_is_fetched_unpacked_and_read(tmp_path, monkeypatch, name):
     assert data.feature_shape == (5, 5, 3)
 
 
+def test_an_archive_that_is_not_the_published_one_is_not_unpacked(tmp_path):
+    """Whoever has put it there; and its address has no https."""
+    spec, _ = packed_archive(tmp_path, replace(catalog.ARCHIVE_SETS["cifar10"], side=5))
+    folder = tmp_path / "home" / "cifar10"
+    (folder / "official.tar.gz").write_bytes(b"another")
+    with pytest.raises(DataError, match="expected a mirror with https, got file:.*Try insecure=True"):
+        archives.fetch_archive(folder, spec)
+    assert not (folder / "test_batch.bin").exists()
+
+
 def test_a_damaged_file_of_an_archive_is_refused(tmp_path):
     spec, _ = packed_archive(tmp_path, replace(catalog.ARCHIVE_SETS["cifar10"], side=5))
     folder = tmp_path / "home" / "cifar10"

@@ -1,14 +1,15 @@
 """One file over http: resumed where it was cut, from another mirror, verified."""
 
-import hashlib
 import os
+from urllib.error import URLError
+from urllib.request import Request
 
 import numpy as np
 import pytest
 
 from made_up import sha256
 from nvisa.data import ChecksumError, DataError, DownloadError
-from nvisa.data.datasets.download import download
+from nvisa.data.datasets.download import _OnlyHttps, download
 
 BODY = np.random.default_rng(0).bytes(700_000)  # more than two chunks
 DIGEST = sha256(BODY)
@@ -16,7 +17,7 @@ DIGEST = sha256(BODY)
 
 def get(target, *servers, **settings):
     urls = [f"{server.url}{target.name}" for server in servers]
-    return download(urls, target, **{"sha256": DIGEST, "pause": 0.0, "timeout": 5.0} | settings)
+    return download(urls, target, **{"sha256": DIGEST, "insecure": True, "pause": 0.0, "timeout": 5.0} | settings)
 
 
 def test_a_download_is_the_published_bytes_and_reports_progress(mirror, tmp_path):
@@ -106,10 +107,17 @@ def test_no_mirror_is_a_download_error_that_lists_them(mirror, tmp_path):
     assert issubclass(DownloadError, DataError)
 
 
-def test_an_md5_guards_a_download_where_nothing_better_was_published(mirror, tmp_path):
-    server = mirror({"a.bin": b"published"})
-    right, wrong = hashlib.md5(b"published").hexdigest(), hashlib.md5(b"other").hexdigest()
-    with pytest.raises(ChecksumError, match=f"expected MD5 {wrong}, got {right}"):
-        download([server.url + "a.bin"], tmp_path / "a.bin", md5=wrong, rounds=1)
-    assert not (tmp_path / "a.bin").exists()
-    assert download([server.url + "a.bin"], tmp_path / "a.bin", md5=right).read_bytes() == b"published"
+def test_a_mirror_without_https_is_asked_only_if_that_was_said(mirror, tmp_path):
+    server = mirror({"a.gz": BODY})
+    with pytest.raises(DownloadError, match=r"expected a mirror with https, got http://.* Try insecure=True"):
+        get(tmp_path / "a.gz", server, insecure=False)
+    assert server.requests == []
+    assert get(tmp_path / "a.gz", server, insecure=True).read_bytes() == BODY
+
+
+def test_a_mirror_with_https_does_not_lead_to_one_without():
+    asked = Request("https://host/a.gz")
+    lead = lambda url: _OnlyHttps().redirect_request(asked, None, 302, "Found", {}, url)  # noqa: E731
+    assert lead("https://elsewhere/a.gz").full_url == "https://elsewhere/a.gz"
+    with pytest.raises(URLError, match="led away from https, to http://elsewhere"):
+        lead("http://elsewhere/a.gz")

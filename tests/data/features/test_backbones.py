@@ -1,6 +1,7 @@
 """Images to vectors: the preprocessing, and a module that is evaluated."""
 
 import hashlib
+import io
 import sys
 import types
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from made_up import Fickle, images, mean_colors
-from nvisa.data import features
+from nvisa.data import ChecksumError, features
 from nvisa.data.features import backbones
 
 FIXTURES = Path(__file__).parents[1] / "cifar10"
@@ -64,27 +65,47 @@ class TinyResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(self.bn1(x)), 1))
 
 
-def test_resnet50_is_torchvisions_first_weights_before_the_last_layer(monkeypatch, tmp_path):
-    """By a stand-in: torchvision's wheels do not load beside a CPU build of torch, and its weights are a download."""
-    asked = {}
-    with torch.random.fork_rng():
-        state = TinyResNet().state_dict() | {"bn1.weight": torch.tensor([1.0, 2.0, 3.0])}
-
-    def get_state_dict(**how):
-        asked.update(how)
-        (tmp_path / "checkpoints").mkdir()
-        (tmp_path / "checkpoints" / "resnet50-0676ba61.pth").write_bytes(b"the weights")
-        return state
-
-    first = types.SimpleNamespace(url="https://host/models/resnet50-0676ba61.pth", get_state_dict=get_state_dict)
+@pytest.fixture
+def torchvision(monkeypatch, tmp_path):
+    """A stand-in: torchvision's wheels do not load beside a CPU build of torch, and its weights are a download."""
+    first = types.SimpleNamespace(url="https://host/models/resnet50-0676ba61.pth")
     models = types.ModuleType("torchvision.models")
     models.ResNet50_Weights, models.resnet50 = types.SimpleNamespace(IMAGENET1K_V1=first), TinyResNet
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with torch.random.fork_rng():
+        state = TinyResNet().state_dict() | {"bn1.weight": torch.tensor([1.0, 2.0, 3.0])}
+    file = io.BytesIO()
+    torch.save(state, file)
+    monkeypatch.setattr(backbones, "RESNET50", hashlib.sha256(file.getvalue()).hexdigest())
+    return file.getvalue()
+
+
+class Planted:
+    """What a pickle can do."""
+
+    def __reduce__(self):
+        return (open, ("planted", "w"))
+
+
+def test_what_somebody_has_put_into_torchs_cache_is_not_opened(torchvision, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(Planted(), tmp_path / "checkpoints" / "resnet50-0676ba61.pth")
+    with pytest.raises(ChecksumError, match=r"resnet50-0676ba61.pth: expected SHA-256 .* Try removing it"):
+        features.load_backbone("resnet50")
+    assert not (tmp_path / "planted").exists()
+
+
+def test_resnet50_is_torchvisions_first_weights_before_the_last_layer(torchvision, monkeypatch):
+    def fetched(urls, path, *, sha256):
+        assert (urls, sha256) == (["https://host/models/resnet50-0676ba61.pth"], backbones.RESNET50)
+        path.write_bytes(torchvision)
+
+    monkeypatch.setattr(backbones, "download", fetched)
     backbone = features.load_backbone("resnet50")
-    assert asked["check_hash"]
-    assert backbone.weights_digest == hashlib.sha256(b"the weights").hexdigest()
+    assert backbone.weights_digest == hashlib.sha256(torchvision).hexdigest()
     X = images(3, side=224)
     normal = (X.astype(float).mean((1, 2)) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     pooled = normal * (1, 2, 3) / np.sqrt(1 + 1e-5)  # batch normalization by its running mean 0 and variance 1

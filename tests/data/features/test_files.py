@@ -9,6 +9,7 @@ from torch import nn
 from made_up import images, mean_colors
 from nvisa.data import features
 from nvisa.data.features import files
+from nvisa.durable_files import LockedError
 
 
 def test_progress_is_told_after_every_batch_and_every_block_found(tmp_path, monkeypatch):
@@ -80,3 +81,60 @@ def test_blocks_of_another_job_are_not_used(tmp_path, monkeypatch, change):
     assert seen[3:] == [100] * 3  # from the first block on
     with np.load(out) as archive:
         np.testing.assert_array_equal(archive["X"], replace(backbone, function=nn.Identity())(X))
+
+
+class StopError(Exception):
+    """After the first block."""
+
+
+@pytest.fixture
+def cut(tmp_path, monkeypatch):
+    """A job that was cut after its first block of three, and the folder of its blocks."""
+    monkeypatch.setattr(files, "BLOCK", 3)
+
+    def stop(split, done, total):
+        if done > 3:
+            raise StopError
+
+    job = {"images": {"X": images()}, "backbone": mean_colors(), "out": tmp_path / "f.npz"}
+    with pytest.raises(StopError):
+        features.extract(**job, progress=stop)
+    return job, tmp_path / "f.npz.part"
+
+
+@pytest.mark.parametrize("fault", ["a bit", "cut notes", "deep notes", "no fault"])
+def test_what_has_been_damaged_since_is_computed_again(cut, tmp_path, fault):
+    job, part = cut
+    (block,) = part.glob("*.npy")
+    content = bytearray(block.read_bytes())
+    if fault == "a bit":
+        content[-1] ^= 1
+        block.write_bytes(content)
+    elif fault != "no fault":
+        (part / "job.json").write_text({"cut notes": "", "deep notes": "[" * 100_000}[fault])
+    told = []
+    features.extract(**job, progress=lambda split, done, total: told.append(done))
+    with np.load(tmp_path / "f.npz") as archive:
+        np.testing.assert_array_equal(archive["X"], mean_colors()(images()))
+    assert told == [3, 6, 7]
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
+def test_one_process_at_a_time_makes_a_file(tmp_path):
+    job = {"images": {"X": images()}, "backbone": mean_colors(), "out": tmp_path / "f.npz"}
+
+    def another(split, done, total):
+        with pytest.raises(LockedError, match="in use by process"):
+            features.extract(**job)
+
+    features.extract(**job, progress=another)
+
+
+def test_blocks_that_are_not_needed_any_more_and_cannot_be_removed_are_a_warning(tmp_path, monkeypatch):
+    def refused(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.shutil, "rmtree", refused)
+    with pytest.warns(UserWarning, match=r"f.npz.part is not needed any more, and cannot be removed"):
+        features.extract({"X": images()}, mean_colors(), tmp_path / "f.npz")
+    assert (tmp_path / "f.npz").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from made_up import Fickle, images, mean_colors, own_module
-from nvisa.data import features
+from nvisa.data import DataError, features
 from nvisa.data.features import backbones
 
 
@@ -144,7 +144,9 @@ def test_a_factory_that_makes_no_module_is_told(own, attribute, got):
 def test_a_torchscript_file_is_a_backbone_and_a_pickle_is_not(tmp_path):
     path, module, X = tmp_path / "fickle.pt", Fickle(), images(4)
     torch.jit.trace(module.eval(), torch.zeros(1, 3, 8, 8)).save(path)
-    backbone = features.load_backbone(str(path), size=8, mean=(0.5, 0.5, 0.5))
+    with pytest.raises(DataError, match=r"expected a file that runs no code.*try trust=True; else ask for an \.onnx"):
+        features.load_backbone(str(path), size=8)
+    backbone = features.load_backbone(str(path), size=8, mean=(0.5, 0.5, 0.5), trust=True)
     expected = replace(mean_colors(), function=module, shift=(127.5,) * 3)(X)
     np.testing.assert_allclose(backbone(X), expected, atol=1e-6)
     assert backbone.weights_digest == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -152,6 +154,6 @@ def test_a_torchscript_file_is_a_backbone_and_a_pickle_is_not(tmp_path):
     torch.save(module.state_dict(), tmp_path / "weights.pth")
     for name in ("pickle.pth", "weights.pth"):
         with pytest.raises(ValueError, match=r"expected a TorchScript file.*package\.module:factory"):
-            features.load_backbone(str(tmp_path / name))
+            features.load_backbone(str(tmp_path / name), trust=True)
     with pytest.raises(ValueError, match="nothing there"):
         features.load_backbone(str(tmp_path / "absent.pt"))

@@ -24,17 +24,25 @@ def missing_files(folder: Path, spec: ArchiveSet) -> list[str]:
     return [name for name in (*spec.train, *spec.test) if not (folder / name).is_file()]
 
 
-def fetch_archive(folder: Path, spec: ArchiveSet, progress: Progress | None = None) -> None:
+def fetch_archive(folder: Path, spec: ArchiveSet, progress: Progress | None = None, *, insecure: bool = False) -> None:
     """Download the archive, take out what is needed, and remove it. A cut download is continued."""
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK, wait=True):
         if not missing_files(folder, spec):  # asked again under the lock: another process may have fetched them
             return
-        archive = folder / spec.url.rsplit("/", 1)[1]
-        if not archive.is_file():
-            download([spec.url], archive, md5=spec.md5, progress=progress)
+        archive = folder / spec.mirrors[0].rsplit("/", 1)[1]
+        if not _is_sound(archive, spec):
+            download(spec.mirrors, archive, sha256=spec.sha256, insecure=insecure, progress=progress)
         unpack(archive, folder, spec)
         archive.unlink()
+
+
+def _is_sound(archive: Path, spec: ArchiveSet) -> bool:
+    """Whether the archive is there, whoever has put it there, and is the published one."""
+    if not archive.is_file():
+        return False
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == spec.sha256
 
 
 def unpack(archive: Path, folder: Path, spec: ArchiveSet) -> None:

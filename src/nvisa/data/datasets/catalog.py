@@ -1,4 +1,8 @@
-"""What exists and where it is published: names, mirrors, digests, classes. Facts only, no code."""
+"""What exists and where it is published: names, mirrors, digests, classes. Facts only, no code.
+
+The publishers of CIFAR and STL-10 name an MD5 only. The SHA-256 of their archives are those that libraries in other
+languages (Go, Julia, Ruby) state alike.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -41,14 +45,14 @@ class IdxSet:
 
 @dataclass(frozen=True)
 class ArchiveSet:
-    """Images published as one .tar.gz of binary files: its address and MD5, and the MD5 of each file we need.
+    """Images published as one .tar.gz of binary files: mirrors and SHA-256 of it, and the MD5 of each file we need.
 
     An image is 3 planes of `side` x `side` bytes, by rows, or by columns if `column_major`. `label_bytes` of them
     stand before each image, of which the byte `label` counts; 0: labels are in files of their own, from 1.
     """
 
-    url: str
-    md5: str
+    mirrors: tuple[str, ...]
+    sha256: str
     n_bytes: int
     folder: str
     train: dict[str, str]
@@ -114,7 +118,7 @@ IDX_SETS: dict[str, IdxSet] = {
         classes=tuple("0123456789"),
     ),
     "fashion_mnist": IdxSet(
-        # The second mirror, the authors' own, has no https: the SHA-256 is what guards it.
+        # The second mirror, the authors' own, has no https: it is asked only with --insecure.
         mirrors=(
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -180,8 +184,8 @@ CIFAR10_CLASSES = (
 STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 CIFAR = "https://www.cs.toronto.edu/~kriz/"
 CIFAR100 = ArchiveSet(
-    url=f"{CIFAR}cifar-100-binary.tar.gz",
-    md5="03b5dce01913d631647c71ecec9e9cb8",
+    mirrors=(f"{CIFAR}cifar-100-binary.tar.gz",),
+    sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
     n_bytes=168_513_733,
     folder="cifar100",
     train={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15"},
@@ -196,8 +200,8 @@ CIFAR100 = ArchiveSet(
 
 ARCHIVE_SETS: dict[str, ArchiveSet] = {
     "cifar10": ArchiveSet(
-        url=f"{CIFAR}cifar-10-binary.tar.gz",
-        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        mirrors=(f"{CIFAR}cifar-10-binary.tar.gz",),
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         n_bytes=170_052_171,
         folder="cifar10",
         train={
@@ -217,8 +221,11 @@ ARCHIVE_SETS: dict[str, ArchiveSet] = {
     "cifar100": CIFAR100,
     "cifar100_coarse": replace(CIFAR100, label=0, classes_file="coarse_label_names.txt"),
     "stl10": ArchiveSet(
-        url="http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
-        md5="91f7769df0f17e558f3565bffb0c7dfb",
+        mirrors=(
+            "https://cs.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+            "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",  # the authors' page names this one
+        ),
+        sha256="f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866",
         n_bytes=2_640_397_119,
         folder="stl10",
         train={

@@ -1,12 +1,13 @@
-"""One file over http(s): several mirrors, resumed where it was cut, verified before it gets its name."""
+"""One file over https: several mirrors, resumed where it was cut, verified before it gets its name."""
 
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from nvisa.data.errors import ChecksumError, DownloadError
 from nvisa.durable_files import put
@@ -25,8 +26,8 @@ def download(
     urls: Sequence[str],
     target: Path,
     *,
-    sha256: str | None = None,
-    md5: str | None = None,
+    sha256: str,
+    insecure: bool = False,
     progress: Progress | None = None,
     rounds: int = 3,
     pause: float = 1.0,
@@ -42,10 +43,11 @@ def download(
     ----------
     urls : sequence of str
         Mirrors of one file, tried in order, `rounds` times over, `pause` seconds between rounds.
-    sha256 : str, optional
+    sha256 : str
         Digest of the file as published.
-    md5 : str, optional
-        In its place, where nothing better was published.
+    insecure : bool
+        Take mirrors without https too, and follow them there: who stands between sees what is fetched, and can stop it.
+        Its digest guards the file in any case.
     progress : callable, optional
         Called as progress(file name, bytes here, bytes in all or None).
 
@@ -57,11 +59,17 @@ def download(
         If no mirror gave a whole file.
     """
     part = target.with_name(target.name + ".part")
+    if not (allowed := [url for url in urls if insecure or url.startswith("https://")]):
+        raise DownloadError(
+            f"{target}: expected a mirror with https, got {', '.join(urls)}.",
+            "Try {insecure}; the file's SHA-256 guards it all the same.",
+            insecure=True,
+        )
     failures: list[Exception] = []
-    for url in _in_rounds(urls, rounds, pause):
+    for url in _in_rounds(allowed, rounds, pause):
         try:
-            _continue(url, part, progress=progress, timeout=timeout)
-            _check(part, url, *(("sha256", sha256) if sha256 else ("md5", md5)))
+            _continue(url, part, insecure=insecure, progress=progress, timeout=timeout)
+            _check(part, url, sha256)
         except NETWORK_ERRORS as error:
             failures.append(DownloadError(f"{url}: {error}"))
         except ChecksumError as error:
@@ -79,12 +87,23 @@ def _in_rounds(urls: Sequence[str], rounds: int, pause: float) -> Iterator[str]:
         yield from urls
 
 
-def _continue(url: str, part: Path, *, progress: Progress | None, timeout: float) -> None:
+class _OnlyHttps(HTTPRedirectHandler):
+    """Refuses to be led from https to a place without."""
+
+    def redirect_request(self, *args: Any) -> Request | None:
+        new = super().redirect_request(*args)
+        if new is not None and not new.full_url.startswith("https://"):
+            raise URLError(f"led away from https, to {new.full_url}")
+        return new
+
+
+def _continue(url: str, part: Path, *, insecure: bool, progress: Progress | None, timeout: float) -> None:
     """Append to `part` what it lacks."""
     done = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "nvisa"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urlopen(Request(url, headers=headers), timeout=timeout)
+        opener = build_opener() if insecure else build_opener(_OnlyHttps)
+        response = opener.open(Request(url, headers=headers), timeout=timeout)
     except HTTPError as error:
         error.close()
         if error.code == 416:  # nothing beyond `done`: the part is whole or wrong, the digest decides
@@ -105,14 +124,14 @@ def _continue(url: str, part: Path, *, progress: Progress | None, timeout: float
         raise ConnectionError(f"connection cut after {done} of {total} bytes")
 
 
-def _check(part: Path, url: str, algorithm: str, expected: str | None) -> None:
+def _check(part: Path, url: str, expected: str) -> None:
     """Remove `part` and complain if it is not the published file."""
     with part.open("rb") as file:
-        got = hashlib.file_digest(file, algorithm).hexdigest()
+        got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != expected:
-        n_bytes, kind = part.stat().st_size, {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
+        n_bytes = part.stat().st_size
         part.unlink()
-        raise ChecksumError(f"{url}: expected {kind} {expected}, got {got} ({n_bytes} bytes)")
+        raise ChecksumError(f"{url}: expected SHA-256 {expected}, got {got} ({n_bytes} bytes)")
 
 
 def _verdict(target: Path, failures: Sequence[Exception]) -> Exception:

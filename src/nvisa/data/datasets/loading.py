@@ -137,7 +137,13 @@ def load(
     return _load_features(home, name)
 
 
-def fetch(name: str, data_home: str | Path | None = None, *, progress: Progress | None = None) -> tuple[Path, ...]:
+def fetch(
+    name: str,
+    data_home: str | Path | None = None,
+    *,
+    progress: Progress | None = None,
+    insecure: bool = False,
+) -> tuple[Path, ...]:
     """Make sure that the files of `name` are in the data home, complete and right; return them.
 
     Right files are left alone, damaged ones replaced, half-loaded ones continued.
@@ -146,6 +152,8 @@ def fetch(name: str, data_home: str | Path | None = None, *, progress: Progress 
     ----------
     progress : callable, optional
         Called as progress(file name, bytes here, bytes in all or None).
+    insecure : bool
+        Ask mirrors without https too. The bytes are verified in any case.
     """
     home = _home(data_home)
     if name == "digits":
@@ -155,14 +163,14 @@ def fetch(name: str, data_home: str | Path | None = None, *, progress: Progress 
         folder = home / spec.folder
         if archives.missing_files(folder, spec):
             with _writing(folder):
-                archives.fetch_archive(folder, spec, progress)
+                archives.fetch_archive(folder, spec, progress, insecure=insecure)
         return tuple(folder / file for file in (*spec.train, *spec.test))
     if name not in IDX_SETS:
         return (_feature_path(home, name),)
     folder = home / name
     if any(_sound(folder, file) is None for file in IDX_SETS[name].files):
         with _writing(folder):
-            _fetch_idx(folder, name, progress)
+            _fetch_idx(folder, name, progress, insecure=insecure)
     return tuple(path for file in IDX_SETS[name].files if (path := _find(folder, file)))
 
 
@@ -219,14 +227,15 @@ def _sound(folder: Path, file: IdxFile) -> Path | None:
         return None
 
 
-def _fetch_idx(folder: Path, name: str, progress: Progress | None) -> None:
+def _fetch_idx(folder: Path, name: str, progress: Progress | None, *, insecure: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / archives.LOCK, wait=True):
         for file in IDX_SETS[name].files:
             # Asked again under the lock: another process may just have fetched it.
             if _sound(folder, file) is None:
                 urls = [f"{mirror}{file.name}.gz" for mirror in IDX_SETS[name].mirrors]
-                download(urls, folder / f"{file.name}.gz", sha256=file.gz_sha256, progress=progress)
+                path = folder / f"{file.name}.gz"
+                download(urls, path, sha256=file.gz_sha256, insecure=insecure, progress=progress)
 
 
 def _load_idx(home: Path, name: str) -> Dataset:

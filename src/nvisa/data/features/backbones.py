@@ -1,6 +1,7 @@
 """Backbones: uint8 images in, one vector an image out; the name, digest and preprocessing go into the feature file."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from nvisa.data.datasets.download import download
+from nvisa.data.errors import ChecksumError
+
 __all__ = ["BACKBONES", "Backbone", "needed", "sha256"]
 
 Pixels = NDArray[np.uint8]
 Vectors = NDArray[np.float32]
+RESNET50 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"  # of torchvision's resnet50-0676ba61.pth
 
 
 @dataclass(frozen=True)
@@ -102,19 +107,28 @@ def efficientnet_lite2() -> Backbone:
 
 
 def resnet50() -> Backbone:
-    """ResNet-50 with torchvision's first ImageNet weights, 2048-d: the slides' backbone. Downloads 102 MB once."""
+    """ResNet-50 with torchvision's first ImageNet weights, 2048-d: the slides' backbone. Downloads 102 MB once.
+
+    The file is a pickle in torch's own cache, where anybody who may write can put another: its SHA-256 comes first.
+    """
     with needed("resnet50", "vision"):
         from torchvision.models import ResNet50_Weights, resnet50  # noqa: PLC0415
-    weights = ResNet50_Weights.IMAGENET1K_V1
-    state = weights.get_state_dict(progress=False, check_hash=True)
+    url = ResNet50_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        download([url], path, sha256=RESNET50)
+    content = path.read_bytes()  # once: what is checked is what is opened
+    if (got := hashlib.sha256(content).hexdigest()) != RESNET50:
+        raise ChecksumError(f"{path}: expected SHA-256 {RESNET50}, got {got}. Try removing it.")
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     with torch.random.fork_rng(devices=[]):
         module = resnet50()
     module.load_state_dict(state)
     module.fc = nn.Identity()
-    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of pixels in [0, 1]
     shift, scale = (tuple(255 * v for v in values) for values in (mean, deviation))
-    return Backbone("resnet50", module, sha256(path), shift=shift, scale=scale)  # type: ignore[arg-type]
+    return Backbone("resnet50", module, RESNET50, shift=shift, scale=scale)  # type: ignore[arg-type]
 
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {"efficientnet_lite2": efficientnet_lite2, "resnet50": resnet50}

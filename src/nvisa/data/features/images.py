@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from nvisa.data.errors import describing
-from nvisa.data.files.images import ADVICE, list_images
+from nvisa.data.files.images import ADVICE, BYTES_A_PIXEL, list_images
+from nvisa.data.limits import check_memory
 
 __all__ = ["Folder", "folder_images"]
 
@@ -39,4 +40,6 @@ def folder_images(folder: str | Path) -> Folder:
 
 def _read(path: Path) -> NDArray[np.uint8]:
     with describing(path, "a PNG or JPEG image", advice=ADVICE), Image.open(path) as image:
+        width, height = image.size
+        check_memory(path, f"an image of {width} x {height}", BYTES_A_PIXEL * width * height, ADVICE)
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

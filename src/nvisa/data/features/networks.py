@@ -1,6 +1,7 @@
 """A backbone by its name, or a network of the user's own: an ONNX file, a TorchScript file, a torch module by import.
 
-No file is opened that may run code as it is read, so no pickle; what is imported is what the user named.
+A TorchScript file may run code as it is read: it is opened only if it is trusted. No pickle is opened. What is imported
+is what the user named.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nvisa.data.errors import DataError
 from nvisa.data.features.backbones import BACKBONES, Backbone, needed, sha256
 
 __all__ = ["load_backbone"]
@@ -30,6 +32,7 @@ def load_backbone(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
+    trust: bool = False,
 ) -> Backbone:
     """A backbone by its name, or from a network of the user's own.
 
@@ -43,21 +46,23 @@ def load_backbone(
         (torchvision's convention). By default 127/255 and 128/255: pixels come to lie in [-1, 1].
     size
         Side of the images that the user's network expects. By default the one that its file fixes, else 224.
+    trust
+        Open a TorchScript file, which can run any code while it is read: say so of files of your own only.
 
     Raises
     ------
     ValueError
-        If it is unknown, its packages are not installed, or the preprocessing does not suit it.
+        If it is unknown, not trusted, its packages are not installed, or the preprocessing does not suit it.
     """
     chosen = {key: value for key, value in {"mean": mean, "std": std, "size": size}.items() if value is not None}
     if name not in BACKBONES:
-        return _preprocessed(_own(name, size), mean, std)
+        return _preprocessed(_own(name, size, trust=trust), mean, std)
     if chosen:
         raise ValueError(f"{name}: expected its own preprocessing, got {', '.join(chosen)} too. Try without.")
     return BACKBONES[name]()
 
 
-def _own(name: str, size: int | None) -> Backbone:
+def _own(name: str, size: int | None, *, trust: bool) -> Backbone:
     suffix = Path(name).suffix.lower()
     if size is not None and size < 1:
         raise ValueError(f"size: expected a side of at least one pixel, got {size}. Try 224.")
@@ -67,7 +72,15 @@ def _own(name: str, size: int | None) -> Backbone:
         raise ValueError(f"expected a backbone among {', '.join(BACKBONES)}, {KINDS}, got {name!r}.")
     if not Path(name).is_file():
         raise ValueError(f"{name}: expected a file, got nothing there. Check the path.")
-    return _onnx(name, size) if suffix == ".onnx" else _torchscript(name, size)
+    if suffix == ".onnx":
+        return _onnx(name, size)
+    if not trust:
+        raise DataError(
+            f"{name}: expected a file that runs no code when it is opened, got TorchScript, which can.",
+            "If it is your own, or of somebody whose programs you would run, try {trust}; else ask for an .onnx.",
+            trust=True,
+        )
+    return _torchscript(name, size)
 
 
 def _preprocessed(backbone: Backbone, mean: Sequence[float] | None, std: Sequence[float] | None) -> Backbone:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
 from nvisa.data.errors import DataError, describing
+from nvisa.data.limits import check_memory
 
 __all__ = ["Float32", "as_float32", "dequantized", "open_npz", "scale_images"]
 
@@ -25,6 +26,9 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
         if not isinstance(archive, NpzFile):
             raise DataError(f"{path}: expected an .npz archive, got a single array. Try the suffix .npy.")
         with archive:
+            members = archive.zip.infolist() if archive.zip is not None else []
+            largest = max((member.file_size for member in members), default=0)
+            check_memory(path, "an array", largest, "Try fewer rows, or .npy, which is not read as a whole.")
             yield archive
 
 

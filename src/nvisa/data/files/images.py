@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps
 
 from nvisa.data.errors import DataError, describing
 from nvisa.data.files.arrays import Float32
+from nvisa.data.limits import check_memory
 
 __all__ = ["folder_labels", "list_images", "read_images"]
 
@@ -16,6 +18,7 @@ SUFFIXES = (".jpeg", ".jpg", ".png")
 GRAY_MODES = ("1", "L", "LA", "I", "F")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 ADVICE = "Try removing it or saving it again."
+BYTES_A_PIXEL = 7  # while it is decoded: color, and gray in float32
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -35,6 +38,8 @@ def read_images(
     height, width = _size_asked(image_size) or _common_size(folder, [size for size, _ in headers])
     is_gray = all(gray for _, gray in headers)
     shape = (height, width) if is_gray else (height, width, 3)
+    what = f"{len(paths):,} images of {width} x {height}"
+    check_memory(folder, what, 4 * len(paths) * prod(shape), "Try a smaller image_size.")
     X = np.empty((len(paths), int(np.prod(shape))), dtype=np.float32)
     for row, path in zip(X, paths, strict=True):
         row[:] = _pixels(path, "L" if is_gray else "RGB", (width, height)).reshape(-1)
@@ -58,6 +63,7 @@ def _header(path: Path) -> tuple[tuple[int, int], bool]:
     """((height, width) as seen upright, whether it is gray), without decoding the pixels."""
     with describing(path, "a PNG or JPEG image", advice=ADVICE), Image.open(path) as image:
         width, height = image.size
+        check_memory(path, f"an image of {width} x {height}", BYTES_A_PIXEL * width * height, ADVICE)
         if image.getexif().get(0x0112) in SIDEWAYS:
             width, height = height, width
         return (height, width), image.mode in GRAY_MODES or image.mode.startswith("I;16")
