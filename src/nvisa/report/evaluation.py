@@ -144,5 +144,22 @@ class Evaluation:
 
     @cached_property
     def contrasts(self) -> tuple[Array, Array, Array]:
-        """Means inside and outside of each cluster, and their difference in deviations [K D]."""
-        return cluster_statistics.contrasts(self.X, self.labels, self.n_clusters)
+        """Means inside and outside of each cluster, and their difference in deviations [K D]; 0 of categories."""
+        inside, outside, contrast = cluster_statistics.contrasts(self.X, self.labels, self.n_clusters)
+        contrast[:, self.of_categories] = 0.0  # the mean of codes says nothing
+        return inside, outside, contrast
+
+    @cached_property
+    def of_categories(self) -> list[int]:
+        """Numbers of the columns that are categories, whose values are codes in X."""
+        return [int(d) for d in getattr(self.clusterer, "categories_", None) or {}]
+
+    def written(self, value: Any, column: int) -> str:
+        """The value of a column as the page shows it: a category by its name, a gap as a dash."""
+        if isinstance(value, str | bool | np.bool_):  # of a row that was made, whose categories have their names
+            return str(value)
+        if np.isnan(value):
+            return "\N{EN DASH}"
+        if column in self.of_categories:
+            return one_line(self.clusterer.categories_[str(column)][int(value)])
+        return f"{value:.4g}"
