@@ -127,7 +127,7 @@ def test_a_share_of_the_training_rows_is_refused_and_what_is_far_from_all_of_the
         assert (fitted.predict(X[:20] + 30, reject=0.01) == -1).all()
 
 
-@pytest.mark.parametrize("share", [0, -0.1, 0.6, "some", True])
+@pytest.mark.parametrize("share", [0.0, -0.1, 0.6])
 def test_a_share_to_refuse_is_one(blobs, fitted, share):
     with pytest.raises(SettingError, match=r"reject must be a number in \(0, 0.5\], got"):
         fitted.predict(blobs[0], reject=share)
@@ -145,3 +145,40 @@ def test_calibrating_moves_probabilities_and_no_cluster(blobs, fitted, tmp_path)
     np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(X), clusterer.predict_proba(X))
     with pytest.raises(ValueError, match="at least 50 rows to calibrate with, got 10"):
         clusterer.calibrate(X[:10])
+
+
+@pytest.mark.parametrize("name", ["nvisa", "vade", "imsat"])
+def test_far_from_zero_the_clusters_are_those_near_zero(blobs, name, tmp_path):
+    """At 1.7e9, seconds since 1970, float32 steps by 128; the blobs are 6 apart."""
+    near = np.round(1024 * (blobs[0] - blobs[0].mean(0)).astype(np.float64)) / 1024
+    near[0] -= near.sum(0)  # their mean is 0 and far + near exact, so that both fits get the same numbers
+    far = near + np.array([1.7e9, 0, -3e8, 0, 0])
+    expected, found = make(name).fit(near), make(name).fit(far)
+    assert not hasattr(expected, "origin_")
+    np.testing.assert_array_equal(found.labels_, expected.labels_)
+    found.save(tmp_path / "m")
+    for model in (found, load(tmp_path / "m")):
+        np.testing.assert_array_equal(model.predict(far), expected.labels_)
+        np.testing.assert_array_equal(model.transform(far), expected.transform(near))
+        for method in ("reconstruct", "score_samples"):
+            if hasattr(expected, method):
+                got = getattr(model, method)(far) - (far - near if method == "reconstruct" else 0.0)
+                np.testing.assert_allclose(got, getattr(expected, method)(near), rtol=1e-6, atol=1e-6)
+    if name == "nvisa":
+        np.testing.assert_allclose(found.prototypes() - (far - near)[0], expected.prototypes(), atol=1e-5)
+        np.testing.assert_allclose(found.sample(5)[0] - (far - near)[0], expected.sample(5)[0], atol=1e-5)
+        again = make(name, init=expected).fit(near), make(name, init=_OfNear(expected, far - near)).fit(far)
+        np.testing.assert_array_equal(again[0].labels_, again[1].labels_)
+        assert not hasattr(found.fit(near), "origin_")
+
+
+class _OfNear:
+    """An estimator of the user's own, which knows rows far from zero."""
+
+    def __init__(self, clusterer, offset):
+        self.clusterer, self.offset = clusterer, offset[0]
+
+    def predict_proba(self, X):
+        if len(X) > 2:  # those that show how many clusters it has
+            assert X[:, 0].min() > 1e9
+        return self.clusterer.predict_proba(X - self.offset)

@@ -18,9 +18,11 @@ from nvisa.nets.rows import (
     Rescaled,
     Source,
     blocks,
+    centered,
     is_mapped,
     make_rescale,
     map_blocks,
+    origin_of,
     subset,
     take,
     top_deviation,
@@ -172,6 +174,42 @@ def test_blocks_as_they_come_give_the_same_but_for_rounding(network, rows):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         assert set(sizes) == {512} if fixed else (max(sizes) <= most and sum(sizes) == len(chosen))
         sizes.clear()
+
+
+# ---- far from zero ---------------------------------------------------------------------------------------------------
+
+STEPS = 50.0 * np.arange(20_000).reshape(10_000, 2) / 20_000  # float32 at 1.7e9 steps by 128
+
+
+@pytest.mark.parametrize(
+    ("column", "is_far"),
+    [
+        (1.7e9 + STEPS[:, 0], True),
+        (5.0 * STEPS[:, 0], False),
+        (np.full(10_000, 1 / 3), False),  # constant: nothing to save
+        (np.where(STEPS[:, 0] < 25, 0.3, 0.1 + 0.2), False),  # constant but for rounding
+        ((1_700_000_000 + STEPS[:, 0]).astype(np.int64), True),
+    ],
+)
+def test_the_origin_is_the_mean_of_columns_that_float32_would_blur(column, is_far):
+    X = np.column_stack([column, STEPS[:, 1].astype(column.dtype)])
+    origin = origin_of(X)
+    assert (origin is not None) is is_far
+    assert origin_of(X.astype(np.float32)) is None
+    if origin is not None:
+        assert origin.tolist() == [pytest.approx(column.mean(), rel=1e-12), 0.0]
+        np.testing.assert_allclose(Source(centered(X, origin))[:].numpy() + origin, X, atol=1e-4)
+
+
+def test_a_map_less_its_origin_is_a_map_in_float32(tmp_path):
+    X = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float64, (9000, 2))
+    X[:] = 1.7e9 + STEPS[:9000]
+    moved = centered(X, origin_of(X))
+    assert is_mapped(moved)
+    assert moved.dtype == np.float32
+    np.testing.assert_allclose(moved, STEPS[:9000] - STEPS[:9000].mean(0), atol=1e-5)
+    np.testing.assert_allclose(Source(moved, origin=origin_of(X)).as_given(np.array([3, 4])), X[3:5], atol=1e-5)
+    assert centered(X, None) is X
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------

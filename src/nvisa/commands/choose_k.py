@@ -5,7 +5,7 @@ import argparse
 from typing import Any
 
 from nvisa.commands.options import DATA_HELP, ReadOptions, add_command, add_read_options
-from nvisa.commands.printing import Result, command_line, next_text, print_result
+from nvisa.commands.printing import Result, command_line, next_text, notes_lines, print_result
 
 __all__ = ["add", "choose_k"]
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 def choose_k_text(result: Result) -> str:
     """The curve as a table with bars, then what to type."""
     best, top = result["candidates"], max(result["separation"])
-    lines = [f"{'K':>4} {'information':>12} {'separation':>11} {'border':>7}"]
+    lines = notes_lines(result["notes"]) + [f"{'K':>4} {'information':>12} {'separation':>11} {'border':>7}"]
     columns = (result[name] for name in ("k", "information", "separation", "border"))
     for k, information, drop, border in zip(*columns, strict=True):
         bar = "#" * max(1, round(24 * drop / max(top, 1e-9)))
@@ -77,6 +77,7 @@ def choose_k(data: str, options: ReadOptions, *, max_k: int = 20, seed: int = 0)
     return {
         "source": rows.source,
         "n_rows": len(rows.X),
+        "notes": list(rows.notes),
         "candidates": best,
         "is_clear": bool(drop.max() >= CLEAR) if levels is None else levels.is_clear,
         "k": list(range(2, max_k + 1)),
@@ -95,11 +96,12 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
     from sklearn.utils import check_random_state
 
     from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, principal_components
-    from nvisa.nets.rows import make_rescale, subset
+    from nvisa.nets.rows import centered, make_rescale, origin_of, subset, take
 
     rng = check_random_state(seed)
+    X = centered(X, origin_of(X))
     rescale = make_rescale(X, scaling)
-    x = rescale(torch.from_numpy(X[subset(len(X), rng, MAX_ROWS)])).numpy()
+    x = rescale(torch.from_numpy(take(X, subset(len(X), rng, MAX_ROWS), np.float32))).numpy()
     points = principal_components(x, rng)
     graph = neighbors(points, N_NEIGHBORS)
     cuts = (KMeans(n_micro, n_init=1, random_state=rng).fit(points).labels_ for _ in range(N_CUTS))

@@ -8,9 +8,9 @@ import warnings
 
 import numpy as np
 
-from nvisa.commands.printing import Result, listed
+from nvisa.commands.printing import Result, listed, notes_lines
 from nvisa.commands.rows import Rows
-from nvisa.nets.rows import blocks, make_rescale
+from nvisa.nets.rows import blocks, centered, make_rescale, origin_of
 
 __all__ = ["profile", "profile_text"]
 
@@ -32,6 +32,7 @@ def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = 
         "columns": rows.columns,
         "range": [float(low.min()), float(high.max())],
         "n_constant": int((low == high).sum()),
+        "notes": list(rows.notes),
         "left_out": list(rows.left_out),
         "perhaps_names": _perhaps_names(rows),
         "n_incomplete": rows.n_incomplete,
@@ -77,7 +78,7 @@ def _scaling(rows: Rows) -> tuple[str, str]:
         return "columns", "columns with names of their own have units of their own"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constant columns, which the fit will say
-        scale = make_rescale(rows.X, "auto").scale.numpy()
+        scale = make_rescale(centered(rows.X, origin_of(rows.X)), "auto").scale.numpy()
     if (scale == scale[0]).all():
         return "global", "the columns vary alike"
     return "columns", "some columns vary ten times as much as others"
@@ -101,6 +102,7 @@ def profile_text(found: Result) -> str:
     low, high = found["range"]
     shape = "" if found["feature_shape"] is None else " of " + " x ".join(map(str, found["feature_shape"]))
     lines = [f"{found['source']}: {found['kind']}{shape}, {found['n_rows']:,} rows x {found['n_features']:,} columns"]
+    lines += notes_lines(found["notes"])
     if found["columns"] is not None:
         lines.append(f"  columns    {listed(found['columns'])}")
     lines.append(f"  values     {low:g} .. {high:g}, modeled as {LIKELIHOODS[found['likelihood']]}")

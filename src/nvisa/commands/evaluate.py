@@ -5,7 +5,7 @@ import argparse
 from typing import Any
 
 from nvisa.commands.options import ReadOptions, add_command, add_model_and_data
-from nvisa.commands.printing import Result, metrics_text, print_result
+from nvisa.commands.printing import Result, metrics_text, print_result, read_text
 
 __all__ = ["add", "evaluate"]
 
@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compare, and print the metrics."""
     result = evaluate(args.model, args.data, ReadOptions.of(args), split=args.split)
-    print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{metrics_text(r['metrics'])}")
+    print_result(args, result, lambda r: f"{read_text(r)}\n{metrics_text(r['metrics'])}")
 
 
 def evaluate(model: str, data: str, options: ReadOptions, *, split: str | None = None) -> Result:
@@ -35,4 +35,10 @@ def evaluate(model: str, data: str, options: ReadOptions, *, split: str | None =
         )
     check_labels(rows)
     labels = clusterer.predict(X)
-    return {"source": rows.source, "n_rows": len(labels), "metrics": metrics.evaluate(rows.labels, labels)}
+    notes = list(rows.notes)
+    return {
+        "source": rows.source,
+        "n_rows": len(labels),
+        "notes": notes,
+        "metrics": metrics.evaluate(rows.labels, labels),
+    }

@@ -147,7 +147,8 @@ def fit(
     except KeyboardInterrupt as error:
         raise type(error)(_how_to_resume(checkpoint)) from error
     seconds = time.perf_counter() - started
-    clusterer.save(out, extra={"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape})
+    about = {"source": rows.source, "data_digest": rows.digest, "feature_shape": rows.feature_shape}
+    clusterer.save(out, extra=about | {"read": rows.as_read(options)})
     return _result(clusterer, rows, found) | {
         "model": out,
         "seconds": seconds,
@@ -204,7 +205,7 @@ def _result(clusterer: Any, rows: Any, found: Result) -> Result:
 
 
 def _next_commands(data: str, out: str, rows: Any, options: ReadOptions) -> list[str]:
-    read = [data, *options.words()]
+    read = [data] if options.data_home is None else [data, "--data-home", options.data_home]
     lines: list[list[object]] = [["predict", out, *read, "--out", "labels.csv"]]
     if rows.feature_shape is not None:
         lines.append(["sample", out, "-n", 100, "--mean", "--out", "samples.png"])

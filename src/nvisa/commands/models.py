@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nvisa.commands.options import ReadOptions
 from nvisa.commands.printing import Result, listed
-from nvisa.commands.rows import Rows, as_frame, read_rows
+from nvisa.commands.rows import Remembered, Rows, as_frame, read_rows
 from nvisa.data import DataError
 from nvisa.fitting.training import clusters_in_use
 from nvisa.methods import load
@@ -21,7 +21,7 @@ __all__ = ["aligned", "cluster_sizes", "feature_shape", "load_with_rows"]
 def load_with_rows(model: str, data: str, options: ReadOptions, split: str | None) -> tuple[Any, Rows, Any]:
     """(the clusterer, the rows of DATA, these as it wants them)."""
     clusterer = load(model, device="auto")
-    rows = read_rows(data, options, split=split)
+    rows = read_rows(data, options, split=split, like=Remembered.of(read_manifest(model)["extra"]))
     return clusterer, rows, aligned(rows, clusterer, feature_shape(model))
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from nvisa.commands import exit_codes
@@ -77,7 +77,15 @@ class ReadOptions:
     drop: tuple[str, ...] = ()
     drop_text: bool = False
     drop_missing: bool = False
+    header: bool | None = None
+    separator: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    comment: str | None = None
+    encoding: str | None = None
+    skip_lines: int | None = None
     image_size: tuple[int, int] | None = None
+    background: str | None = None
     labels_from_folders: bool = False
     data_home: str | None = None
 
@@ -87,23 +95,35 @@ class ReadOptions:
         given = {field.name: getattr(args, field.name) for field in fields(cls)}
         return cls(**given | {"drop": tuple(given["drop"])})
 
+    def said(self) -> dict[str, Any]:
+        """What differs from the defaults; the folder of data sets belongs to the machine and is none of it."""
+        values = {name: value for name, value in asdict(self).items() if name != "data_home"}
+        return {name: value for name, value in values.items() if value != getattr(ReadOptions(), name)}
+
+    @classmethod
+    def remembered(cls, values: Mapping[str, Any]) -> "ReadOptions":
+        """What :meth:`said` gave and a manifest kept, as far as this version knows it."""
+        known = {field.name for field in fields(cls)}
+        as_typed: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**{name: value for name, value in as_typed.items() if name in known})
+
+    def over(self, others: "ReadOptions", names: tuple[str, ...]) -> "ReadOptions":
+        """These, and those of ``others`` with one of the names where these say nothing."""
+        mine, theirs = self.said(), others.said()
+        return replace(self, **{name: theirs[name] for name in names if name in theirs and name not in mine})
+
     def words(self) -> list[str]:
         """The options as they are typed."""
-        size = None if self.image_size is None else "{}x{}".format(*self.image_size)
-        valued = {
-            "--label-column": self.label_column,
-            "--id-column": self.id_column,
-            "--image-size": size,
-            "--data-home": self.data_home,
-        }
-        flags = {
-            "--drop-text": self.drop_text,
-            "--drop-missing": self.drop_missing,
-            "--labels-from-folders": self.labels_from_folders,
-        }
-        words = [word for name, value in valued.items() if value is not None for word in (name, value)]
-        words += [word for name in self.drop for word in ("--drop", name)]
-        return words + [name for name, is_on in flags.items() if is_on]
+        words = [word for name in self.drop for word in ("--drop", name)]
+        for name, value in self.said().items():
+            if name != "drop":
+                words += option(name, value).split(" ", 1)
+        return words + ([] if self.data_home is None else ["--data-home", self.data_home])
+
+
+OF_TEXT = ("header", "separator", "decimal", "thousands", "comment", "encoding", "skip_lines")
+OF_COLUMNS = ("label_column", "id_column", "drop", "drop_text", "drop_missing")
+OF_IMAGES = ("image_size", "background", "labels_from_folders")
 
 
 def add_read_options(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +135,32 @@ def add_read_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drop-missing", action="store_true", help="leave out rows with missing values")
     parser.add_argument("--drop-text", action="store_true", help=".csv, .parquet: leave out what is not numeric")
     parser.add_argument("--image-size", type=_size, metavar="HxW", help="folder: resize every image, such as 28x28")
+    parser.add_argument("--background", metavar="COLOR", help="folder: below transparent pixels (default white)")
     parser.add_argument("--labels-from-folders", action="store_true", help=SUBFOLDERS_HELP)
+    text = parser.add_argument_group("how a .csv is written", "found in the file, and said, where it is not typed")
+    text.add_argument(
+        "--header", type=_yes_or_no, metavar="yes|no|auto", help="whether its first line names the columns"
+    )
+    text.add_argument("--separator", type=_mark, metavar="MARK", help="between cells: a character, tab or blanks")
+    text.add_argument("--decimal", choices=(".", ","), help="the decimal mark")
+    text.add_argument("--thousands", type=_mark, metavar="MARK", help="groups digits: a character, or none")
+    text.add_argument("--comment", type=_mark, metavar="MARK", help="lines that begin so are no rows; or none")
+    text.add_argument("--skip-lines", type=int, metavar="N", help="lines above the table that are none of it")
+    text.add_argument("--encoding", metavar="NAME", help="such as cp1252")
+
+
+MARKS = {"none": "", "tab": "\t", "blanks": r"\s+", "blank": " "}
+MARK_NAMES = {mark: name for name, mark in MARKS.items()}
+
+
+def _mark(text: str) -> str:
+    return MARKS.get(text, text)
+
+
+def _yes_or_no(text: str) -> bool | None:
+    if text not in ("yes", "no", "auto"):
+        raise argparse.ArgumentTypeError(f"expected yes, no or auto, got {text!r}")
+    return {"yes": True, "no": False}.get(text)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -134,13 +179,17 @@ def option(name: str, value: object = None) -> str:
     --------
     >>> option("drop_text", True), option("image_size", (28, 27)), option("labels_from_folders", False)
     ('--drop-text', '--image-size 28x27', 'without --labels-from-folders')
+    >>> option("header", False), option("thousands", "")
+    ('--header no', '--thousands none')
     """
     word = "--" + name.replace("_", "-")
     if isinstance(value, tuple):
         return f"{word} {'x'.join(map(str, value))}"
+    if name == "header" and value is not None:
+        return f"{word} {'yes' if value else 'no'}"
     if value is None or isinstance(value, bool):
         return f"without {word}" if value is False else word
-    return f"{word} {value}"
+    return f"{word} {MARK_NAMES.get(value, value) if isinstance(value, str) else value}"
 
 
 class Renamed(argparse.Action):

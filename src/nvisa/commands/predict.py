@@ -5,7 +5,7 @@ import argparse
 from typing import Any
 
 from nvisa.commands.options import ReadOptions, add_command, add_model_and_data, add_quote_formulas
-from nvisa.commands.printing import Result, print_result, sizes_text
+from nvisa.commands.printing import Result, print_result, read_text, sizes_text
 
 __all__ = ["add", "predict"]
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
         "quote_formulas": args.quote_formulas,
     }
     result = predict(args.model, args.data, args.out, ReadOptions.of(args), **how)
-    print_result(args, result, lambda r: f"{r['n_rows']:,} rows from {r['source']}\n{sizes_text(r)}\nwrote {r['out']}")
+    print_result(args, result, lambda r: f"{read_text(r)}\n{sizes_text(r)}\nwrote {r['out']}")
 
 
 def predict(
@@ -67,5 +67,6 @@ def predict(
         "source": rows.source,
         "n_rows": len(q),
         "n_refused": len(q) - len(found),
+        "notes": list(rows.notes),
         **cluster_sizes(found, q.shape[1]),
     }

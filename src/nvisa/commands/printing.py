@@ -17,7 +17,9 @@ __all__ = [
     "listed",
     "metrics_text",
     "next_text",
+    "notes_lines",
     "print_result",
+    "read_text",
     "shown",
     "sizes_text",
 ]
@@ -59,6 +61,16 @@ def metrics_text(values: Mapping[str, float]) -> str:
 def next_text(result: Result) -> str:
     """The commands to type next, a line each."""
     return "\n".join(["next:", *(f"  {line}" for line in result["next"])])
+
+
+def notes_lines(notes: Sequence[str]) -> list[str]:
+    """What was understood without being said, a line each."""
+    return [f"  read as    {note}" for note in notes]
+
+
+def read_text(result: Result) -> str:
+    """How many rows were read from where, and how."""
+    return "\n".join([f"{result['n_rows']:,} rows from {result['source']}", *notes_lines(result["notes"])])
 
 
 def listed(names: Sequence[str], limit: int = 8) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nvisa.commands.options import DATA_HELP, ReadOptions, add_command, add_read_options, add_split
-from nvisa.commands.printing import Result, command_line, print_result
+from nvisa.commands.printing import Result, command_line, notes_lines, print_result
 
 __all__ = ["add", "report"]
 
@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> None:
     """Write the page and print where it is."""
     how = {"data": args.data, "split": args.split, "maps": args.maps}
     result = report(args.paths, args.out, ReadOptions.of(args), **how)
-    print_result(args, result, lambda r: f"wrote {r['out']} ({r['n_bytes'] / 1e6:.1f} MB): open it in a browser")
+    wrote = f"wrote {result['out']} ({result['n_bytes'] / 1e6:.1f} MB): open it in a browser"
+    print_result(args, result, lambda r: "\n".join([*notes_lines(r.get("notes", [])), wrote]))
 
 
 def report(
@@ -47,14 +48,15 @@ def report(
     is_model = len(paths) == 1 and (Path(paths[0]) / "manifest.json").exists()
     if data is not None and not is_model:
         raise ValueError(f"{' '.join(paths)}: expected one model directory with --data, got none. Try nvisa fit.")
+    notes: Sequence[str] = ()
     try:
         if is_model:
-            _report_model(path, paths[0], out, options, data, split, maps)
+            notes = _report_model(path, paths[0], out, options, data, split, maps)
         else:
             _report_records(path, paths)
     except ImportError as error:
         raise ValueError(f"{out}: {error}") from error
-    return {"out": out, "n_bytes": path.stat().st_size}
+    return {"out": out, "n_bytes": path.stat().st_size} | ({"notes": list(notes)} if notes else {})
 
 
 def _report_records(path: Path, paths: Sequence[str]) -> None:
@@ -65,10 +67,10 @@ def _report_records(path: Path, paths: Sequence[str]) -> None:
 
 def _report_model(
     path: Path, model: str, out: str, options: ReadOptions, data: str | None, split: str | None, maps: Sequence[str]
-) -> None:
-    """The page of a model: what its manifest knows, and the rows if there are some."""
+) -> Sequence[str]:
+    """The page of a model: what its manifest knows, and the rows if there are some; how they were read."""
     from nvisa.commands.models import aligned
-    from nvisa.commands.rows import read_rows
+    from nvisa.commands.rows import Remembered, read_rows
     from nvisa.methods import load
     from nvisa.persistence import read_manifest
     from nvisa.report import write_report
@@ -80,11 +82,12 @@ def _report_model(
     if data is None:
         about |= {"data_digest": known.get("data_digest"), "command": command_line(*words)}
         write_report(clusterer, out=path, feature_shape=known.get("feature_shape"), about=about)
-        return
-    rows = read_rows(data, options, split=split)
+        return ()
+    rows = read_rows(data, options, split=split, like=Remembered.of(known))
     words += ["--data", data, *options.words(), *(["--split", split] if split else []), "--maps", *maps]
     about |= {"source": rows.source, "data_digest": rows.digest, "command": command_line(*words)}
     write_report(
         clusterer, aligned(rows, clusterer, known.get("feature_shape")), rows.labels, out=path,
         feature_shape=rows.feature_shape or known.get("feature_shape"), names=rows.names, maps=maps, about=about,
     )  # fmt: skip
+    return rows.notes

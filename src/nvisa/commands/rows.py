@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvisa import data as datasets
-from nvisa.commands.options import ReadOptions
+from nvisa.commands.options import OF_COLUMNS, OF_IMAGES, OF_TEXT, ReadOptions, option
 from nvisa.commands.printing import listed
 from nvisa.commands.progress import DownloadProgress
-from nvisa.data import DataError
+from nvisa.data import DataError, Dialect, column_names
 from nvisa.maths import metrics
 from nvisa.nets.rows import blocks
 
-__all__ = ["Rows", "as_frame", "check_labels", "read_rows"]
+__all__ = ["Remembered", "Rows", "as_frame", "check_labels", "read_rows"]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Finite rows [N D], and what is known about them."""
 
-    X: NDArray[np.float32]
+    X: NDArray[np.floating]
     source: str
     digest: str
     labels: NDArray[Any] | None = None
@@ -36,9 +36,38 @@ class Rows:
     split: str | None = None
     left_out: tuple[str, ...] = ()
     n_incomplete: int = 0  # rows left out for their gaps
+    notes: tuple[str, ...] = ()  # what was understood without being said, and what was passed over
+    dialect: Dialect | None = None
+
+    def as_read(self, options: ReadOptions) -> dict[str, Any]:
+        """How they were read, for a model's manifest: what was typed, and what was found in the file."""
+        return {"said": options.said(), "found": {} if self.dialect is None else self.dialect.said()}
 
 
-def read_rows(data: str, options: ReadOptions, *, split: str | None = None, to_fit: bool = False) -> Rows:
+@dataclass(frozen=True)
+class Remembered:
+    """How the rows of a model's fit were read: what was typed is followed, what was found decides doubts."""
+
+    said: ReadOptions
+    found: Dialect
+
+    @classmethod
+    def of(cls, extra: Mapping[str, Any]) -> "Remembered | None":
+        """What the ``extra`` of a manifest keeps of it."""
+        if (kept := extra.get("read")) is None:
+            return None
+        found = {name: kept["found"].get(name) for name in OF_TEXT}
+        return cls(ReadOptions.remembered(kept["said"]), Dialect(**found))
+
+
+def read_rows(
+    data: str,
+    options: ReadOptions,
+    *,
+    split: str | None = None,
+    to_fit: bool = False,
+    like: Remembered | None = None,
+) -> Rows:
     """Read DATA.
 
     Parameters
@@ -49,6 +78,8 @@ def read_rows(data: str, options: ReadOptions, *, split: str | None = None, to_f
         "train" or "test" of a data set; None: train to fit, else test, where one was published.
     to_fit
         Whether a model is fitted to the rows.
+    like
+        How the rows of a model were read; followed where the options say nothing.
 
     Raises
     ------
@@ -67,7 +98,8 @@ def read_rows(data: str, options: ReadOptions, *, split: str | None = None, to_f
     elif split is not None:
         raise DataError(f"{data}: expected a data set's name with --split, got a path. Try without --split.")
     else:
-        rows = _from_path(data, options)
+        options = options if like is None else _following(data, options, like)
+        rows = _from_path(data, options, like)
     return _without_gaps(rows, drop_missing=options.drop_missing)
 
 
@@ -86,24 +118,45 @@ def _from_data_set(name: str, options: ReadOptions, split: str | None) -> Rows:
     return Rows(X, f"{name}, {split} split", dataset.digest, labels, feature_shape=shape, split=split)
 
 
-def _from_path(data: str, options: ReadOptions) -> Rows:
+def _following(data: str, options: ReadOptions, like: Remembered) -> ReadOptions:
+    """The options, and those of the fit that this kind of data can have; columns that are not there need no option."""
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return options.over(like.said, OF_IMAGES)
+    options = options.over(like.said, OF_TEXT)
+    names = column_names(path, _dialect(options, like))
+    if names is None:
+        return options.over(like.said, ("drop_missing",))
+    kept = replace(like.said, drop=tuple(name for name in like.said.drop if name in names))
+    missing = [name for name in ("label_column", "id_column") if getattr(kept, name) not in names]
+    return options.over(kept, tuple(name for name in OF_COLUMNS if name not in missing))
+
+
+def _dialect(options: ReadOptions, like: Remembered | None) -> Dialect | None:
+    said = {name: value for name, value in options.said().items() if name in OF_TEXT}
+    return Dialect(**said, like=None if like is None else like.found) if said or like is not None else None
+
+
+def _from_path(data: str, options: ReadOptions, like: Remembered | None) -> Rows:
     table = datasets.read_table(
         data,
         label_column=options.label_column,
         id_column=options.id_column,
         drop=options.drop,
         drop_text=options.drop_text,
+        dialect=_dialect(options, like),
         image_size=options.image_size,
+        background=options.background,
         labels_from_folders=options.labels_from_folders,
     )
     digest = _digest(Path(data).expanduser(), table.X)
     return Rows(
         table.X, table.source, digest, table.labels, table.columns, table.feature_shape, table.row_names,
-        left_out=table.left_out,
+        left_out=table.left_out, notes=tuple(note.told(option) for note in table.notes), dialect=table.dialect,
     )  # fmt: skip
 
 
-def _digest(path: Path, X: NDArray[np.float32]) -> str:
+def _digest(path: Path, X: NDArray[np.floating]) -> str:
     """SHA-256 of the file, or of the pixels of a folder."""
     if path.is_dir():
         return hashlib.sha256(np.ascontiguousarray(X).tobytes()).hexdigest()
@@ -149,7 +202,7 @@ def _gaps_text(rows: Rows, n_gaps: NDArray[np.integer], is_whole: NDArray[np.boo
     )
 
 
-def as_frame(X: NDArray[np.float32], columns: Sequence[str] | None) -> Any:
+def as_frame(X: NDArray[np.floating], columns: Sequence[str] | None) -> Any:
     """A data frame, so that the clusterer learns the columns' names; the array itself where there are none."""
     if columns is None:
         return X

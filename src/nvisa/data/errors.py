@@ -1,10 +1,12 @@
 """Errors of data: each says the path, what was expected, what came, and what to try."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ChecksumError", "DataError", "DownloadError", "describing", "extra_needed"]
+__all__ = ["ChecksumError", "DataError", "DownloadError", "Note", "Spell", "describing", "extra_needed"]
+
+Spell = Callable[[str, object], str]
 
 
 class DataError(ValueError):
@@ -30,13 +32,41 @@ class DataError(ValueError):
         self.problem, self.hint, self.arguments = problem, hint, arguments
 
     def __str__(self) -> str:
-        return self.told(lambda name, value: name if value is None else f"{name}={value!r}")
+        return self.told(_as_argument)
 
-    def told(self, spell: Callable[[str, object], str]) -> str:
+    def told(self, spell: Spell) -> str:
         """The message, with each argument as ``spell(name, value)`` writes it: a program calls it otherwise."""
-        if not self.hint:
-            return self.problem
-        return f"{self.problem} {self.hint.format(**{name: spell(name, v) for name, v in self.arguments.items()})}"
+        return _told(self.problem, self.hint, self.arguments, spell)
+
+
+class Note:
+    """Something that a reader found out and goes on with; told as a :class:`DataError` is.
+
+    Examples
+    --------
+    >>> print(Note("the first line is a row", "if it is names: {header}", header=True))
+    the first line is a row (if it is names: header=True)
+    """
+
+    def __init__(self, fact: str, hint: str = "", **arguments: object) -> None:
+        self.fact, self.hint, self.arguments = fact, hint, arguments
+
+    def __str__(self) -> str:
+        return self.told(_as_argument)
+
+    def told(self, spell: Spell) -> str:
+        """The note, with each argument as ``spell(name, value)`` writes it."""
+        return _told(self.fact, f"({self.hint})" if self.hint else "", self.arguments, spell)
+
+
+def _as_argument(name: str, value: object) -> str:
+    return name if value is None else f"{name}={value!r}"
+
+
+def _told(text: str, hint: str, arguments: Mapping[str, object], spell: Spell) -> str:
+    if not hint:
+        return text
+    return f"{text} {hint.format(**{name: spell(name, value) for name, value in arguments.items()})}"
 
 
 class ChecksumError(DataError):

@@ -35,7 +35,7 @@ from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
-from nvisa.nets.rows import Source, Table, as_given, map_blocks, part, subset
+from nvisa.nets.rows import Source, Table, map_blocks, subset
 from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 
 __all__ = [
@@ -224,7 +224,7 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     if isinstance(init, str):
         proba = fit_mixture(codes, n_clusters, rng).predict_proba(codes)
     else:
-        proba = init.predict_proba(as_given(part(source.X, rows)))
+        proba = init.predict_proba(source.as_given(rows))
     proba = proba.astype(np.float32)
     return Start(rows, proba, codes, neighbor_information(proba, graph))
 

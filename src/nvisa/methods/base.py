@@ -37,9 +37,9 @@ from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record, Rows
-from nvisa.methods.input import validated
+from nvisa.methods.input import check_unit_interval, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, check_unit_interval, label, map_blocks, part, subset
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, map_blocks, part, subset
 from nvisa.nets.units import category_levels, make_units
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
@@ -225,7 +225,7 @@ class DeepClusterer(
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        run = Run(X, Source(X, device), rescale, module, rng, generator, number, report, listeners)
+        run = Run(X, Source(X, device, self._origin), rescale, module, rng, generator, number, report, listeners)
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")

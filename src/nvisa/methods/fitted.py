@@ -54,6 +54,9 @@ class FittedClusterer(
         Of a data frame with categories: the values of each such column, by its number as a string; else empty.
     fills_gaps_ : bool
         Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
+    origin_ : ndarray of shape (D,)
+        Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
+        in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
     precision_ : str
         Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
     reject_quantiles_ : dict of lists
@@ -152,6 +155,14 @@ class FittedClusterer(
     def transform(self, X: Rows) -> Array:
         """Latent vector of each row [N Z], in the floating type of X."""
         return self._stream(self.module_.encode, X)
+
+    @property
+    def _origin(self) -> NDArray[np.float64] | None:
+        return getattr(self, "origin_", None)
+
+    def _as_given(self, x: Array) -> Array:
+        """Rows of the networks, x less ``origin_``, in the user's units."""
+        return x if self._origin is None else x + self._origin
 
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
         """``function`` of checked rows, block by block, in the floating type of X."""

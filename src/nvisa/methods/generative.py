@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
-from nvisa.methods.base import DeepClusterer, generator_from
+from nvisa.methods.base import DeepClusterer
 from nvisa.methods.categories import decoded
 from nvisa.methods.fitted import Array, Rows
-from nvisa.nets.layers import LIKELIHOODS
+from nvisa.nets.layers import LIKELIHOODS, generator_from
 from nvisa.nets.rows import Table
 from nvisa.settings import NotNegative, OneOf
 
@@ -71,7 +71,7 @@ class SamplingClusterer(DeepClusterer):
         y, drawn = self._edited_y(drawn, rng, asked=cluster is not None)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(drawn), generator_from(rng), noise=noise)
-        return decoded(x.cpu().numpy(), self), y
+        return decoded(self._as_given(x.cpu().numpy()), self), y
 
     def _edited_y(
         self, y: NDArray[np.int64], rng: RandomState, *, asked: bool
@@ -134,7 +134,7 @@ class GenerativeClusterer(SamplingClusterer):
 
     def reconstruct(self, X: Rows) -> Rows:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return decoded(self._stream(self._reconstruct, X), self)
+        return decoded(self._as_given(self._stream(self._reconstruct, X)), self)
 
     def impute(self, X: Rows) -> Rows:
         """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
@@ -149,7 +149,8 @@ class GenerativeClusterer(SamplingClusterer):
         >>> bool(np.isnan(model.impute(X)).any())
         False
         """
-        return decoded(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X), self)
+        filled = self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X)
+        return decoded(self._as_given(filled), self)
 
     def prototypes(self) -> Rows | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
@@ -158,9 +159,9 @@ class GenerativeClusterer(SamplingClusterer):
             x = self._prototypes()
         if x is None:
             return None
-        found = x.cpu().numpy()
+        middles = self._as_given(x.cpu().numpy())
         edits = getattr(self, "edits_", [])
-        return decoded(found[[parts[0] for parts in sources(len(found), edits)]] if edits else found, self)
+        return decoded(middles[[parts[0] for parts in sources(len(x), edits)]] if edits else middles, self)
 
 
 class CodingClusterer(GenerativeClusterer):

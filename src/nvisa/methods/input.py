@@ -15,14 +15,17 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from nvisa.methods.categories import encoded, has_categories
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, centered, count_gaps, is_mapped, numbers, origin_of
 from nvisa.nets.sparse import SparseRows
+from nvisa.settings import SettingError
 
-__all__ = ["validated"]
+__all__ = ["check_unit_interval", "validated"]
 
 
 def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Table:
-    """Scikit-learn's checks; a memory map is looked through block by block, and not copied if it is floating.
+    """Scikit-learn's checks, and less the fit's origin: what float32 would blur is moved near zero in float64.
+
+    A memory map is looked through block by block, and not copied if it is floating, and near zero.
 
     ``reset`` in a fit, which learns the number of columns and their names.
     """
@@ -50,7 +53,12 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
     if len(checked) < at_least:
         hint = "give more rows or ask for fewer clusters."
         raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
-    return checked
+    if reset:
+        clusterer.__dict__.pop("origin_", None)
+        if (origin := origin_of(checked)) is not None:
+            origin[[int(d) for d in clusterer.categories_]] = 0.0  # codes stay codes
+            clusterer.origin_ = origin
+    return centered(checked, getattr(clusterer, "origin_", None))
 
 
 def _numbered(clusterer: Any, X: Any, *, reset: bool) -> Any:
@@ -82,3 +90,15 @@ def _name(clusterer: Any, column: np.integer) -> str:
     """The name of a column, or its number."""
     names = getattr(clusterer, "feature_names_in_", None)
     return str(column) if names is None else repr(str(names[column]))
+
+
+def check_unit_interval(X: Table) -> None:
+    """Raise a SettingError unless all numbers lie in [0, 1]; gaps may lie anywhere."""
+    low, high = np.nanmin([(np.nanmin(rows), -np.nanmax(rows)) for rows in blocks(X)], 0) * (1, -1)
+    if low < 0 or high > 1:
+        raise SettingError(
+            "likelihood",
+            f"another than 'bernoulli', which needs data in [0, 1], for data in {low:g} .. {high:g}",
+            "bernoulli",
+            "Rescale them, or use likelihood='gaussian_shared'.",
+        )

@@ -12,8 +12,9 @@ from nvisa.fitting.consistency import ConsistencyObjective, drift_penalty
 from nvisa.fitting.run import Reporter
 from nvisa.fitting.training import maximize
 from nvisa.maths.schedules import Constant
-from nvisa.methods.base import generator_from
-from nvisa.nets.rows import Source, Table, check_unit_interval
+from nvisa.methods.input import check_unit_interval
+from nvisa.nets.layers import generator_from
+from nvisa.nets.rows import Source, Table
 
 __all__ = ["train_on_more_rows"]
 

@@ -36,7 +36,7 @@ def compressed(raw: bytes) -> str:
 def encoded(values: NDArray[Any]) -> Encoded:
     """An array for the page's ``unpack``: little-endian, gzip, base64."""
     values = np.ascontiguousarray(values)
-    kind = {"u1": "Uint8", "u2": "Uint16", "u4": "Uint32", "f4": "Float32"}[values.dtype.str[1:]]
+    kind = {"u1": "Uint8", "u2": "Uint16", "u4": "Uint32", "f4": "Float32", "f8": "Float64"}[values.dtype.str[1:]]
     return {"kind": kind, "data": compressed(values.astype(values.dtype.newbyteorder("<")).tobytes())}
 
 

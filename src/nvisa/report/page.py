@@ -123,7 +123,8 @@ class Gallery:
 
     def of_rows(self, numbers: Ints) -> list[Part]:
         """Rows of the data, by number."""
-        return self.add(np.asarray(self.evaluation.X[np.asarray(numbers, dtype=int)]), numbers.tolist())
+        rows = np.asarray(self.evaluation.X[np.asarray(numbers, dtype=int)])
+        return self.add(self.evaluation.as_given(rows), numbers.tolist())
 
     def sprite(self) -> Part | None:
         """Every image that was added, in one."""
@@ -190,7 +191,15 @@ def _add_members(cards: list[Part], evaluation: Evaluation, gallery: Gallery) ->
         card["parts"] += [(title, gallery.of_rows(found[k])) for title, found in kinds.items()]
         order = np.argsort(-np.abs(contrast[k]), kind="stable")[:N_FEATURES]
         apart = [d for d in order if d not in evaluation.of_categories]
-        card["apart"] = [(evaluation.columns[d], inside[k, d], outside[k, d], contrast[k, d]) for d in apart]
+        card["apart"] = [
+            (
+                evaluation.columns[d],
+                evaluation.written(inside[k, d], d),
+                evaluation.written(outside[k, d], d),
+                contrast[k, d],
+            )
+            for d in apart
+        ]
 
 
 def _add_samples(cards: list[Part], clusterer: Any, gallery: Gallery) -> None:
@@ -228,12 +237,12 @@ def _anomalies(evaluation: Evaluation, gallery: Gallery) -> Part | None:
     far = statistics.deviations(evaluation.X, rows)
     far[:, evaluation.of_categories] = 0.0
     members = gallery.of_rows(rows)
-    for member, x, deviation in zip(members, evaluation.X[rows], far, strict=True):
+    for member, x, deviation in zip(members, evaluation.as_given(evaluation.X[rows]), far, strict=True):
         n = member["row"]
         member |= {"score": float(score[n]), "cluster": int(evaluation.labels[n])}
         most = np.argsort(-np.abs(deviation), kind="stable")[:4]
         far_out = [d for d in most if d == most[0] or abs(deviation[d]) >= 1]
-        member["far"] = [(evaluation.columns[d], float(x[d]), float(deviation[d])) for d in far_out]
+        member["far"] = [(evaluation.columns[d], evaluation.written(x[d], d), float(deviation[d])) for d in far_out]
     return {"members": members, "n_scored": n_scored, "n_rows": len(score)}
 
 
@@ -304,6 +313,8 @@ def _hover(evaluation: Evaluation, rows: Ints) -> Part:
     strongest = np.argsort(-np.abs(contrast).max(0), kind="stable")
     n_columns = int(np.clip(TABLE_BYTES // (4 * len(rows)), 4, 12))
     seen, drawn = np.sort(strongest[:n_columns]), np.sort(strongest[:N_FEATURES_IN_ALL])
-    values = np.asarray(evaluation.X[rows][:, seen], dtype=np.float32)
+    values, digits = evaluation.as_given(evaluation.X[rows])[:, seen], evaluation.digits[seen]
+    values = values.astype(np.float64 if digits.max() > 6 else np.float32)
     heat = {"x": [evaluation.columns[d] for d in drawn], "z": np.round(contrast[:, drawn], 3).tolist()}
-    return {"columns": [evaluation.columns[d] for d in seen], "values": encoded(values), "heat": heat}
+    columns = [evaluation.columns[d] for d in seen]
+    return {"columns": columns, "digits": digits.tolist(), "values": encoded(values), "heat": heat}

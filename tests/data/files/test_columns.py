@@ -90,7 +90,7 @@ def test_csv_columns_in_order(tmp_path, sep):
     FRAME.to_csv(tmp_path / "t.csv", index=False, sep=sep)
     table = read_table(tmp_path / "t.csv")
     assert table.columns == ["a", "b", "c"]
-    assert table.X.dtype == np.float32
+    assert table.X.dtype == np.float64
     assert table.X.flags.c_contiguous
     assert table.X.tolist() == [[1.5, 3, 1], [2.5, 4, 0]]
     assert table.row_names is None
@@ -172,11 +172,11 @@ def test_a_column_called_id_that_repeats_or_has_fractions_is_a_feature(tmp_path,
     assert (table.columns, table.row_names) == (["id", "a"], None)
 
 
-def test_a_header_that_looks_like_a_row_is_told(tmp_path):
+def test_a_first_line_of_numbers_and_a_word_that_recurs_is_a_row(tmp_path):
     (tmp_path / "iris.csv").write_text("5.1,3.5,setosa\n4.9,3.0,setosa\n")
-    with pytest.warns(UserWarning, match=r"first line is read as the names .* numbers \(5.1, 3.5\)"):
-        table = read_table(tmp_path / "iris.csv", drop_text=True)
-    assert table.columns == ["5.1", "3.5"]
+    table = read_table(tmp_path / "iris.csv", drop_text=True)
+    assert (table.columns, len(table.X)) == (None, 2)
+    assert [str(note) for note in table.notes] == ["the first line is a row, not names (if it is names: header=True)"]
     (tmp_path / "frame.csv").write_text("0,1,label\n5,6,7\n")  # DataFrame(X).assign(label=y).to_csv(index=False)
     assert read_table(tmp_path / "frame.csv").columns == ["0", "1", "label"]
 

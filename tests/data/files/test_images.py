@@ -109,10 +109,10 @@ def png():
 def test_a_bad_image_is_named(tmp_path, content):
     (tmp_path / "good.png").write_bytes(png())
     (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"bad\.png: expected a .*PNG or JPEG image, got an unreadable file"):
+    with pytest.raises(DataError, match=r"bad\.png: expected .*image.*, got an unreadable file"):
         read_table(tmp_path)
 
 
 def test_a_folder_without_images_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"expected images \(\.jpeg, \.jpg, \.png\), got none"):
+    with pytest.raises(DataError, match=r"expected images \(\.png, .*\), got none"):
         read_table(tmp_path)

@@ -37,10 +37,10 @@ def test_float32_npy_is_mapped_not_copied(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f2", ">f4", ">f8", "i8", "u1", "?"])
-def test_other_numbers_become_float32_with_the_same_values(tmp_path, dtype):
+def test_other_numbers_become_floats_with_the_same_values(tmp_path, dtype):
     array = (np.arange(12) % 2 if dtype == "?" else np.arange(12)).reshape(4, 3).astype(dtype)
     table = read_table(saved(tmp_path / "x.npy", array))
-    assert table.X.dtype == np.float32
+    assert table.X.dtype == (np.float64 if dtype.endswith("f8") else np.float32)
     np.testing.assert_array_equal(table.X, array.astype(float))
 
 
@@ -135,7 +135,7 @@ OBJECTS = np.array([[Harmless()]], dtype=object)
 BAD = {
     "nothing.npy": (None, "nothing there"),
     "x.xlsx": (b"PK", r"\.npy, \.npz, \.csv, \.parquet or a folder.*'\.xlsx'"),
-    "x.csv.gz": (b"\x1f\x8b", r"unpack what is compressed first"),
+    "x.csv.gz": (b"\x1f\x8b", "unreadable"),
     "empty.npy": (b"", "unreadable"),
     "cut.npy": (NPY[:-1], "unreadable"),
     "cut_header.npy": (NPY[:40], "unreadable"),
@@ -161,7 +161,7 @@ BAD = {
     "empty.csv": (b"", "empty file"),
     "blank.csv": (b"\n \n", "empty file"),
     "header.csv": (b"a,b\n", r"shape \(0, 2\)"),
-    "ragged.csv": (b"a,b\n1,2\n1,2,3,4\n", "unreadable"),
+    "ragged.csv": (b"a,b\n1,2\n1,2,3,4\n", "got more in row 1"),
     "wide.csv": (b"a,b\n1,2,\n3,4,5\n", r"expected 2 cells in each line.*got more in row 1"),
     "late.csv": (b"a,b\n" + b"1,2,\n" * 60 + b"1,2,3\n", r"got more in row 60"),
     "nameless.csv": (b"a,b\nr,1,2\ns,3,4\n", r"got more in row 0 .* a name for each column"),

@@ -348,7 +348,7 @@ def _load_features(home: Path, name: str) -> Dataset:
                 f"{path}: expected arrays {', '.join(keys)}, got {', '.join(archive.files)} "
                 f"(without {', '.join(lacking)}). Try building the file again."
             )
-        X_train, X_test = dequantized(archive, keys[0], path), dequantized(archive, keys[2], path)
+        X_train, X_test = (dequantized(archive, keys[i], path).astype(np.float32, copy=False) for i in (0, 2))
         y_train, y_test = archive[keys[1]].astype(np.int64), archive[keys[3]].astype(np.int64)
         names = archive[spec.names_key].tolist() if spec.names_key in archive else spec.classes
     _check_split(path, "train", X_train, y_train, X_train.shape[-1])

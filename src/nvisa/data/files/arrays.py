@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files: opening without pickle, float32, undoing 8-bit quantization."""
+"""Arrays from .npy and .npz files: opening without pickle, a floating type, undoing 8-bit quantization."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +11,10 @@ from numpy.lib.npyio import NpzFile
 from nvisa.data.errors import DataError, describing
 from nvisa.data.limits import check_memory
 
-__all__ = ["Float32", "as_float32", "dequantized", "open_npz", "scale_images"]
+__all__ = ["Float32", "Floats", "as_floats", "dequantized", "open_npz", "scale_images"]
 
 Float32 = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 
 
 @contextmanager
@@ -32,20 +33,43 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             yield archive
 
 
-def as_float32(array: np.ndarray, source: str | Path) -> Float32:
-    """`array` in float32: itself if it is already, else converted."""
-    if array.dtype == np.float32:
-        return array
+def as_floats(array: np.ndarray, source: str | Path) -> Floats:
+    """The numbers in a floating type that holds them: itself if it is float32 or float64, else the least that does.
+
+    Raises
+    ------
+    DataError
+        If they are no numbers, or beyond float32, in which networks compute, or beyond what float64 tells apart.
+    """
     if array.dtype.kind not in "fiub":
         raise DataError(f"{source}: expected numbers, got dtype {array.dtype}. Try encoding them as floats.")
-    try:
-        with np.errstate(over="raise"):
-            return np.asarray(array, dtype=np.float32)
-    except FloatingPointError as error:
+    if array.dtype == np.float32 or array.size == 0:
+        return array.astype(np.float32, copy=False)
+    _check_size(array, source)
+    if array.dtype.kind == "f":
+        return array.astype(np.float64 if array.dtype.itemsize >= 8 else np.float32, copy=False)
+    least, most = int(array.min()), int(array.max())
+    if max(-least, most) <= 2**24:
+        return array.astype(np.float32)
+    if max(-least, most) > 2**53 and most - least < 2**20 * (max(-least, most) >> 53):
         raise DataError(
-            f"{source}: expected values below {np.finfo(np.float32).max:.1e} in size, got larger ones. "
-            "Try rescaling or taking logarithms."
-        ) from error
+            f"{source}: expected whole numbers that float64 tells apart, got {least} .. {most}, closer to each other "
+            "than its steps there. Try subtracting the least of them first."
+        )
+    return array.astype(np.float64)
+
+
+def _check_size(array: np.ndarray, source: str | Path) -> None:
+    """Raise a DataError for numbers that are finite and infinite in float32."""
+    if array.dtype.itemsize < 8 or array.dtype.kind != "f":
+        return
+    for start in range(0, len(array), 8192):
+        block = np.abs(array[start : start + 8192])
+        if (np.isfinite(block) & (block > np.finfo(np.float32).max)).any():
+            raise DataError(
+                f"{source}: expected values below {np.finfo(np.float32).max:.1e} in size, got larger ones. "
+                "Try rescaling or taking logarithms."
+            )
 
 
 def scale_images(images: npt.NDArray[np.uint8]) -> Float32:
@@ -53,11 +77,11 @@ def scale_images(images: npt.NDArray[np.uint8]) -> Float32:
     return np.divide(images, np.float32(255), dtype=np.float32)
 
 
-def dequantized(archive: Mapping[str, np.ndarray], key: str, source: str | Path) -> Float32:
+def dequantized(archive: Mapping[str, np.ndarray], key: str, source: str | Path) -> Floats:
     """x = x_uint8 * scale + offset, per column, where the archive has a `scale` row; else x. [N D]"""
     x = archive[key]
     if "scale" not in archive or x.dtype.kind not in "ui":
-        return as_float32(x, source)
+        return as_floats(x, source)
     scale = archive["scale"]
     if x.ndim != 2 or scale.shape not in ((), x.shape[1:]):
         raise DataError(

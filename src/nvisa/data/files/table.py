@@ -1,19 +1,25 @@
 """One reader for the user's own data: .npy, .npz, .csv, .parquet, or a folder of images -> `Table`."""
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from nvisa.data.errors import DataError, describing, extra_needed
-from nvisa.data.files.arrays import Float32, as_float32, dequantized, open_npz, scale_images
+from nvisa.data.errors import DataError, Note, describing, extra_needed
+from nvisa.data.files.arrays import Floats, as_floats, dequantized, open_npz, scale_images
+from nvisa.data.files.compressed import SUFFIXES, open_binary, plain_suffix
+from nvisa.data.files.dialect import Dialect
+from nvisa.data.files.sparse import is_sparse, read_sparse
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "column_names", "read_table"]
 
 X_KEYS = ("X", "x", "X_train", "x_train", "data")
 Y_KEYS = ("y", "y_train", "labels")
+TEXTS = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,8 +28,9 @@ class Table:
 
     Attributes
     ----------
-    X : float32 array of shape (N, D)
-        A read-only memory map for a float32 .npy file. May hold NaN: the clusterer judges that.
+    X : float32 or float64 array of shape (N, D)
+        Float32 if that holds every number of the file, or all that they had there; a read-only memory map for an .npy
+        file of floats. May hold NaN: the clusterer judges that.
     columns : list of str, or None
         Names of the D columns, where the file has them.
     feature_shape : tuple of int, or None
@@ -35,41 +42,53 @@ class Table:
         Image paths below the folder, or a table's index.
     left_out : tuple of str
         Columns that are no features: asked for, or text.
+    notes : tuple of Note
+        What was understood without being said, and what was passed over.
+    dialect : Dialect or None
+        How the text of a table is written.
     """
 
-    X: Float32
+    X: Floats
     columns: list[str] | None
     feature_shape: tuple[int, ...] | None
     labels: np.ndarray | None
     source: str
     row_names: list[str] | None = None
     left_out: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    dialect: Dialect | None = None
 
     def __repr__(self) -> str:
         labels = "no labels" if self.labels is None else "with labels"
         return f"Table({self.source!r}, shape={self.X.shape}, feature_shape={self.feature_shape}, {labels})"
 
 
-def read_table(
+def read_table(  # noqa: PLR0913  an argument an option
     path: str | Path,
     *,
     label_column: str | int | None = None,
     id_column: str | None = None,
     drop: Sequence[str] = (),
     drop_text: bool = False,
+    dialect: Dialect | None = None,
     image_size: int | tuple[int, int] | None = None,
     labels_from_folders: bool = False,
+    background: str | None = None,
 ) -> Table:
     """Read rows to cluster from a file or a folder.
 
-    - .npy: [N D] as it is, mapped and not copied when it is float32; [N H W] or [N H W C] flattened, with
+    - .npy: [N D] as it is, mapped and not copied when it is floating; [N H W] or [N H W C] flattened, with
       uint8 pixels scaled to [0, 1].
     - .npz: the same for its array X, x, X_train, x_train or data, or its only array; labels from y, y_train
-      or labels. A feature file's 8-bit columns are restored by its scale and offset.
-    - .csv (also with ; or | or tab or blanks, decimal commas, UTF-16 or Windows-1252), .parquet: the numeric
-      columns. A CSV whose first line is all numbers has no header; a first column without a name, or called id
-      or the like and never repeating, is an index and names the rows.
-    - a folder: its .png and .jpg files, recursively, sorted by path, as pixels in [0, 1].
+      or labels. A feature file's 8-bit columns are restored by its scale and offset. Of scipy.sparse.save_npz: its
+      rows.
+    - .csv, .tsv, .txt, .parquet: the numeric columns; a column of vectors (a list, JSON) becomes a column for each
+      entry. Separator, decimal mark, thousands, header, remarks and encoding are found, or asked for where the file
+      leaves them open (:class:`Dialect`). A first column without a name, or called id or the like and never repeating,
+      names the rows.
+    - a folder: its images, all kinds that Pillow reads, recursively, sorted by path, as pixels in [0, 1].
+
+    A .csv, .npy or .parquet may be compressed (.gz, .bz2, .xz, .zst).
 
     Parameters
     ----------
@@ -82,10 +101,14 @@ def read_table(
         .csv, .parquet: columns to leave out.
     drop_text : bool
         .csv, .parquet: leave out columns that are not numeric instead of refusing them.
+    dialect : Dialect, optional
+        Text: how it is written; what it does not say is found.
     image_size : int or (height, width), optional
         Folder: resize every image to this.
     labels_from_folders : bool
         Folder: take the names of the immediate subfolders as labels.
+    background : str, optional
+        Folder: the color below transparent pixels, "white" by default.
 
     Raises
     ------
@@ -93,26 +116,46 @@ def read_table(
         If the source is missing, unreadable, cut, empty or not numeric, or an argument is for another kind of source.
     """
     path = Path(path).expanduser()
-    is_table = path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet") and not path.is_dir()
-    by_name = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
-    if path.exists() and not is_table:
-        _refuse(path, by_name, "a .csv or .parquet to find columns by name")
-    if path.exists() and not path.is_dir():
-        of_images = {"image_size": image_size is not None, "labels_from_folders": labels_from_folders}
-        _refuse(path, of_images, "a folder of images")
-    if path.is_dir():
-        return _read_folder(path, image_size, labels_from_folders=labels_from_folders)
     if not path.exists():
         raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
-    if is_table:
-        return _read_columns(path, label_column, id_column, drop, drop_text=drop_text)
-    reader = READERS.get(path.suffix.lower())
+    suffix = plain_suffix(path)
+    is_text = suffix in TEXTS and not path.is_dir()
+    if not is_text and (suffix != ".parquet" or path.is_dir()):
+        by_name = {"label_column": label_column is not None, "id_column": id_column is not None, "drop": bool(drop)}
+        _refuse(path, by_name, "a .csv or .parquet to find columns by name")
+    if not is_text and dialect is not None:
+        _refuse(path, dict.fromkeys(dialect.said(), True), "a table in text")
+    if path.is_dir():
+        return _read_folder(path, image_size, background, labels_from_folders=labels_from_folders)
+    of_images = {"image_size": image_size, "labels_from_folders": labels_from_folders, "background": background}
+    _refuse(path, {name: value not in (None, False) for name, value in of_images.items()}, "a folder of images")
+    if is_text or suffix == ".parquet":
+        return _read_columns(path, dialect, label_column, id_column, drop, drop_text=drop_text)
+    reader = READERS.get(suffix)
     if reader is None:
         raise DataError(
             f"{path}: expected .npy, .npz, .csv, .parquet or a folder of images, got {path.suffix!r}. "
-            "Try numpy.save, or DataFrame.to_csv; unpack what is compressed first."
+            "Try numpy.save, or DataFrame.to_csv."
         )
     return reader(path)
+
+
+def column_names(path: str | Path, dialect: Dialect | None = None) -> list[str] | None:
+    """The names of a table's columns, as positions where it has none; None of what is no table.
+
+    Examples
+    --------
+    >>> from nvisa.data import column_names
+    >>> column_names("no-such-file.npy") is None
+    True
+    """
+    path = Path(path).expanduser()
+    suffix = plain_suffix(path)
+    if not path.is_file() or suffix not in (*TEXTS, ".parquet"):
+        return None
+    with extra_needed(path):
+        from nvisa.data.files import columns as tables  # noqa: PLC0415
+    return tables.names_in(path, dialect, is_parquet=suffix == ".parquet")
 
 
 def _refuse(path: Path, asked: dict[str, bool], kind: str) -> None:
@@ -126,7 +169,7 @@ def _refuse(path: Path, asked: dict[str, bool], kind: str) -> None:
 def _read_npy(path: Path) -> Table:
     advice = "It may be cut, or hold objects, which are refused; write it with numpy.save."
     with describing(path, "a .npy array of numbers", advice=advice):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _mapped(path)
         if not isinstance(array, np.ndarray):
             array.close()
             raise DataError(f"{path}: expected one array, got an archive. Try the suffix .npz.")
@@ -134,8 +177,19 @@ def _read_npy(path: Path) -> Table:
     return Table(X, None, feature_shape, None, str(path))
 
 
+def _mapped(path: Path) -> Any:
+    """What numpy.load gives: a map, or an array of a file that has to be decompressed."""
+    if path.suffix.lower() not in SUFFIXES:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    with open_binary(path) as file:
+        return np.load(io.BytesIO(file.read()), allow_pickle=False)
+
+
 def _read_npz(path: Path) -> Table:
     with open_npz(path) as archive:
+        if is_sparse(archive):
+            X, note = read_sparse(path)
+            return Table(X, None, None, None, str(path), notes=(note,))
         key = _data_key(archive, path)
         source = f"{path}[{key}]"
         X, feature_shape = _as_rows(dequantized(archive, key, source) if "scale" in archive else archive[key], source)
@@ -152,45 +206,56 @@ def _read_npz(path: Path) -> Table:
 
 
 def _read_columns(
-    path: Path, label_column: str | int | None, id_column: str | None, drop: Sequence[str], *, drop_text: bool
+    path: Path,
+    dialect: Dialect | None,
+    label_column: str | int | None,
+    id_column: str | None,
+    drop: Sequence[str],
+    *,
+    drop_text: bool,
 ) -> Table:
     with extra_needed(path):
         from nvisa.data.files import columns as tables  # noqa: PLC0415
-    frame, has_header, written = tables.read_frame(path)
+    read = tables.read_frame(path, dialect, is_parquet=plain_suffix(path) == ".parquet")
+    frame = read.frame
     for name in drop:
         tables.pop_column(frame, name, path, role="a column to leave out,")
     labels = None if label_column is None else tables.pop_column(frame, label_column, path)
-    if has_header or id_column is not None:
-        frame = tables.name_rows(frame, id_column, path, written)
-    X, columns, text = tables.numeric_block(frame, path, drop_text=drop_text)
-    left_out = (*drop, *text)
-    return Table(X, columns if has_header else None, None, labels, str(path), tables.row_names(frame), left_out)
+    if read.has_header or id_column is not None:
+        frame = tables.name_rows(frame, id_column, path, read.written)
+    X, columns, text = tables.numeric_block(frame, path, drop_text=drop_text, doubts=read.doubts)
+    return Table(
+        X, columns if read.has_header else None, None, labels, str(path), tables.row_names(frame), (*drop, *text),
+        tuple(read.notes), read.dialect,
+    )  # fmt: skip
 
 
-def _read_folder(folder: Path, image_size: int | tuple[int, int] | None, *, labels_from_folders: bool) -> Table:
+def _read_folder(
+    folder: Path, image_size: int | tuple[int, int] | None, background: str | None, *, labels_from_folders: bool
+) -> Table:
     with extra_needed(folder):
         from nvisa.data.files import images  # noqa: PLC0415
-    paths = images.list_images(folder)
-    labels = images.folder_labels(paths, folder) if labels_from_folders else None
-    X, shape = images.read_images(paths, folder, image_size)
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    return Table(X, None, shape, labels, str(folder), names)
+    found = images.list_images(folder)
+    labels = images.folder_labels(found.paths, folder) if labels_from_folders else None
+    X, shape, notes = images.read_images(found.paths, folder, image_size, background)
+    names = [path.relative_to(folder).as_posix() for path in found.paths]
+    return Table(X, None, shape, labels, str(folder), names, notes=(*found.notes, *notes))
 
 
 READERS: dict[str, Callable[[Path], Table]] = {".npy": _read_npy, ".npz": _read_npz}
 
 
-def _as_rows(array: np.ndarray, source: str | Path) -> tuple[Float32, tuple[int, ...] | None]:
-    """(X [N D], shape of one image or None). Float32 rows pass through uncopied."""
+def _as_rows(array: np.ndarray, source: str | Path) -> tuple[Floats, tuple[int, ...] | None]:
+    """(X [N D], shape of one image or None). Rows of floats pass through uncopied."""
     if array.ndim not in (2, 3, 4) or array.size == 0:
         raise DataError(
             f"{source}: expected rows [N D] or images [N H W] or [N H W C], none of them empty, got shape "
             f"{array.shape}. For a single column, try X.reshape(-1, 1)."
         )
     if array.ndim == 2:
-        return as_float32(array, source), None
+        return as_floats(array, source), None
     X = array.reshape(len(array), -1)
-    return scale_images(X) if X.dtype == np.uint8 else as_float32(X, source), array.shape[1:]
+    return scale_images(X) if X.dtype == np.uint8 else as_floats(X, source), array.shape[1:]
 
 
 def _data_key(archive: NpzFile, path: Path) -> str:

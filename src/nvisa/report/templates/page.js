@@ -255,7 +255,7 @@ function describe(i) {
   if (map.label) add("label", payload.classes[map.label[i]]);
   if (map.score && !Number.isNaN(map.score[i])) add("log p(x)", map.score[i].toFixed(1));
   const c = payload.columns ? payload.columns.length : 0;
-  for (let d = 0; d < c; d++) add(payload.columns[d], +map.values[i * c + d].toPrecision(4));
+  for (let d = 0; d < c; d++) add(payload.columns[d], +map.values[i * c + d].toPrecision(payload.digits[d]));
   return list;
 }
 
