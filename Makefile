@@ -77,6 +77,7 @@ table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) -m nvisa.benchmark.performance
 	$(PY) benchmarks/rivals/page.py
 	$(PY) benchmarks/criteria_page.py
+	$(PY) benchmarks/tables_page.py
 	$(PY) benchmarks/faults/faults_page.py
 	$(PY) -m nvisa.benchmark.long_run_page
 

@@ -1,7 +1,6 @@
 """Clusters of tables with gaps: NVISA on the gaps beside imputation followed by simple clusterings.
 
     python benchmarks/missing.py [--seeds 0 1 2 3 4]     writes benchmarks/records/missing
-    python benchmarks/missing.py --page                  prints the tables of docs/missing-values.md
 
 Gaps are made in whole tables. MCAR: each number with the same probability. MAR: three columns of ten stay whole, and a
 logistic function of them says where the others have gaps (as in Muzellec et al., "Missing data imputation using optimal
@@ -130,11 +129,11 @@ def run(name: str, seed: int) -> None:
     (FOLDER / f"{name}-seed{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def page() -> str:
+def page(root: Path = Path()) -> str:
     """Mean ARI and RMSE over data sets and seeds, and ARI of each data set."""
     runs = [
         one | {"data_set": record["data_set"]}
-        for path in sorted(FOLDER.glob("*.json"))
+        for path in sorted((root / FOLDER).glob("*.json"))
         for record in [json.loads(path.read_text())]
         for one in record["runs"]
     ]
@@ -161,15 +160,11 @@ def page() -> str:
 
 
 def main() -> None:
-    """Run, or print."""
+    """Run what has no record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--seeds", nargs="*", type=int, default=range(5))
-    parser.add_argument("--page", action="store_true")
     asked = parser.parse_args()
-    if asked.page:
-        print(page())
-        return
     for seed in asked.seeds:
         for name in asked.names:
             if not (FOLDER / f"{name}-seed{seed}.json").exists():

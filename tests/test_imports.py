@@ -10,8 +10,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "nvisa"
 ORDER = [
     *("settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "persistence"),
     *("maths", "nets", "fitting"),
-    *(f"methods.{shared}" for shared in ("presets", "editing", "exporting", "input", "fitted", "base", "generative")),
-    "methods.partial_fit",
+    *("methods.presets", "methods.editing", "methods.exporting", "methods.categories", "methods.input"),
+    *("methods.fitted", "methods.base", "methods.generative", "methods.partial_fit"),
     *("methods.*", "methods.__init__", "data", "report", "__init__", "benchmark", "commands", "__main__"),
 ]
 LEAVES = {"settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "data"}

@@ -6,8 +6,9 @@ import torch
 from scipy.sparse import csr_array, random_array
 from torch.testing import assert_close
 
-from nvisa.nets.rows import Rescaled, Source, blocks, make_rescale, make_units, map_blocks, part, take
+from nvisa.nets.rows import Rescaled, Source, blocks, make_rescale, map_blocks, part, take
 from nvisa.nets.sparse import SparseRows, leading_axes
+from nvisa.nets.units import make_units
 
 N, D = 700, 80
 

@@ -115,3 +115,21 @@ def test_the_confusion_table_of_a_renamed_partition_is_diagonal(random):
 
 def test_more_classes_than_clusters():
     assert sorted(statistics.matched_order(np.array([[3, 0], [0, 2], [1, 0]]))) == [0, 1]
+
+
+def test_gaps_have_no_part_in_what_sets_a_cluster_apart():
+    """As if each column had only the rows that it has."""
+    random = np.random.RandomState(0)
+    X, labels = random.randn(40, 3), random.randint(2, size=40)
+    holes = np.where(random.rand(40, 3) < 0.4, np.nan, X)
+    inside, outside, contrast = statistics.contrasts(holes, labels, 2)
+    for d in range(3):
+        seen = ~np.isnan(holes[:, d])
+        alone = statistics.contrasts(X[seen][:, [d]], labels[seen], 2)
+        for whole, part in zip((inside, outside, contrast), alone, strict=True):
+            np.testing.assert_allclose(whole[:, d], part[:, 0])
+    far = statistics.deviations(holes, np.arange(40))
+    assert (far[np.isnan(holes)] == 0).all()
+    seen = ~np.isnan(holes)
+    expected = (holes - np.nanmean(holes, 0)) / np.nanstd(holes, 0)
+    np.testing.assert_allclose(far[seen], expected[seen])

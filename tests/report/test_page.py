@@ -11,6 +11,7 @@ from nvisa import AEGMM
 from nvisa.report import page, write_report
 from nvisa.report.evaluation import Evaluation
 from report_pages import QUICK, decoded, opened, payload_of
+from small_methods import make
 
 pytest.importorskip("plotly")
 
@@ -84,3 +85,15 @@ def test_the_docs_python_block_runs(tmp_path, monkeypatch):
     names: dict[str, object] = {}
     exec(re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[1], names)
     assert payload_of(names["path"])["n"] == 178
+
+
+def test_a_table_with_gaps_and_categories_has_its_names_on_the_page(tmp_path):
+    pd = pytest.importorskip("pandas")
+    random = np.random.RandomState(0)
+    frame = pd.DataFrame({"age": random.randn(60), "town": random.choice(["Oslo", "Rome"], 60), "member": True})
+    frame.loc[3, "age"], frame.loc[4, "town"] = np.nan, None
+    model = make("nvisa", 1).fit(frame)
+    text = write_report(model, frame, out=tmp_path / "page.html").read_text()
+    assert "<td>Oslo</td>" in text
+    assert "<td>Rome</td>" in text
+    assert "nan" not in re.findall(r"<td>([^<]*)</td>", text)

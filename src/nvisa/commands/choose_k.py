@@ -100,7 +100,8 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
     from sklearn.utils import check_random_state
 
     from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, principal_components
-    from nvisa.nets.rows import feature_view, subset
+    from nvisa.nets.rows import subset
+    from nvisa.nets.units import feature_view
 
     rng = check_random_state(seed)
     points = principal_components(feature_view(X, subset(len(X), rng, MAX_ROWS), scaling, rng), rng)

@@ -21,7 +21,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
 
-from nvisa.fitting.candidates import Candidate, best_candidate
+from nvisa.fitting.candidates import Candidate, best_candidate, kmeans
 from nvisa.fitting.graph import (
     merged_microclusters,
     nearest,
@@ -199,6 +199,9 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     ``init`` is "auto" (:func:`nvisa.fitting.candidates.best_candidate`), "gmm" (full-covariance mixture of the codes),
     "umap" (merged micro-clusters of the neighbor graph's layout, :func:`nvisa.fitting.layout.graph_layout`), or a
     fitted clusterer, whose ``predict_proba`` is taken.
+
+    Of a table with categories "auto" is k-means: many of its rows are equally far from each other, or equal, and what a
+    graph then calls groups are combinations of categories.
     """
     rows = subset(len(source), rng, MAX_ROWS)
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
@@ -206,6 +209,11 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     graph_space = principal_components(x, rng)
     near, distances = nearest(graph_space, 20)
     graph = near[:, :10]
+    if module.rescale.has_categories and init == "auto":
+        proba = np.eye(n_clusters, dtype=np.float32)[kmeans(graph_space, n_clusters, rng)]
+        return Start(
+            rows, proba, codes, neighbor_information(proba, graph), Candidate(proba, "kmeans", is_clear=False, gap=1.0)
+        )
     if isinstance(init, str) and init in ("auto", "umap"):
         points = graph_layout(near, distances, min(10, graph_space.shape[1]), rng)
         if init == "auto":

@@ -280,7 +280,7 @@ def _start_from_pairs(found: Given, n_clusters: int, training: Training, run: Ru
     One is to the nearest neighbors, the other is what must link.
     """
     rows = subset(len(run.source), run.rng, MAX_ROWS)
-    x = principal_components(map_blocks(run.module.rescale, run.source, rows=rows, fixed=False), run.rng)
+    x = principal_components(map_blocks(run.module.rescale.features, run.source, rows=rows, fixed=False), run.rng)
     n_micro = min(PER_CLUSTER * n_clusters, max(n_clusters, len(rows) // 5))
     micro = kmeans(x, n_micro, run.rng, n_init=1)
     place = np.full(len(run.source), UNKNOWN)

@@ -24,7 +24,7 @@ from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
 from nvisa.nets.layers import Network, torch_device
-from nvisa.nets.rows import blank_units
+from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError
 
 __all__ = [

@@ -39,7 +39,8 @@ from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record, Rows
 from nvisa.methods.input import check_unit_interval, validated
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, make_units, map_blocks, subset, take
+from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, map_blocks, part, subset
+from nvisa.nets.units import category_levels, make_units
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
@@ -126,7 +127,7 @@ class DeepClusterer(
             scaling, rng = self._scaling, check_random_state(self.random_state)
             X = validated(self, X, reset=True, at_least=self._least_rows)
             self._checkpoint: CheckpointWriter | None = None
-            rescale = make_units(X, scaling, rng)
+            rescale = make_units(X, scaling, rng, category_levels(vars(self)))
             self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
@@ -140,7 +141,7 @@ class DeepClusterer(
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
-                some = take(X, subset(len(X), RandomState(0), 2_000))
+                some = part(X, subset(len(X), RandomState(0), 2_000))
                 self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
@@ -172,6 +173,8 @@ class DeepClusterer(
     def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
         if getattr(self, "likelihood", None) == "bernoulli":
+            if self.categories_:
+                raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
             check_unit_interval(X)
         for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
@@ -180,7 +183,8 @@ class DeepClusterer(
             if isinstance(term, Augment):
                 term.shape_of(X.shape[1])
                 if self.fills_gaps_:
-                    raise SettingError("consistency", "another than Augment for rows with gaps", term, "Try 'vat'.")
+                    expected = "another than Augment for rows with gaps or categories"
+                    raise SettingError("consistency", expected, term, "Try 'vat'.")
         self._check_data(X)
 
     @property
@@ -330,6 +334,12 @@ class DeepClusterer(
             module.train()
 
         return report
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
+        return tags
 
     @property
     def _sizes_are_of_start(self) -> bool:

@@ -21,7 +21,8 @@ from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.exporting import write_onnx
 from nvisa.methods.input import validated
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, Table, blank_units, map_blocks, subset, take, warn_of_units
+from nvisa.nets.rows import Rescale, Source, Table, map_blocks, part, subset, warn_of_units
+from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
@@ -51,6 +52,10 @@ class FittedClusterer(
     n_iter_ : int
         Epochs trained, in all stages.
     n_features_in_ : int
+    categories_ : dict
+        Of a data frame with categories: the values of each such column, by its number as a string; else empty.
+    fills_gaps_ : bool
+        Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
     origin_ : ndarray of shape (D,)
         Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
         in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
@@ -69,6 +74,7 @@ class FittedClusterer(
 
     DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
     TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
+    TAKES_CATEGORIES: ClassVar[bool] = False  # whether p(x|z) has a head for them
     TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     labels_: NDArray[np.integer]
@@ -146,12 +152,12 @@ class FittedClusterer(
         if len(checked) < 50:
             raise ValueError(f"X: expected at least 50 rows to calibrate with, got {len(checked)}. Try more of them.")
         rows, source = subset(len(checked), RandomState(0), 5_000), Source(checked, self.module_.rescale.shift.device)
-        x = map_blocks(self.module_.rescale, source, rows=rows, fixed=False)
+        x = map_blocks(self.module_.rescale.features, source, rows=rows, fixed=False)
         near = nearest(principal_components(x, RandomState(0)), min(10, max(1, len(rows) // 100)))[0]
         log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
         self.temperature_ = temperature(log_q, agreement**0.5)
-        self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(take(checked, rows)).items()}
+        self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(part(checked, rows)).items()}
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
@@ -180,12 +186,6 @@ class FittedClusterer(
         checked = validated(self, X, reset=False)
         warn_of_units(checked, self.module_.rescale)
         return checked
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
-        return tags
 
     @property
     def _n_features_out(self) -> int:

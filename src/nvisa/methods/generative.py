@@ -14,6 +14,7 @@ from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer
+from nvisa.methods.categories import decoded
 from nvisa.methods.fitted import Array, Rows
 from nvisa.nets.layers import LIKELIHOODS, generator_from
 from nvisa.nets.rows import Source, Table, map_blocks
@@ -40,7 +41,7 @@ class SamplingClusterer(DeepClusterer):
         cluster: int | None = None,
         noise: bool = True,
         random_state: object = None,
-    ) -> tuple[Array, NDArray[np.int64]]:
+    ) -> tuple[Rows, NDArray[np.int64]]:
         """Draw ``y ~ p(y)``, ``z ~ p(z|y)``, ``x ~ p(x|z)`` (slides, "Sample Generation").
 
         Parameters
@@ -57,6 +58,7 @@ class SamplingClusterer(DeepClusterer):
         Returns
         -------
         X : ndarray of shape (n_samples, D)
+            A data frame, where the fit's had categories; so of ``reconstruct``, ``impute`` and ``prototypes``.
         y : ndarray of shape (n_samples,)
         """
         check_is_fitted(self)
@@ -69,7 +71,7 @@ class SamplingClusterer(DeepClusterer):
         y, drawn = self._edited_y(drawn, rng, asked=cluster is not None)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(drawn), generator_from(rng), noise=noise)
-        return self._as_given(x.cpu().numpy()), y
+        return decoded(self._as_given(x.cpu().numpy()), self), y
 
     def _edited_y(
         self, y: NDArray[np.int64], rng: RandomState, *, asked: bool
@@ -134,11 +136,11 @@ class GenerativeClusterer(SamplingClusterer):
         """Mean of :meth:`score_samples`."""
         return float(self.score_samples(X).mean())
 
-    def reconstruct(self, X: Rows) -> Array:
+    def reconstruct(self, X: Rows) -> Rows:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return self._as_given(self._stream(self._reconstruct, X))
+        return decoded(self._as_given(self._stream(self._reconstruct, X)), self)
 
-    def impute(self, X: Rows) -> Array:
+    def impute(self, X: Rows) -> Rows:
         """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
 
         Examples
@@ -151,9 +153,10 @@ class GenerativeClusterer(SamplingClusterer):
         >>> bool(np.isnan(model.impute(X)).any())
         False
         """
-        return self._as_given(self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X))
+        filled = self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X)
+        return decoded(self._as_given(filled), self)
 
-    def decode(self, z: Rows) -> Array:
+    def decode(self, z: Rows) -> Rows:
         """``E[p(x|z)]`` of latent vectors [n Z], in the user's units [n D]: what :meth:`transform` gives goes back."""
         check_is_fitted(self)
         z = check_array(z, dtype=[np.float64, np.float32])
@@ -162,16 +165,16 @@ class GenerativeClusterer(SamplingClusterer):
                 f"z: expected {self.module_.latent_dim} columns, as transform gives them, got {z.shape[1]}."
             )
         found = map_blocks(self._decode, Source(z, self.module_.rescale.shift.device))
-        return self._as_given(found.astype(z.dtype, copy=False))
+        return decoded(self._as_given(found.astype(z.dtype, copy=False)), self)
 
-    def interpolate(self, a: Rows, b: Rows, *, n_steps: int = 8) -> Array:
+    def interpolate(self, a: Rows, b: Rows, *, n_steps: int = 8) -> Rows:
         """Rows on the straight way from row ``a`` to row ``b`` [D] in latent space [n_steps D], with both ends."""
         if not AtLeast(2).allows(n_steps):
             raise SettingError("n_steps", AtLeast(2).expected, n_steps)
         ends = self.transform(np.stack([np.asarray(a), np.asarray(b)]))
         return self.decode(np.linspace(ends[0], ends[1], n_steps))
 
-    def prototypes(self) -> Array | None:
+    def prototypes(self) -> Rows | None:
         """``E[p(x|z)]`` at ``z = mu_y``, the middle of each cluster [K D]; None for a prior without middles."""
         check_is_fitted(self)
         with torch.inference_mode():
@@ -179,9 +182,8 @@ class GenerativeClusterer(SamplingClusterer):
         if x is None:
             return None
         middles = self._as_given(x.cpu().numpy())
-        if edits := getattr(self, "edits_", []):
-            return middles[[parts[0] for parts in sources(len(x), edits)]]
-        return middles
+        edits = getattr(self, "edits_", [])
+        return decoded(middles[[parts[0] for parts in sources(len(x), edits)]] if edits else middles, self)
 
 
 class CodingClusterer(GenerativeClusterer):

@@ -2,6 +2,7 @@
 
 * numbers as they are; infinity, and what float32 cannot hold, is refused
 * NaN is a gap for methods that take gaps (``nets/gaps.py``): in a fit, and after a fit to rows that had some
+* text, booleans and pandas' categories are categories for methods that take them (``categories.py``)
 * scipy's sparse matrices stay sparse, and are dense for a batch at a time (``nets/sparse.py``)
 """
 
@@ -13,6 +14,7 @@ from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
+from nvisa.methods.categories import encoded, has_categories
 from nvisa.nets.conversion import as_rows
 from nvisa.nets.rows import FILE_BLOCK, Table, blocks, centered, count_gaps, is_mapped, numbers, origin_of
 from nvisa.nets.sparse import SparseRows
@@ -28,7 +30,7 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
 
     ``reset`` in a fit, which learns the number of columns and their names.
     """
-    X = as_rows(X)
+    X = _numbered(clusterer, as_rows(X), reset=reset)
     mapped, gaps = is_mapped(X), "allow-nan" if clusterer.TAKES_GAPS and not issparse(X) else True
     checked = validate_data(
         clusterer,
@@ -55,8 +57,23 @@ def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Tabl
     if reset:
         clusterer.__dict__.pop("origin_", None)
         if (origin := origin_of(checked)) is not None:
+            origin[[int(d) for d in clusterer.categories_]] = 0.0  # codes stay codes
             clusterer.origin_ = origin
     return centered(checked, getattr(clusterer, "origin_", None))
+
+
+def _numbered(clusterer: Any, X: Any, *, reset: bool) -> Any:
+    """X with numbers in place of its categories, which a fit learns."""
+    known = {} if reset else getattr(clusterer, "categories_", {})
+    if clusterer.TAKES_CATEGORIES and (known or (hasattr(X, "select_dtypes") and has_categories(X))):
+        if not reset and not hasattr(X, "select_dtypes"):
+            raise ValueError(f"Expected a data frame, as that of the fit was, got {type(X).__name__}.")
+        if reset:
+            X, known = encoded(X)
+        elif list(X.columns) == list(clusterer.feature_names_in_):  # else scikit-learn says what is wrong
+            X, _ = encoded(X, known)
+    clusterer.categories_ = known
+    return X
 
 
 def _refuse_gaps(clusterer: Any, X: Table) -> None:
@@ -78,7 +95,7 @@ def _name(clusterer: Any, column: np.integer) -> str:
 
 def check_unit_interval(X: Table) -> None:
     """Raise a SettingError unless all numbers lie in [0, 1]; gaps may lie anywhere."""
-    low, high = np.array([(np.nanmin(rows), -np.nanmax(rows)) for rows in blocks(X)]).min(0) * (1, -1)
+    low, high = np.nanmin([(np.nanmin(rows), -np.nanmax(rows)) for rows in blocks(X)], 0) * (1, -1)
     if low < 0 or high > 1:
         raise SettingError(
             "likelihood",

@@ -42,4 +42,4 @@ def train_on_more_rows(clusterer: Any, X: Table, make_bound: Callable[[torch.Gen
         listeners = [] if report is None else [Reporter(net, report)]
         clusterer.history_ += maximize(penalized, net, source, once, generator, listeners, stage="partial_fit")
     clusterer.n_iter_ = len(clusterer.history_)
-    clusterer.labels_ = clusterer.predict(X)
+    clusterer.labels_ = clusterer._mapped(lambda x: clusterer._log_q_y(x).argmax(-1), X)

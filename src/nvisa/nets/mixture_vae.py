@@ -27,6 +27,7 @@ from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
 from nvisa.nets.priors import make_prior
 from nvisa.nets.rows import Rescale
+from nvisa.nets.tables import CategoricalHead, TableUnits
 
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
@@ -38,17 +39,21 @@ def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> 
 
     Plain ReLU: with a leak, consistency lets whole clusters merge.
     """
-    n_features, fill = len(rescale.shift), rescale.fill
+    width, fill = rescale.width, rescale.fill
     if fill is None:
-        return mlp([n_features, *hidden], batch_norm=batch_norm, leak=0.0)
-    return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * n_features, *hidden], batch_norm=batch_norm, leak=0.0))
+        return mlp([width, *hidden], batch_norm=batch_norm, leak=0.0)
+    return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * width, *hidden], batch_norm=batch_norm, leak=0.0))
 
 
 def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:
-    """p(x|z) of rows in the networks' units, from the decoder's last hidden layer."""
-    n_features = len(rescale.shift)
-    head = LIKELIHOODS[likelihood](n_hidden, n_features)
-    return head if rescale.fill is None else ProductHead([head], [n_features])
+    """p(x|z) of rows in the networks' units, from the decoder's last hidden layer: a head for each kind of columns."""
+    if isinstance(rescale, TableUnits):
+        n_numbers = len(rescale.numbers)
+        heads = [LIKELIHOODS[likelihood](n_hidden, n_numbers)] if n_numbers else []
+        sizes = [n_numbers] if n_numbers else []
+        return ProductHead([*heads, CategoricalHead(n_hidden, rescale)], [*sizes, rescale.width - n_numbers])
+    head = LIKELIHOODS[likelihood](n_hidden, rescale.width)
+    return head if rescale.fill is None else ProductHead([head], [rescale.width])
 
 
 class Drawn(NamedTuple):

@@ -7,7 +7,7 @@ The pages of a file that a process has read stay resident until something hands 
 import mmap
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nvisa.maths.shapes import Data, Float
 from nvisa.nets.conversion import temporary_map
 from nvisa.nets.gaps import Fill
-from nvisa.nets.sparse import SparseRows, leading_axes
+from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
 
 __all__ = [
@@ -32,15 +32,12 @@ __all__ = [
     "Source",
     "Table",
     "as_given",
-    "blank_units",
     "blocks",
     "centered",
     "count_gaps",
-    "feature_view",
     "is_mapped",
     "label",
     "make_rescale",
-    "make_units",
     "map_blocks",
     "numbers",
     "origin_of",
@@ -53,7 +50,6 @@ __all__ = [
 
 Array = NDArray[np.floating]
 Table: TypeAlias = NDArray[Any] | SparseRows  # what rows are read from
-FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
 FILE_BLOCK = 8192
@@ -247,6 +243,7 @@ class Rescale(nn.Module):
     shift: Tensor
     scale: Tensor
     axes: Tensor | None
+    has_categories = False
 
     def __init__(
         self,
@@ -264,6 +261,11 @@ class Rescale(nn.Module):
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
+
+    @property
+    def width(self) -> int:
+        """Columns of x in the networks' units."""
+        return len(self.shift)
 
     @property
     def n_axes(self) -> int:
@@ -284,32 +286,6 @@ class Rescale(nn.Module):
         if self.fill is None:
             return -self.scale.log().sum()
         return -(~x.isnan()).to(x) @ self.scale.log()
-
-
-def blank_units(fitted: Mapping[str, Any]) -> Rescale:
-    """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
-    n_features = fitted["n_features_in_"]
-    fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
-    n_axes = fitted.get("n_axes_", 0)
-    axes = torch.zeros(n_features, n_axes) if n_axes else None
-    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
-
-
-def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
-    """The units of a fit: :func:`make_rescale`, with what rows with gaps or wide sparse rows need besides."""
-    rescale = make_rescale(X, scaling)
-    if isinstance(X, SparseRows):
-        return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
-    if not count_gaps(X).any():
-        return rescale
-    some = torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))
-    return Rescale(rescale.shift, rescale.scale, Fill.of(rescale(some)))
-
-
-def feature_view(X: Table, rows: NDArray[np.integer], scaling: str, rng: RandomState) -> Array:
-    """What distances and graphs see of these rows [n C], before any fit; see :meth:`Rescale.features`."""
-    near = centered(X, origin_of(X))
-    return map_blocks(make_units(near, scaling, rng).features, Source(near), rows=rows, fixed=False)
 
 
 def count_gaps(X: Table) -> NDArray[np.integer]:
@@ -375,7 +351,7 @@ def _warn_lost(columns: NDArray[np.integer]) -> None:
             f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
             "constant. Subtract the mean from them, as from times in seconds.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -388,7 +364,7 @@ def _warn_constant(deviation: Array) -> None:
     if constant.size:
         shown = _listed(constant)
         message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=5)
 
 
 @dataclass

@@ -88,9 +88,12 @@ def _blocks(X: Array) -> Iterator[tuple[slice, Array]]:
 
 
 def mean_and_std(X: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of every feature [D], each; infinite for a constant one, which then says nothing."""
-    mean = sum(x.sum(0) for _, x in _blocks(X)) / len(X)
-    variance = sum(((x - mean) ** 2).sum(0) for _, x in _blocks(X)) / len(X)
+    """Mean and standard deviation of every feature [D], of what is observed; infinite for a constant one, which then
+    says nothing.
+    """
+    n = np.maximum(sum((~np.isnan(x)).sum(0) for _, x in _blocks(X)), 1)
+    mean = sum(np.nansum(x, 0) for _, x in _blocks(X)) / n
+    variance = sum(np.nansum((x - mean) ** 2, 0) for _, x in _blocks(X)) / n
     std = np.sqrt(variance)
     return mean, np.where(std > 1e-9 * np.abs(mean), std, np.inf)  # the sum of a constant is rounded
 
@@ -101,23 +104,24 @@ def contrasts(X: Array, labels: Ints, n_clusters: int) -> tuple[Array, Array, Ar
     Returns
     -------
     inside, outside : ndarray of shape (K, D)
-        Mean of each feature in the cluster, and in all other rows; NaN where there are none.
+        Mean of each feature in the cluster, and in all other rows, of what is observed; NaN where there is nothing.
     contrast : ndarray of shape (K, D)
         ``(inside - outside) / std`` of the feature over all rows; 0 for a constant feature.
     """
-    sums = np.zeros((n_clusters, X.shape[1]))
+    sums, sizes = np.zeros((n_clusters, X.shape[1])), np.zeros((n_clusters, X.shape[1]))
     for rows, x in _blocks(X):
-        sums += np.eye(n_clusters)[labels[rows]].T @ x
-    sizes = np.bincount(labels, minlength=n_clusters)[:, None]
+        members = np.eye(n_clusters)[labels[rows]].T
+        sums += members @ np.nan_to_num(x)
+        sizes += members @ ~np.isnan(x)
     with np.errstate(invalid="ignore", divide="ignore"):
-        inside, outside = sums / sizes, (sums.sum(0) - sums) / (len(X) - sizes)
+        inside, outside = sums / sizes, (sums.sum(0) - sums) / (sizes.sum(0) - sizes)
     return inside, outside, np.nan_to_num((inside - outside) / mean_and_std(X)[1])
 
 
 def deviations(X: Array, rows: Ints) -> Array:
-    """``(x - mean) / std`` of the given rows [n D]; 0 for a constant feature."""
+    """``(x - mean) / std`` of the given rows [n D]; 0 for a constant feature, and for a gap."""
     mean, std = mean_and_std(X)
-    return (np.asarray(X[rows], dtype=np.float64) - mean) / std
+    return np.nan_to_num((np.asarray(X[rows], dtype=np.float64) - mean) / std)
 
 
 def scores(log_p_x: Function, reconstruct: Function, X: Array, rng: RandomState, limit: int) -> Array:
@@ -139,7 +143,7 @@ def scores(log_p_x: Function, reconstruct: Function, X: Array, rng: RandomState,
 def _reconstruction_error(reconstruct: Function, X: Array) -> Array:
     """``|x - E[x|z]|^2`` with every feature in its own deviation [N]."""
     std = mean_and_std(X)[1]
-    return np.concatenate([(((x - reconstruct(x)) / std) ** 2).sum(1) for _, x in _blocks(X)])
+    return np.concatenate([np.nansum(((x - reconstruct(x)) / std) ** 2, 1) for _, x in _blocks(X)])
 
 
 def matched_order(counts: Ints) -> Ints:

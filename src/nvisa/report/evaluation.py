@@ -144,13 +144,19 @@ class Evaluation:
 
     @cached_property
     def contrasts(self) -> tuple[Array, Array, Array]:
-        """Means inside and outside of each cluster, and their difference in deviations [K D]."""
+        """Means inside and outside of each cluster, and their difference in deviations [K D]; 0 of categories."""
         inside, outside, contrast = cluster_statistics.contrasts(self.X, self.labels, self.n_clusters)
+        contrast[:, self.of_categories] = 0.0  # the mean of codes says nothing
         return self.as_given(inside), self.as_given(outside), contrast
 
     def as_given(self, x: Array) -> Array:
-        """Rows such as those of X, in the user's units."""
+        """Rows such as those of X, in the user's units; categories as codes."""
         return self.clusterer._as_given(x)
+
+    @cached_property
+    def of_categories(self) -> list[int]:
+        """Numbers of the columns that are categories, whose values are codes in X."""
+        return [int(d) for d in getattr(self.clusterer, "categories_", None) or {}]
 
     @cached_property
     def digits(self) -> Ints:
@@ -161,6 +167,12 @@ class Evaluation:
         deviation = scale if self.X is None else cluster_statistics.mean_and_std(self.X)[1]
         return 4 + np.ceil(np.log10(np.maximum(np.abs(origin) / deviation, 1))).astype(int)
 
-    def written(self, value: float | np.floating, column: int | np.integer) -> str:
-        """The value of a column as the page shows it."""
+    def written(self, value: Any, column: int | np.integer) -> str:
+        """The value of a column as the page shows it: a category by its name, a gap as a dash."""
+        if isinstance(value, str | bool | np.bool_):  # of a row that was made, whose categories have their names
+            return str(value)
+        if np.isnan(value):
+            return "\N{EN DASH}"
+        if column in self.of_categories:
+            return one_line(self.clusterer.categories_[str(column)][int(value)])
         return f"{value:.{self.digits[column]}g}"

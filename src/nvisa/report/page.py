@@ -113,9 +113,9 @@ class Gallery:
         self.evaluation = evaluation
         self.rows: list[Array] = []
 
-    def add(self, X: Array, numbers: Sequence[int] | None = None) -> list[Part]:
+    def add(self, X: Any, numbers: Sequence[int] | None = None) -> list[Part]:
         """Members [n D] to show: where each stands in the sprite, its values, and its row number if it has one."""
-        start = len(self.rows)
+        start, X = len(self.rows), np.asarray(X)  # a data frame, where there are categories
         self.rows.extend(X)
         return [
             {"at": start + i, "row": None if numbers is None else int(numbers[i]), "values": x} for i, x in enumerate(X)
@@ -189,7 +189,8 @@ def _add_members(cards: list[Part], evaluation: Evaluation, gallery: Gallery) ->
         k, members = card["k"], q[labels == card["k"], card["k"]]
         card["confidence"] = float(members.mean()) if len(members) else None
         card["parts"] += [(title, gallery.of_rows(found[k])) for title, found in kinds.items()]
-        apart = np.argsort(-np.abs(contrast[k]), kind="stable")[:N_FEATURES]
+        order = np.argsort(-np.abs(contrast[k]), kind="stable")[:N_FEATURES]
+        apart = [d for d in order if d not in evaluation.of_categories]
         card["apart"] = [
             (
                 evaluation.columns[d],
@@ -234,6 +235,7 @@ def _anomalies(evaluation: Evaluation, gallery: Gallery) -> Part | None:
     n_scored = int(np.isfinite(score).sum())
     rows = np.argsort(score, kind="stable")[: min(N_ANOMALIES, n_scored)]  # NaN comes last
     far = statistics.deviations(evaluation.X, rows)
+    far[:, evaluation.of_categories] = 0.0
     members = gallery.of_rows(rows)
     for member, x, deviation in zip(members, evaluation.as_given(evaluation.X[rows]), far, strict=True):
         n = member["row"]

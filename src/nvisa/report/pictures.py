@@ -19,7 +19,7 @@ DPI = 120
 
 def brightness(X: Array) -> tuple[float, float]:
     """Values of black and white: 0 and 1 for data near [0, 1], the extremes for others, such as 0..255."""
-    low, high = float(X.min()), float(X.max())
+    low, high = float(np.nanmin(X)), float(np.nanmax(X))
     return (low, high) if high > 2 or low < -1 else (0.0, 1.0)
 
 
