@@ -96,7 +96,8 @@ def _mean_curve(X: Any, scaling: str, n_micro: int, seed: int) -> Any:
     from sklearn.utils import check_random_state
 
     from nvisa.fitting.graph import information_curve, joint_of_labels, neighbors, principal_components
-    from nvisa.nets.rows import centered, make_rescale, origin_of, subset, take
+    from nvisa.methods.input import centered, origin_of
+    from nvisa.nets.rows import make_rescale, subset, take
 
     rng = check_random_state(seed)
     X = centered(X, origin_of(X))

@@ -10,7 +10,8 @@ import numpy as np
 
 from nvisa.commands.printing import Result, listed, notes_lines
 from nvisa.commands.rows import Rows
-from nvisa.nets.rows import blocks, centered, make_rescale, origin_of
+from nvisa.methods.input import centered, origin_of
+from nvisa.nets.rows import blocks, make_rescale
 
 __all__ = ["profile", "profile_text"]
 

@@ -6,20 +6,25 @@
 * scipy's sparse matrices stay sparse, and are dense for a batch at a time (``nets/sparse.py``)
 """
 
+import tempfile
 from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from nvisa.methods.categories import encoded, has_categories
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, centered, count_gaps, is_mapped, numbers, origin_of
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, moments, numbers, release
 from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
 
-__all__ = ["check_unit_interval", "validated"]
+__all__ = ["centered", "check_unit_interval", "origin_of", "validated"]
+
+FAR = 1e3  # deviations from zero: float32 leaves such a column 1 / 16,000 of a deviation
+NOISE = 1e-13  # of the mean: a constant, summed up in another order, varies by less
 
 
 def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Table:
@@ -102,3 +107,36 @@ def check_unit_interval(X: Table) -> None:
             "bernoulli",
             "Rescale them, or use likelihood='gaussian_shared'.",
         )
+
+
+# ---- columns far from zero beside their spread -----------------------------------------------------------------------
+
+
+def origin_of(X: Table) -> NDArray[np.float64] | None:
+    """The mean of each column that float32 would blur, 0 for the others [D]; None if there is no such column.
+
+    Times in seconds since 1970 that differ by a minute are one value of float32; less their mean they are not. Rows
+    that are float32 already have nothing left to save.
+    """
+    if isinstance(X, SparseRows) or X.dtype == np.float32:
+        return None
+    mean, deviation = moments(X)
+    is_far = (np.abs(mean) > FAR * deviation) & (deviation > NOISE * np.abs(mean))
+    return np.where(is_far, mean, 0.0) if is_far.any() else None
+
+
+def centered(X: Table, origin: NDArray[np.float64] | None) -> Table:
+    """``X - origin``, subtracted in float64; X itself without an origin.
+
+    Of a memory map it is one again, in float32, of a file that vanishes with it.
+    """
+    if origin is None or isinstance(X, SparseRows):
+        return X
+    if not is_mapped(X):
+        return X - origin
+    with tempfile.TemporaryFile() as file:
+        moved = np.memmap(file, np.float32, "w+", shape=X.shape)
+    for start, rows in zip(range(0, len(X), 8192), blocks(X, 8192), strict=True):
+        moved[start : start + 8192] = rows - origin
+        release(moved)
+    return moved
