@@ -12,17 +12,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from nvisa import AEGMM, NVISA, Network, Training
+from nvisa.methods.input import centered, origin_of
 from nvisa.nets.layers import build
 from nvisa.nets.rows import (
     Rescale,
     Rescaled,
     Source,
     blocks,
-    centered,
     is_mapped,
     make_rescale,
     map_blocks,
-    origin_of,
     subset,
     take,
     top_deviation,
