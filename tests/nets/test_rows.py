@@ -18,16 +18,15 @@ from nvisa.nets.rows import (
     Rescaled,
     Source,
     blocks,
-    centered,
     is_mapped,
     make_rescale,
     map_blocks,
-    origin_of,
     subset,
     take,
     top_deviation,
     warn_of_units,
 )
+from nvisa.nets.units import centered, origin_of
 from nvisa.settings import SettingError
 from oracles import TIGHT, normal
 

@@ -16,8 +16,9 @@ from sklearn.utils.validation import validate_data
 
 from nvisa.methods.categories import encoded, has_categories
 from nvisa.nets.conversion import as_rows
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, centered, count_gaps, is_mapped, numbers, origin_of
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
 from nvisa.nets.sparse import SparseRows
+from nvisa.nets.units import centered, origin_of
 from nvisa.settings import SettingError
 
 __all__ = ["check_unit_interval", "validated"]

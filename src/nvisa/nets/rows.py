@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from nvisa.maths.shapes import Data, Float
-from nvisa.nets.conversion import temporary_map
 from nvisa.nets.gaps import Fill
 from nvisa.nets.sparse import SparseRows
 from nvisa.settings import SettingError
@@ -33,15 +32,15 @@ __all__ = [
     "Table",
     "as_given",
     "blocks",
-    "centered",
     "count_gaps",
     "is_mapped",
     "label",
     "make_rescale",
     "map_blocks",
     "numbers",
-    "origin_of",
+    "moments",
     "part",
+    "release",
     "subset",
     "take",
     "top_deviation",
@@ -70,7 +69,7 @@ def is_mapped(X: Any) -> bool:
     return _file(X) is not None
 
 
-def _release(X: Any) -> None:
+def release(X: Any) -> None:
     """Hand the pages back; the file and its cache keep them."""
     file = _file(X)
     pages = getattr(file, "_mmap", None)  # numpy has no public name for it
@@ -91,7 +90,7 @@ def take(X: Table, rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDAr
     for start in range(0, len(numbers), piece):
         part = slice(start, start + piece)
         taken[part] = X[numbers[part][0] : numbers[part][-1] + 1] if contiguous else X[numbers[part]]
-        _release(X)
+        release(X)
     return taken
 
 
@@ -100,7 +99,7 @@ def blocks(X: Table, size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
     size = min(size, X.block_rows) if isinstance(X, SparseRows) else size
     for start in range(0, len(X), size):
         yield X[start : start + size]
-        _release(X)
+        release(X)
 
 
 def numbers(X: Table) -> Iterator[NDArray[Any]]:
@@ -112,7 +111,7 @@ def numbers(X: Table) -> Iterator[NDArray[Any]]:
 class Source:
     """Rows of an array, a memory map or a sparse matrix as float32 tensors on a device, gathered by index.
 
-    ``origin`` is what was subtracted from the user's rows to make X (:func:`centered`).
+    ``origin`` is what was subtracted from the user's rows to make X (:func:`nvisa.methods.input.centered`).
     """
 
     X: Table
@@ -193,41 +192,6 @@ def _use_one_thread() -> None:
 def label(module: Any, X: Table) -> NDArray[np.int64]:
     """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
     return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
-
-
-# ---- far from zero ---------------------------------------------------------------------------------------------------
-
-FAR = 1e3  # deviations from zero: float32 leaves such a column 1 / 16,000 of a deviation
-NOISE = 1e-13  # of the mean: a constant, summed up in another order, varies by less
-
-
-def origin_of(X: Table) -> NDArray[np.float64] | None:
-    """The mean of each column that float32 would blur, 0 for the others [D]; None if there is no such column.
-
-    Times in seconds since 1970 that differ by a minute are one value of float32; less their mean they are not. Rows
-    that are float32 already have nothing left to save.
-    """
-    if isinstance(X, SparseRows) or X.dtype == np.float32:
-        return None
-    mean, deviation = moments(X)
-    is_far = (np.abs(mean) > FAR * deviation) & (deviation > NOISE * np.abs(mean))
-    return np.where(is_far, mean, 0.0) if is_far.any() else None
-
-
-def centered(X: Table, origin: NDArray[np.float64] | None) -> Table:
-    """``X - origin``, subtracted in float64; X itself without an origin.
-
-    Of a memory map it is one again, in float32, of a file that vanishes with it.
-    """
-    if origin is None or isinstance(X, SparseRows):
-        return X
-    if not is_mapped(X):
-        return X - origin
-    moved = temporary_map(X.shape, np.float32)
-    for start, rows in zip(range(0, len(X), 8192), blocks(X, 8192), strict=True):
-        moved[start : start + 8192] = rows - origin
-        _release(moved)
-    return moved
 
 
 # ---- units -----------------------------------------------------------------------------------------------------------
