@@ -1,5 +1,5 @@
 """``python -m nvisa``."""
 
-from nvisa.commands.cli import main
+from nvisa.cli import main
 
 raise SystemExit(main())

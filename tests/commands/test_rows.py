@@ -87,7 +87,7 @@ def test_marks_are_typed_by_name():
 def test_a_sparse_archive_is_fitted_sparse(capsys):
     rng = np.random.default_rng(0)
     rows = sparse.random_array((40, 60), density=0.1, format="csr", rng=rng)
-    for format_ in ("csr", "csc", "coo", "bsr", "dia"):
+    for format_ in ("csr", "csc", "coo", "dia"):
         sparse.save_npz("x.npz", rows.asformat(format_))
         read = read_rows("x.npz", ReadOptions())
         np.testing.assert_array_equal(read.X[:], rows.toarray())
@@ -95,6 +95,9 @@ def test_a_sparse_archive_is_fitted_sparse(capsys):
     assert cli.main(["fit", "x.npz", "--n-clusters", "2", "--out", "m", *FAST[:-1], "--consistency", "none"]) == 0
     assert "x.npz: sparse rows, 40 rows x 60 columns" in capsys.readouterr().err
     assert len(predicted("x.npz")) == 40
+    sparse.save_npz("blocks.npz", rows.tobsr((2, 2)))
+    assert cli.main(["fit", "blocks.npz", "--n-clusters", "2", "--out", "m2"]) == 2
+    assert "sparse array of blocks of 2 x 2" in capsys.readouterr().err
     sparse.save_npz("bad.npz", rows * np.inf)
     assert cli.main(["fit", "bad.npz", "--n-clusters", "2", "--out", "m"]) == 2
     assert "expected finite numbers" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 from nvisa import NVISA, Network, Training
 from nvisa.methods import nvisa as method
@@ -48,3 +49,12 @@ def test_it_says_so_where_the_start_is_no_better(monkeypatch):
 @pytest.mark.parametrize("settings", [{"training": Training(epochs=2)}, {"init": "umap"}])
 def test_a_schedule_and_a_start_of_one_s_own_are_left_as_they_are(monkeypatch, settings):
     assert n_stages(fit_with(monkeypatch, ["kmeans"], **settings)) == 1
+
+
+def test_a_clear_start_is_kept_by_the_bound_alone_too():
+    """Groups of 95, 3 and 2 %, which the bound by itself joins."""
+    rng = np.random.RandomState(0)
+    y = np.repeat([0, 1, 2], [950, 30, 20])
+    rows = rng.randn(1000, 2) + 12 * np.array([[0, 0], [1, 0], [0, 1]])[y]
+    fitted = NVISA(3, consistency=None, network=SMALL, training=Training(steps=200), random_state=0).fit(rows)
+    assert adjusted_rand_score(y, fitted.labels_) > 0.98

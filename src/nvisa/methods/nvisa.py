@@ -189,7 +189,7 @@ class NVISA(GenerativeClusterer):
     start_score_ : float
         The same score of the initial assignment (NaN for a random start).
     diagnosis_ : dict
-        With consistency: the fit beside k-means and a Gaussian mixture, by criteria that see no label
+        With consistency, or a start that is kept: the fit beside k-means and a mixture, by criteria that see no label
         (:func:`nvisa.fitting.diagnosis.diagnose`); ``start``: what ``init="auto"`` chose, and why.
     converged_, stop_reason_
         Whether the labels have settled, and how training ended.
@@ -267,7 +267,8 @@ class NVISA(GenerativeClusterer):
             training = replace(training, until_settled=False)  # nothing moves while it is hot
         found: dict[str, Any] = {"start_score_": float("nan") if start is None else start.score}
         bound = self._bound(init, run)
-        if start is not None and start.is_clear and self._consistency_terms:
+        if is_clear := start is not None and start.is_clear:
+            assert start is not None
             training = training if training.epochs else training.shortened(CLEAR_SHARE)
             trained = self._train_beside(start, bound, training, run, known)
         else:
@@ -281,7 +282,7 @@ class NVISA(GenerativeClusterer):
         found |= run.outcome(trained, training) | (
             {} if known is None or known.classes is None else {"classes_": known.classes}
         )
-        if self._consistency_terms:
+        if self._consistency_terms or is_clear:
             trained += self._diagnose(start, bound, run, found)
         return FitResult(run.module, history + trained, found)
 

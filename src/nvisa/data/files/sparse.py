@@ -18,10 +18,20 @@ def is_sparse(archive: Container[str]) -> bool:
 
 
 def read_sparse(path: Path) -> tuple[Any, Note]:
-    """(the rows as a scipy CSR array of floats, how full they are)."""
+    """(the rows as a scipy CSR array of floats, how full they are).
+
+    Rows stored in blocks are refused: nothing in the archive says whether a block is an item of its own.
+    """
     advice = "Write it with scipy.sparse.save_npz."
     with describing(path, "a sparse array of scipy.sparse.save_npz", advice=advice):
-        rows = sparse.load_npz(path).tocsr()
+        stored = sparse.load_npz(path)
+        rows = stored.tocsr()
+    if stored.format == "bsr":
+        blocks = " x ".join(map(str, stored.blocksize))
+        raise DataError(
+            f"{path}: expected sparse rows, got a sparse array of blocks of {blocks} (bsr). If its rows are to be "
+            "clustered, write matrix.tocsr() with scipy.sparse.save_npz; if its blocks, write them as a dense array."
+        )
     if rows.dtype.kind not in "fiub" or min(rows.shape) == 0:
         raise DataError(f"{path}: expected sparse rows of numbers, got {rows.dtype} of shape {rows.shape}.")
     rows.eliminate_zeros()
