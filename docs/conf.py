@@ -158,6 +158,11 @@ def escape(_app: Sphinx, _what: str, _name: str, _obj: object, _options: object,
     lines[:] = [re.sub(r"^(\s*(?::\w+ [\w, ]+: )?)([A-Z])\.(?=\s|$)", r"\1\\\2.", line) for line in lines]
 
 
+def leave_out(_app: Sphinx, _what: str, name: str, _obj: object, _skip: bool, _options: object) -> bool | None:  # noqa: FBT001
+    """Scikit-learn makes ``set_predict_request`` and its like, which are its own to document."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app: Sphinx) -> None:
     """Write the pages of the API, and connect what fills and mends the others."""
     os.environ["COLUMNS"] = "100"  # how wide argparse writes
@@ -165,5 +170,6 @@ def setup(app: Sphinx) -> None:
     app.add_source_suffix(".ipynb", "ipynb")
     app.add_source_parser(NotebookParser)
     app.connect("source-read", fill)
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("env-get-outdated", lambda *_: ["api", "cli"])  # their text comes from the code
     app.connect("autodoc-process-docstring", escape, priority=900)  # after napoleon

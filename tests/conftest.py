@@ -1,5 +1,6 @@
 """What every test gets: one torch thread, its own generator, a check that nobody drew from a global one."""
 
+import signal
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +15,9 @@ from nvisa.maths.products import PRECISION
 
 torch.set_num_threads(1)  # one a worker: two workers share two cores, and sums keep their order
 PRECISION.set("float32")  # the same numbers on every processor; rounded factors have tests of their own
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts background jobs so; tests send it to themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline measures the machine, not the code; the same examples on every run make a red CI repeatable.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, print_blob=True)

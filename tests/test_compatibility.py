@@ -91,7 +91,8 @@ def test_what_the_fit_found_has_the_names_that_a_fit_gives_it_today(X, name):
     model, fitted = load(BEFORE / name), clone(TODAY[name]).fit(X)
     public = lambda clusterer: {n for n in vars(clusterer) if n.endswith("_")}  # noqa: E731
     assert public(model) - public(fitted) <= {"start_score_"}  # IMSAT has none: it was a random start's NaN
-    later = {"diagnosis_", "converged_", "stop_reason_", "n_clusters_", "reject_quantiles_"}  # than that version
+    later = {"diagnosis_", "converged_", "stop_reason_", "n_clusters_", "reject_quantiles_"}
+    later |= {"categories_", "fills_gaps_", "n_axes_"}  # than that version
     assert public(fitted) - public(model) <= later
     assert keys(model.history_) == keys(fitted.history_)
     assert keys(getattr(model, "restarts_", [])) == keys(getattr(fitted, "restarts_", []))
