@@ -317,7 +317,8 @@ class NVISA(GenerativeClusterer):
         """Train the bound while q(y|x) keeps to the start; beside labels of all rows also consistency."""
         objective: Any = BoundBesideStart.of(bound, start, run.source)
         if known is not None:
-            objective = self._consistent(bound, start, run, information=0.0) if start.is_given else objective
+            if start.is_given and self._consistency_terms:
+                objective = self._consistent(bound, start, run, information=0.0)
             objective = Supervised.of(objective, run.module, known, run)
         trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         refit_head(run.module, run.source, start)
