@@ -8,7 +8,6 @@ transport", ICML 2020, app.). The rate is the share of gaps among the columns th
 the same K and no label.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -26,6 +25,7 @@ from sklearn.cluster import KMeans
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.mixture import GaussianMixture
+from small_experiments import run_missing
 
 from nvisa import NVISA
 from nvisa.maths.metrics import accuracy, ari
@@ -161,14 +161,7 @@ def page(root: Path = Path()) -> str:
 
 def main() -> None:
     """Run what has no record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--seeds", nargs="*", type=int, default=range(5))
-    asked = parser.parse_args()
-    for seed in asked.seeds:
-        for name in asked.names:
-            if not (FOLDER / f"{name}-seed{seed}.json").exists():
-                run(name, seed)
+    run_missing(run, NAMES, FOLDER, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ and no label, numbers standardized. The rivals are the packages kmodes, gower wi
 ones" sees a standardized column for each category.
 """
 
-import argparse
 import io
 import json
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
+from small_experiments import run_missing
 
 from nvisa import NVISA
 from nvisa.maths.metrics import accuracy, ari
@@ -171,14 +171,7 @@ def page(root: Path = Path()) -> str:
 
 def main() -> None:
     """Run what has no record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--seeds", nargs="*", type=int, default=range(5))
-    asked = parser.parse_args()
-    for seed in asked.seeds:
-        for name in asked.names:
-            if not (FOLDER / f"{name}-seed{seed}.json").exists():
-                run(name, seed)
+    run_missing(run, NAMES, FOLDER, __doc__)
 
 
 if __name__ == "__main__":

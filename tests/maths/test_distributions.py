@@ -17,10 +17,10 @@ from nvisa.maths.distributions import (
     kl_normal,
     log_bernoulli,
     log_normal,
-    log_normal_tril,
     marginal_entropy,
     responsibilities,
 )
+from nvisa.maths.full_covariance import log_normal_tril
 from oracles import TIGHT, binary_vectors, grid, normal
 from oracles import information as information_oracle
 from oracles import log_bernoulli as log_bernoulli_oracle

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch.testing import assert_close
 
-from nvisa.maths.distributions import log_normal_tril
+from nvisa.maths.full_covariance import log_normal_tril
 from nvisa.maths.mixtures import BLOCK, RIDGE, TOL, common_axes, e_step, em, fit_mixture, natural, statistics
 from oracles import TIGHT, normal
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nvisa import SettingError
-from nvisa.maths import distributions
+from nvisa.maths import full_covariance
 from nvisa.methods.exporting import Predictor, exported
 from oracles import normal
 from small_methods import make
@@ -27,7 +27,7 @@ def shapes_unchecked():
 def test_the_inverse_that_exports_is_the_inverse(rng, monkeypatch):
     tril = (normal(rng, 3, 4, 4).tril() + 3 * torch.eye(4)).float()
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    torch.testing.assert_close(distributions._inverse_tril(tril), torch.linalg.inv(tril))
+    torch.testing.assert_close(full_covariance.inverse_tril(tril), torch.linalg.inv(tril))
 
 
 def test_a_predictor_says_what_the_clusterer_says_and_pickles(blobs, fitted):

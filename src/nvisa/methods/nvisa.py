@@ -267,10 +267,10 @@ class NVISA(GenerativeClusterer):
             training = replace(training, until_settled=False)  # nothing moves while it is hot
         found: dict[str, Any] = {"start_score_": float("nan") if start is None else start.score}
         bound = self._bound(init, run)
-        if is_clear := start is not None and start.is_clear:
-            assert start is not None
+        clear = start if start is not None and start.is_clear else None
+        if clear is not None:
             training = training if training.epochs else training.shortened(CLEAR_SHARE)
-            trained = self._train_beside(start, bound, training, run, known)
+            trained = self._train_beside(clear, bound, training, run, known)
         else:
             objective: Any = bound
             if self._consistency_terms:
@@ -279,10 +279,10 @@ class NVISA(GenerativeClusterer):
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training) | (
-            {} if known is None or known.classes is None else {"classes_": known.classes}
-        )
-        if self._consistency_terms or is_clear:
+        found |= run.outcome(trained, training)
+        if known is not None and known.classes is not None:
+            found["classes_"] = known.classes
+        if self._consistency_terms or clear is not None:
             trained += self._diagnose(start, bound, run, found)
         return FitResult(run.module, history + trained, found)
 

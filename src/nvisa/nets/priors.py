@@ -21,11 +21,10 @@ from torch.nn import functional as F
 from nvisa.maths.distributions import (
     draw_categorical,
     draw_normal,
-    draw_normal_tril,
     log_normal,
-    log_normal_tril,
     responsibilities,
 )
+from nvisa.maths.full_covariance import draw_normal_tril, log_normal_tril
 from nvisa.maths.shapes import Float, Int, LogClusters, Tensor
 from nvisa.nets.layers import Network
 from nvisa.settings import SettingError

@@ -1,22 +1,11 @@
 """Columns of .csv and .parquet: how files are written, what is a feature, a label, a name."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from nvisa.data import DataError, read_table
-
-
-@pytest.fixture(autouse=True)
-def _clean_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def write(text, name="x.csv", encoding="utf-8"):
-    Path(name).write_bytes(text.encode(encoding))
-    return name
+from text_files import write
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,7 @@ import pytest
 
 import random_tables
 from nvisa.data import DataError, Dialect, column_names, read_table
-
-
-@pytest.fixture(autouse=True)
-def _clean_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def write(text, name="x.csv", encoding="utf-8"):
-    Path(name).write_bytes(text.encode(encoding))
-    return name
+from text_files import write
 
 
 def notes(table):

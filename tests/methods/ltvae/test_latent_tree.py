@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
-from nvisa.maths.distributions import log_normal_tril
+from nvisa.maths.full_covariance import log_normal_tril
 from nvisa.methods.ltvae.latent_tree import LatentTree, Statistics, em
 from nvisa.methods.ltvae.structure import Structure, bic
 from oracles import TIGHT, gradients, normal

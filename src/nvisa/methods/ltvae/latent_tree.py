@@ -23,7 +23,8 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.maths.distributions import draw_categorical, draw_normal_tril, log_normal_tril
+from nvisa.maths.distributions import draw_categorical
+from nvisa.maths.full_covariance import draw_normal_tril, log_normal_tril
 from nvisa.maths.shapes import Float, Int, PerExample, Tensor
 from nvisa.methods.ltvae.structure import Structure
 
