@@ -8,13 +8,13 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from nvisa.fitting.candidates import best_candidate, explaining_mixture, graph_clusters, held_out_density, votes
-from nvisa.fitting.graph import neighbors
+from nvisa.fitting.graph import degree, neighbors
 
 
 def chosen(X, k, seed=0):
     """The candidate of rows that are their own layout."""
     X = ((X - X.mean(0)) / X.std()).astype(np.float32)
-    return best_candidate(X, X, neighbors(X, 10), k, np.random.RandomState(seed))
+    return best_candidate(X, X, neighbors(X, degree(len(X))), k, np.random.RandomState(seed))
 
 
 def agreement(found, truth):
@@ -51,6 +51,20 @@ def test_gaussians_are_explained_by_a_mixture(stretched):
     assert agreement(found, y) > 0.98
     np.testing.assert_allclose(found.proba.sum(1), 1, rtol=1e-5)
     assert set(found.summary()["cut"]) == {"kmeans", "graph", "mixture"}
+
+
+@pytest.mark.parametrize("sizes", [(60, 8), (35, 5), (12, 10, 8, 6, 4)])
+def test_groups_of_few_rows_are_found_though_they_have_fewer_than_ten(sizes):
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    X = np.random.RandomState(0).randn(len(y), 5) + 6 * np.eye(5)[y]
+    assert agreement(chosen(X, len(sizes)), y) == 1.0
+
+
+def test_of_few_rows_what_is_not_clear_is_left_to_k_means_and_kept():
+    X = np.random.RandomState(0).uniform(size=(59, 3))
+    found = chosen(X, 3)
+    assert found.gap > 0.6
+    assert (found.kind, found.is_clear) == ("kmeans", True)
 
 
 def test_what_has_no_groups_is_not_clear():

@@ -6,8 +6,8 @@
    merges prefers those that leave clusters of similar size.
 3. A Gaussian mixture that goes on from there, where it explains held-out rows as well as richer mixtures do.
 
-The graph's clusters replace those of k-means only where they are better by what they were merged by. No function here
-sees a label or a network.
+The graph's clusters replace those of k-means only where they are better by what they were merged by, and of few rows
+only where they are clear. No function here sees a label or a network.
 """
 
 import warnings
@@ -35,6 +35,7 @@ Rows = NDArray[np.integer]
 
 CLEAR = 0.6  # relative gap below which the graph has just K groups
 LESS = 0.9  # of k-means' cut: what clear groups of the graph must stay below
+FEW = 20  # rows for each cluster: of fewer, what the graph leaves open is not learned either
 PER_CLUSTER = 10  # micro-clusters
 N_CUTS = 3
 FOLDS = 3
@@ -47,7 +48,8 @@ class Candidate:
     """A clustering of some rows.
 
     ``proba`` [n K]; ``kind``: "kmeans", "graph" or "mixture", or the "labels" or "pairs" that somebody has given;
-    ``is_clear``: the rows leave no doubt, so that training teaches it to the networks and does not redraw it; ``gap``:
+    ``is_clear``: the rows leave no doubt, or are too few to settle one, so that training teaches it to the networks and
+    does not redraw it; ``gap``:
     :func:`relative_gap`; ``cuts``: the normalized cut per
     cluster of every clustering looked at.
     """
@@ -74,7 +76,9 @@ def best_candidate(x: Array, points: Array, graph: Rows, n_clusters: int, rng: R
     joints = [joint_of_labels(proba.argmax(1), graph, n_clusters) for proba in (simple, merged)]
     cuts = {name: normalized_cut(joint) / n_clusters for name, joint in zip(("kmeans", "graph"), joints, strict=True)}
     known, told = (mutual_information(joint) for joint in joints)
-    kind = "graph" if (cuts["graph"] < LESS * cuts["kmeans"] if is_clear else told > known) else "kmeans"
+    is_few = not is_clear and len(x) < FEW * n_clusters
+    is_better = cuts["graph"] < LESS * cuts["kmeans"] if is_clear else told > known and not is_few
+    kind, is_clear = "graph" if is_better else "kmeans", is_clear or is_few
     proba = merged if kind == "graph" else simple
     labels = proba.argmax(1)
     if (explained := explaining_mixture(x, labels, n_clusters, rng)) is not None:

@@ -50,6 +50,19 @@ def nearest(X: Array, k: int) -> tuple[Rows, Array]:
     return rows, distances
 
 
+def degree(n_rows: int) -> int:
+    """How many neighbors of a row the graph of this many rows has: 10, of fewer than 100 rows a tenth of them.
+
+    A group with fewer rows than that has most of its neighbors elsewhere, and no border of it is cheap.
+
+    Examples
+    --------
+    >>> degree(1000), degree(68), degree(12)
+    (10, 6, 3)
+    """
+    return min(10, max(3, n_rows // 10))
+
+
 def intrinsic_dimension(distances: Array) -> float:
     """Levina and Bickel's maximum likelihood dimension from sorted neighbor distances [N k].
 

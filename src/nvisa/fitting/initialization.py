@@ -23,6 +23,7 @@ from torch import nn
 
 from nvisa.fitting.candidates import Candidate, best_candidate, kmeans
 from nvisa.fitting.graph import (
+    degree,
     merged_microclusters,
     nearest,
     neighbor_information,
@@ -207,8 +208,9 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
     x = map_blocks(module.rescale.features, source, rows=rows, fixed=False)
     graph_space = principal_components(x, rng)
-    near, distances = nearest(graph_space, 20)
-    graph = near[:, :10]
+    k = degree(len(x))
+    near, distances = nearest(graph_space, 2 * k)
+    graph = near[:, :k]
     if module.rescale.has_categories and init == "auto":
         proba = np.eye(n_clusters, dtype=np.float32)[kmeans(graph_space, n_clusters, rng)]
         return Start(

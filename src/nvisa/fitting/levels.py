@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from nvisa.fitting.candidates import kmeans
-from nvisa.fitting.graph import joint_of_labels, nearest, principal_components
+from nvisa.fitting.graph import degree, joint_of_labels, nearest, principal_components
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import cut_curve, cut_merges
 from nvisa.nets.conversion import as_rows
@@ -142,8 +142,9 @@ def find_levels(x: Array, rows: Rows, max_clusters: int, rng: RandomState) -> Cl
     Of three cuts into micro-clusters the curves are averaged, and the tree is that of the cut which is least at K*.
     """
     points = principal_components(x, rng)
-    near, distances = nearest(points, 20)
-    graph, layout = near[:, :10], graph_layout(near, distances, min(10, points.shape[1]), rng)
+    n_near = degree(len(points))
+    near, distances = nearest(points, 2 * n_near)
+    graph, layout = near[:, :n_near], graph_layout(near, distances, min(10, points.shape[1]), rng)
     n_micro = min(max(PER_CLUSTER * max_clusters, 50), len(x) // 5)
     cuts = [kmeans(layout, n_micro, rng, n_init=1) for _ in range(N_CUTS)]
     joints = [joint_of_labels(cut, graph, n_micro) for cut in cuts]
