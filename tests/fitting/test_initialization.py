@@ -27,7 +27,8 @@ from nvisa.maths.schedules import Constant, Geometric, StdAnnealing
 from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE
-from nvisa.nets.rows import Rescale, Source, subset
+from nvisa.nets.rows import Source, subset
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError, check_settings
 from oracles import build, normal
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nvisa.fitting.convergence import has_settled
 from nvisa.fitting.training import Listener, Listeners, StageState, Training, clusters_in_use
-from nvisa.nets.rows import Rescale, Source, Table
+from nvisa.nets.rows import Source, Table
+from nvisa.nets.units import Rescale
 
 __all__ = ["FitResult", "Reporter", "Run", "collapse_message"]
 

@@ -36,11 +36,11 @@ from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
-from nvisa.methods.fitted import FittedClusterer, Record, Rows
-from nvisa.methods.input import check_unit_interval, validated
+from nvisa.methods.fitted import FittedClusterer, Record
+from nvisa.methods.input import Rows, check_unit_interval
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, map_blocks, part, subset
-from nvisa.nets.units import category_levels, make_units
+from nvisa.nets.rows import Source, Table, label, map_blocks, part, subset
+from nvisa.nets.units import Rescale, Rescaled
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
@@ -124,13 +124,11 @@ class DeepClusterer(
             for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
                 delattr(self, name)
             self._check_settings()
-            scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = validated(self, X, reset=True, at_least=self._least_rows)
-            self._checkpoint: CheckpointWriter | None = None
-            rescale = make_units(X, scaling, rng, category_levels(vars(self)))
-            self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
+            rng = check_random_state(self.random_state)
+            X, rescale = self._learn_input(X, self._scaling, rng, at_least=self._least_rows)
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
+            self._checkpoint: CheckpointWriter | None = None
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -334,12 +332,6 @@ class DeepClusterer(
             module.train()
 
         return report
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
-        return tags
 
     @property
     def _sizes_are_of_start(self) -> bool:

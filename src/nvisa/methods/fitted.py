@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
@@ -19,24 +18,21 @@ from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.exporting import write_onnx
-from nvisa.methods.input import validated
+from nvisa.methods.input import CheckedInput, Rows, blank_units
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, Table, map_blocks, part, subset, warn_of_units
-from nvisa.nets.units import blank_units
+from nvisa.nets.rows import Source, Table, map_blocks, part, subset
+from nvisa.nets.units import Rescale
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
-__all__ = ["Array", "FittedClusterer", "Record", "Rows"]
+__all__ = ["Array", "FittedClusterer", "Record"]
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
-Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-class FittedClusterer(
-    EditableClusterer, TransformerMixin, ABC
-):  # scikit-learn wraps transform where it is defined: set_output
+class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     """What a clusterer can do once it is fitted, by its networks alone.
 
     Attributes
@@ -51,14 +47,8 @@ class FittedClusterer(
         is not that of the epoch before.
     n_iter_ : int
         Epochs trained, in all stages.
-    n_features_in_ : int
-    categories_ : dict
-        Of a data frame with categories: the values of each such column, by its number as a string; else empty.
-    fills_gaps_ : bool
-        Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
-    origin_ : ndarray of shape (D,)
-        Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
-        in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
+    n_features_in_, categories_, fills_gaps_, origin_
+        What the fit has learned of its rows (:class:`nvisa.methods.input.CheckedInput`).
     precision_ : str
         Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
     reject_quantiles_ : dict of lists
@@ -73,15 +63,10 @@ class FittedClusterer(
     """
 
     DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
-    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
-    TAKES_CATEGORIES: ClassVar[bool] = False  # whether p(x|z) has a head for them
-    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     labels_: NDArray[np.integer]
-    module_: Any
     history_: list[Record]
     n_iter_: int
-    n_features_in_: int
     precision_: str
     reject_quantiles_: dict[str, list[float]]
     temperature_: float
@@ -166,26 +151,12 @@ class FittedClusterer(
         """Latent vector of each row [N Z], in the floating type of X."""
         return self._stream(self.module_.encode, X)
 
-    @property
-    def _origin(self) -> NDArray[np.float64] | None:
-        return getattr(self, "origin_", None)
-
-    def _as_given(self, x: Array) -> Array:
-        """Rows of the networks, x less ``origin_``, in the user's units."""
-        return x if self._origin is None else x + self._origin
-
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
         """``function`` of checked rows, block by block, in the floating type of X."""
         return self._mapped(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
 
     def _mapped(self, function: Callable[[Data], Tensor], X: Table) -> NDArray[Any]:
         return map_blocks(function, Source(X, self.module_.rescale.shift.device))
-
-    def _checked(self, X: Rows) -> Table:
-        check_is_fitted(self)
-        checked = validated(self, X, reset=False)
-        warn_of_units(checked, self.module_.rescale)
-        return checked
 
     @property
     def _n_features_out(self) -> int:

@@ -32,7 +32,7 @@ from nvisa.maths.distributions import (
 )
 from nvisa.maths.products import factor_type, linear
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
 
 __all__ = [

@@ -26,8 +26,8 @@ from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
 from nvisa.nets.priors import make_prior
-from nvisa.nets.rows import Rescale
 from nvisa.nets.tables import CategoricalHead, TableUnits
+from nvisa.nets.units import Rescale
 
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
