@@ -22,7 +22,8 @@ from nvisa.fitting.initialization import (
     refit_head,
     warm_start,
 )
-from nvisa.fitting.training import Listener, Training
+from nvisa.fitting.run import Listener
+from nvisa.fitting.training import Training
 from nvisa.maths.schedules import Constant, Geometric, StdAnnealing
 from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network

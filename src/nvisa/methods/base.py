@@ -20,11 +20,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.random import RandomState
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from nvisa.fitting.calibration import quantiles
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
@@ -32,7 +32,7 @@ from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
+from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
@@ -140,13 +140,13 @@ class DeepClusterer(
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
                 some = part(X, subset(len(X), RandomState(0), 2_000))
-                self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
+                self.reject_quantiles_ = self._reject_quantiles(some)
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
         sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
-            warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
+            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
 
     def _check_settings(self) -> None:
@@ -223,7 +223,9 @@ class DeepClusterer(
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        run = Run(X, Source(X, device, self._origin), rescale, module, rng, generator, number, report, listeners)
+        run = Run(
+            X, Source(X, device, vars(self).get("origin_")), rescale, module, rng, generator, number, report, listeners
+        )
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
@@ -372,3 +374,12 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
+
+
+def _collapse_message(sizes: NDArray[np.integer]) -> str:
+    """What to say when fewer than half of the clusters are in use, or only one has rows."""
+    return (
+        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
+        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
+        "random weights."
+    )

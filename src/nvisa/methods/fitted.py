@@ -62,6 +62,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
     """
 
+    _log_density: Callable[[Data], Tensor] | None = None  # of rows in the user's units [B], of methods with one
     DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
 
     labels_: NDArray[np.integer]
@@ -109,8 +110,13 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         return np.any([values[name] < threshold(q, share) for name, q in self.reject_quantiles_.items()], axis=0)
 
     def _typicality(self, X: Table) -> dict[str, Array]:
-        """How sure the networks are of each row [N]."""
-        return {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
+        """How sure the networks are of each row [N], and how probable it is, of a method with a density."""
+        found = {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
+        return found | {"log_density": self._mapped(self._log_density, X)} if self._log_density else found
+
+    def _reject_quantiles(self, X: Table) -> dict[str, list[float]]:
+        """What rows such as these are refused by."""
+        return {name: quantiles(values) for name, values in self._typicality(X).items()}
 
     def _log_q_y(self, x: Data) -> Tensor:
         """``log q(y|x)`` of rows in the user's units, of the clusters as they are now [B K]."""
@@ -142,7 +148,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
         self.temperature_ = temperature(log_q, agreement**0.5)
-        self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(part(checked, rows)).items()}
+        self.reject_quantiles_ = self._reject_quantiles(part(checked, rows))
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self

@@ -17,7 +17,7 @@ from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array
 from nvisa.methods.input import Rows
 from nvisa.nets.layers import LIKELIHOODS, generator_from
-from nvisa.nets.rows import Source, Table, map_blocks
+from nvisa.nets.rows import Source, map_blocks
 from nvisa.settings import AtLeast, NotNegative, OneOf, SettingError
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
@@ -116,9 +116,6 @@ class GenerativeClusterer(SamplingClusterer):
     def _prototypes(self) -> Float[Tensor, "K D"] | None:
         """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
         return None
-
-    def _typicality(self, X: Table) -> dict[str, Array]:
-        return super()._typicality(X) | {"log_density": self._mapped(self._log_density, X)}
 
     def _log_density(self, x: Data) -> PerExample:
         """What ``predict(reject=...)`` goes by: ``log p(x)``, or what puts rows in nearly the same order for less."""

@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nvisa.methods.categories import decoded, encoded, has_categories
 from nvisa.nets.conversion import as_rows
 from nvisa.nets.gaps import Fill
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, numbers
 from nvisa.nets.sparse import SparseRows
 from nvisa.nets.tables import TableUnits
 from nvisa.nets.units import Rescale, centered, make_units, origin_of, warn_of_units
@@ -92,28 +92,22 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
         return X
 
     def _finite_rows(self, X: Rows, *, reset: bool) -> Table:
-        """Scikit-learn's checks of what is handed in, and that float32 can hold it.
+        """Scikit-learn's checks of what is handed in, block by block; what is floating is not copied.
 
-        A memory map is looked through block by block, and not copied if it is floating. ``reset`` in a fit, which
-        learns the number of columns and their names, and the categories.
+        ``reset`` in a fit, which learns the number of columns and their names, and the categories.
         """
         X = X if type(X) is np.ndarray else as_rows(X)
         X = self._encoded(X, reset=reset)
-        mapped, gaps = is_mapped(X), "allow-nan" if self.TAKES_GAPS and not issparse(X) else True
+        accepted = "csr" if self.TAKES_SPARSE else False
         checked = validate_data(
-            self,
-            X,
-            dtype=[np.float64, np.float32],
-            reset=reset,
-            ensure_all_finite=False if mapped else gaps,
-            accept_sparse="csr" if self.TAKES_SPARSE else False,
+            self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False, accept_sparse=accepted
         )
+        name, gaps = type(self).__name__, self.TAKES_GAPS and not issparse(checked)
         checked = SparseRows(checked) if issparse(checked) else checked
-        for rows in numbers(checked) if mapped or checked.dtype == np.float64 else ():
+        for rows in numbers(checked):
             with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
                 rows32 = rows.astype(np.float32, copy=False)
-            name = type(self).__name__
-            assert_all_finite(rows32, estimator_name=name, input_name="X", allow_nan=self.TAKES_GAPS)
+            assert_all_finite(rows32, estimator_name=name, input_name="X", allow_nan=gaps)
         return checked
 
     def _encoded(self, X: Any, *, reset: bool) -> Any:

@@ -48,7 +48,7 @@ from nvisa.fitting.supervision import (
     given,
     start_from_supervision,
 )
-from nvisa.fitting.training import StepOutput, Training, maximize
+from nvisa.fitting.training import StepOutput, Training, maximize, outcome
 from nvisa.maths.bounds import (
     VIMCO,
     EnumY,
@@ -281,7 +281,7 @@ class NVISA(GenerativeClusterer):
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training)
+        found |= outcome(trained, training, len(run.source))
         if known is not None and known.classes is not None:
             found["classes_"] = known.classes
         if self._consistency_terms or clear is not None:
@@ -336,7 +336,7 @@ class NVISA(GenerativeClusterer):
 
     def _consistent(self, bound: Bound, start: Start | None, run: Run, **changes: Any) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""
-        terms = tuple(replace(term, **changes) for term in self._consistency_terms)
+        terms = tuple(replace(term, **changes) if changes else term for term in self._consistency_terms)
         is_local = any(isinstance(term, VAT) for term in terms)
         distance = neighbor_radius(Rescaled(run.X, run.rescale), run.rng) if is_local else None
         sizes = None if start is None else start.log_sizes.to(run.source.device)

@@ -19,8 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.maths.bounds import importance_sampled
-from nvisa.maths.distributions import draw_normal, log_normal
-from nvisa.maths.factors import mean_squared_error
+from nvisa.maths.distributions import draw_normal, log_normal, mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead

@@ -46,11 +46,7 @@ class TableUnits(Rescale):
         self.register_buffer("spread", spread)
         self.numbers = [d for d, n in enumerate(levels) if not n]
         self.categories = {d: n for d, n in enumerate(levels) if n}
-
-    @property
-    def width(self) -> int:
-        """V."""
-        return len(self.numbers) + sum(self.categories.values())
+        self.width = len(self.numbers) + sum(levels)  # V
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Return x in the networks' units; the block of a gap is NaN."""

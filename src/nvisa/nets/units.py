@@ -62,15 +62,11 @@ class Rescale(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("axes", axes)  # None is not in the state
         self.fill = fill
+        self.width = len(shift)  # columns of x in the networks' units
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Return x in the networks' units."""
         return (x - self.shift) / self.scale
-
-    @property
-    def width(self) -> int:
-        """Columns of x in the networks' units."""
-        return len(self.shift)
 
     @property
     def n_axes(self) -> int:
