@@ -30,6 +30,7 @@ from nvisa.fitting.graph import (
     principal_components,
 )
 from nvisa.fitting.layout import graph_layout
+from nvisa.fitting.optimizers import LBFGS
 from nvisa.fitting.run import Run
 from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
 from nvisa.maths.distributions import mean_squared_error
@@ -362,7 +363,7 @@ def refit_head(module: Any, source: Source, start: Start, *, ridge: float = 1e-4
     h = torch.from_numpy(map_blocks(lambda x: module.trunk(module.rescale(x)), source, rows=start.rows, fixed=False))
     h, target = h.to(source.device), torch.from_numpy(start.proba).to(source.device)
     weight, bias = module.y_logits.weight, module.y_logits.bias
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=n_steps, line_search_fn="strong_wolfe")
+    optimizer = LBFGS([weight, bias], max_iter=n_steps, line_search_fn="strong_wolfe")
 
     def loss() -> float:
         """The loss, its gradient in the layer's parameters."""
