@@ -77,7 +77,8 @@ class Network:
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
-        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
+        Of NVISA's p(z|y) when C is 1: "diag", the paper's; "full"; or "identity", of which nothing is learned, so that
+        the floor of q(z|y,x) means the same throughout. Other methods refuse the last two.
 
     Examples
     --------
@@ -91,7 +92,7 @@ class Network:
     batch_norm: Annotated[bool, InstanceOf(bool)] = True
     scaling: Annotated[str, OneOf("auto", "global", "columns", "none")] = "auto"
     prior_components: Annotated[int, AtLeast(1)] = 1
-    prior_covariance: Annotated[str, OneOf("diag", "full")] = "diag"
+    prior_covariance: Annotated[str, OneOf("diag", "full", "identity")] = "diag"
 
 
 @runtime_checkable
