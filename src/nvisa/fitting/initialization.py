@@ -62,11 +62,8 @@ __all__ = [
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture and the graph look at
-PRETRAINING = {
-    "auto": 0.15,
-    "umap": 0.15,
-    "gmm": 0.6,
-}  # of the run's steps; a mixture of the codes needs good codes, the graph none
+# Of the run's steps: a mixture of the codes needs good codes, the graph none.
+PRETRAINING = {"auto": 0.15, "umap": 0.15, "gmm": 0.6}
 
 
 @dataclass(frozen=True)

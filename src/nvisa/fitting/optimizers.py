@@ -1,4 +1,4 @@
-"""torch's optimizers without torch's compiler: they import it to tell it to keep off, a second of every first fit.
+"""torch's optimizers without torch's compiler, which they import to tell it to keep off: longer than a small fit.
 
 ``inspect.unwrap`` takes the methods as they were before they were decorated for that; each does what torch's does.
 """
