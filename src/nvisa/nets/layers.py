@@ -33,6 +33,7 @@ from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
 
 __all__ = [
+    "BinarizedHead",
     "LEAK",
     "LIKELIHOODS",
     "BernoulliHead",
@@ -354,9 +355,18 @@ class BernoulliHead(nn.Module):
         return torch.bernoulli(mean.to(generator.device), generator=generator).to(mean.device)
 
 
+class BinarizedHead(BernoulliHead):
+    """The same for x drawn anew from its probabilities each time it is trained on, dynamic binarization.
+
+    So the slides' authors train their Bernoulli rows (tfsnippet, ``bernoulli_flow``). A gray pixel is then on in one
+    epoch and off in the next, for q(y|x) too, which cannot cut by how gray it is.
+    """
+
+
 LIKELIHOODS: dict[str, Any] = {
     "gaussian": GaussianHead,
     "gaussian_shared": SharedGaussianHead,
     "gaussian_unit": UnitGaussianHead,
     "bernoulli": BernoulliHead,
+    "bernoulli_binarized": BinarizedHead,
 }
