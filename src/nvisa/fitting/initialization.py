@@ -31,8 +31,8 @@ from nvisa.fitting.graph import (
 )
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.optimizers import LBFGS
-from nvisa.fitting.run import Run
-from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
+from nvisa.fitting.run import Listeners, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.distributions import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
