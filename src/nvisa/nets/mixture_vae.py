@@ -22,6 +22,7 @@ from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal
 from nvisa.maths.factors import mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
+from nvisa.nets.counts import CountHead, CountUnits, GeneColumns, NegativeBinomial
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
@@ -40,13 +41,19 @@ def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> 
     Plain ReLU: with a leak, consistency lets whole clusters merge.
     """
     width, fill = rescale.width, rescale.fill
+    if isinstance(rescale, CountUnits):
+        d = rescale.n_genes
+        return nn.Sequential(GeneColumns(d), *mlp([d, *hidden], batch_norm=batch_norm, leak=0.0))
     if fill is None:
         return mlp([width, *hidden], batch_norm=batch_norm, leak=0.0)
     return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * width, *hidden], batch_norm=batch_norm, leak=0.0))
 
 
-def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:
+def make_head(rescale: Rescale, likelihood: str | NegativeBinomial, n_hidden: int) -> Any:
     """p(x|z) of rows in the networks' units, from the decoder's last hidden layer: a head for each kind of columns."""
+    if isinstance(likelihood, NegativeBinomial):
+        assert isinstance(rescale, CountUnits)  # made for it
+        return CountHead(n_hidden, rescale, zero_inflated=likelihood.zero_inflated)
     if isinstance(rescale, TableUnits):
         n_numbers = len(rescale.numbers)
         heads = [LIKELIHOODS[likelihood](n_hidden, n_numbers)] if n_numbers else []
@@ -78,7 +85,7 @@ class MixtureVAE(nn.Module):
         n_clusters: int,
         network: Network,
         *,
-        likelihood: str,
+        likelihood: str | NegativeBinomial,
         posterior: str,
         baseline: bool = False,
     ) -> None:
