@@ -4,7 +4,7 @@
 
 writes benchmarks/records/single_cells. All methods see the same counts, and K but for `scvi_leiden` and `leiden`:
 their resolution is scanpy's default; `scvi_leiden_k` looks for the one that gives K. No label is seen. scVI has the
-defaults of scvi-tools: ten latent dimensions, 400 epochs for fewer than 20,000 cells. Methods of scVI and Leiden ask for
+defaults of scvi-tools: ten latent dimensions, 400 epochs below 20,000 cells. Methods of scVI and Leiden ask for
 the packages of requirements.txt, the others for nvisa; so there are two environments.
 """
 
