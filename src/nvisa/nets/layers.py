@@ -41,6 +41,7 @@ __all__ = [
     "BernoulliHead",
     "Decoder",
     "GaussianHead",
+    "Kept",
     "LatentNetwork",
     "Network",
     "SharedGaussianHead",
@@ -186,20 +187,25 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -
     return nn.Sequential(*layers)
 
 
+class Kept(nn.Module):
+    """A module whose weights are somebody's: a fit begins with them."""
+
+
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only.
 
-    A module with a method ``initialize(generator)`` is asked to do it for itself.
+    A module with a method ``initialize(generator)`` is asked to do it for itself; those in a :class:`Kept` one stay.
     """
-    for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+    kept = {inner for outer in module.modules() if isinstance(outer, Kept) for inner in outer.modules()}
+    for layer in (layer for layer in module.modules() if layer not in kept):
+        if callable(begin := getattr(layer, "initialize", None)):  # a module of ours that knows its own
+            begin(generator)
+        elif isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_normal_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
-        elif callable(begin := getattr(layer, "initialize", None)):  # a module of ours that knows its own
-            begin(generator)
 
 
 def build(make: Callable[[], Any], generator: torch.Generator, device: torch.device | None = None) -> Any:

@@ -26,6 +26,7 @@ from nvisa.nets.counts import CountHead, CountUnits, GeneColumns, NegativeBinomi
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
+from nvisa.nets.modules import Conv, direct_head, make_decoder, make_encoder
 from nvisa.nets.priors import make_prior
 from nvisa.nets.rows import Rescale
 from nvisa.nets.tables import CategoricalHead, TableUnits
@@ -33,6 +34,7 @@ from nvisa.nets.tables import CategoricalHead, TableUnits
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
 Array = NDArray[np.floating]
+OWN = ("encoder", "decoder")  # what the user may have brought
 
 
 def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
@@ -93,16 +95,23 @@ class MixtureVAE(nn.Module):
         hidden, self.latent_dim = list(network.hidden), network.latent_dim
         prior = make_prior(n_clusters, network)
         self.rescale = rescale
-        self.trunk = make_trunk(rescale, hidden, batch_norm=network.batch_norm)
-        self.y_logits = nn.Linear(hidden[-1], n_clusters)
-        self.z_base = Linear(hidden[-1], hidden[-1])
-        self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
-        self.z_head = GaussianHead(hidden[-1], self.latent_dim)
+        own_encoder, own_decoder = (isinstance(network, Conv) or getattr(network, of, None) for of in OWN)
+        if own_encoder:
+            self.trunk, n = make_encoder(network, rescale.width)
+        else:
+            self.trunk, n = make_trunk(rescale, hidden, batch_norm=network.batch_norm), hidden[-1]
+        self.y_logits = nn.Linear(n, n_clusters)
+        self.z_base = Linear(n, n)
+        self.y_embedding = nn.Embedding(n_clusters, n) if posterior == "joint" else None
+        self.z_head = GaussianHead(n, self.latent_dim)
         self.prior = prior
-        self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
-        self.x_head = make_head(rescale, likelihood, hidden[0])
+        if own_decoder:
+            self.decoder, self.x_head = make_decoder(network, rescale.width), direct_head(likelihood, rescale.width)
+        else:
+            self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
+            self.x_head = make_head(rescale, likelihood, hidden[0])
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
-        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None
+        self.baseline = nn.Sequential(mlp([n, n]), nn.Linear(n, 1)) if baseline else None
 
     def log_q_y_from(self, h: Float[Tensor, "B H"]) -> LogClusters:
         """``log q(y|x)`` from ``h = trunk(x)``."""
