@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.maths.distributions import log_normal_head, log_normal_linear
-from nvisa.maths.products import factor_type, factors_in, linear, residual
-from nvisa.nets.layers import perceptron
+from nvisa.maths.products import factor_type, factors_in, linear, perceptron, residual
 from oracles import build, gradients, normal
 
 UNIT = 2.0**-8  # rounding of bfloat16, relative

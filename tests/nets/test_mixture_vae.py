@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from oracles import TIGHT, build, gradients, normal
 
 D, Z, K = 4, 2, 3

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from nvisa.fitting.candidates import kmeans
-from nvisa.fitting.graph import degree, joint_of_labels, mutual_information, neighbors, principal_components
+from nvisa.fitting.graph import degree, joint_of_labels, mutual_information, nearest, principal_components
 from nvisa.fitting.normalized_cut import normalized_cut
 from nvisa.maths.mixtures import fit_mixture
 
@@ -39,7 +39,7 @@ def diagnose(x: Array, labels: Rows, n_clusters: int, rng: RandomState) -> Diagn
         with each of the two; ``preferred``: "fit", or which of the two both criteria prefer; ``n_rows``.
     """
     points = principal_components(x, rng)
-    graph = neighbors(points, degree(len(points)))
+    graph = nearest(points, degree(len(points)))[0]
     mixture = fit_mixture(points[:, :MIXTURE_COMPONENTS], n_clusters, rng, n_init=1)
     simple = {
         "kmeans": kmeans(points, n_clusters, rng, n_init=3),

@@ -32,7 +32,7 @@ from nvisa.fitting.graph import (
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.run import Run
 from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
-from nvisa.maths.factors import mean_squared_error
+from nvisa.maths.distributions import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder

@@ -20,11 +20,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.random import RandomState
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from nvisa.fitting.calibration import quantiles
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
@@ -32,15 +32,15 @@ from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
+from nvisa.fitting.run import FitResult, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
-from nvisa.methods.fitted import FittedClusterer, Record, Rows
-from nvisa.methods.input import check_unit_interval, validated
+from nvisa.methods.fitted import FittedClusterer, Record
+from nvisa.methods.input import Rows, check_unit_interval
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, map_blocks, part, subset
-from nvisa.nets.units import category_levels, make_units
+from nvisa.nets.rows import Source, Table, label, map_blocks, part, subset
+from nvisa.nets.units import Rescale, Rescaled
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
@@ -124,13 +124,11 @@ class DeepClusterer(
             for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
                 delattr(self, name)
             self._check_settings()
-            scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = validated(self, X, reset=True, at_least=self._least_rows)
-            self._checkpoint: CheckpointWriter | None = None
-            rescale = make_units(X, scaling, rng, category_levels(vars(self)))
-            self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
+            rng = check_random_state(self.random_state)
+            X, rescale = self._learn_input(X, self._scaling, rng, at_least=self._least_rows)
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
+            self._checkpoint: CheckpointWriter | None = None
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -142,13 +140,13 @@ class DeepClusterer(
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
                 some = part(X, subset(len(X), RandomState(0), 2_000))
-                self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
+                self.reject_quantiles_ = self._reject_quantiles(some)
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
         sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
-            warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
+            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
 
     def _check_settings(self) -> None:
@@ -225,7 +223,9 @@ class DeepClusterer(
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        run = Run(X, Source(X, device, self._origin), rescale, module, rng, generator, number, report, listeners)
+        run = Run(
+            X, Source(X, device, vars(self).get("origin_")), rescale, module, rng, generator, number, report, listeners
+        )
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
@@ -335,12 +335,6 @@ class DeepClusterer(
 
         return report
 
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
-        return tags
-
     @property
     def _sizes_are_of_start(self) -> bool:
         """Whether small clusters are what the rows have: their start left no doubt."""
@@ -380,3 +374,12 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
+
+
+def _collapse_message(sizes: NDArray[np.integer]) -> str:
+    """What to say when fewer than half of the clusters are in use, or only one has rows."""
+    return (
+        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
+        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
+        "random weights."
+    )

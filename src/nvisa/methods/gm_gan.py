@@ -34,7 +34,7 @@ from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.nets.layers import Network, build
 from nvisa.nets.priors import FactorPrior
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import InstanceOf, NotNegative, OneOf, Positive
 
 __all__ = ["GMGAN", "Game", "FactorPrior", "Networks", "discriminate", "gradient_penalty", "classifier_terms"]

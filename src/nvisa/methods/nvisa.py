@@ -48,7 +48,7 @@ from nvisa.fitting.supervision import (
     given,
     start_from_supervision,
 )
-from nvisa.fitting.training import StepOutput, Training, maximize
+from nvisa.fitting.training import StepOutput, Training, maximize, outcome
 from nvisa.maths.bounds import (
     VIMCO,
     EnumY,
@@ -61,12 +61,14 @@ from nvisa.maths.bounds import (
 )
 from nvisa.maths.schedules import Constant, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
-from nvisa.methods.fitted import Record, Rows
+from nvisa.methods.fitted import Record
 from nvisa.methods.generative import GenerativeClusterer
+from nvisa.methods.input import Rows
 from nvisa.methods.partial_fit import train_on_more_rows
 from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
-from nvisa.nets.rows import Rescale, Rescaled, map_blocks, subset, top_deviation
+from nvisa.nets.rows import map_blocks, subset
+from nvisa.nets.units import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
@@ -279,7 +281,7 @@ class NVISA(GenerativeClusterer):
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
-        found |= run.outcome(trained, training)
+        found |= outcome(trained, training, len(run.source))
         if known is not None and known.classes is not None:
             found["classes_"] = known.classes
         if self._consistency_terms or clear is not None:
@@ -334,7 +336,7 @@ class NVISA(GenerativeClusterer):
 
     def _consistent(self, bound: Bound, start: Start | None, run: Run, **changes: Any) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""
-        terms = tuple(replace(term, **changes) for term in self._consistency_terms)
+        terms = tuple(replace(term, **changes) if changes else term for term in self._consistency_terms)
         is_local = any(isinstance(term, VAT) for term in terms)
         distance = neighbor_radius(Rescaled(run.X, run.rescale), run.rng) if is_local else None
         sizes = None if start is None else start.log_sizes.to(run.source.device)
@@ -351,7 +353,7 @@ class NVISA(GenerativeClusterer):
 
     def _log_p_x(self, x: Data) -> PerExample:
         own = self.module_.rescale(x)
-        return log_p_x(self.module_, own, self.std_floor_x_, self.std_floor_z_) + self._jacobian(x)
+        return log_p_x(self.module_, own, self.std_floor_x_, self.std_floor_z_) + self.module_.rescale.log_det(x)
 
     def _log_density(self, x: Data) -> PerExample:
         """``log p(x, y, z)`` at the most probable y and the mean of q(z|y,x): one z a row where p(x) takes 32 K."""
@@ -359,7 +361,7 @@ class NVISA(GenerativeClusterer):
         y = net.log_q_y_from(h := net.trunk(own)).argmax(-1)[None]
         z = net.q_z(h, y, self.std_floor_z_)[0]
         log_p_y_z = net.prior.log_p_y() + net.prior.log_p_z_given_y(z, y)
-        return (net.log_p_x_given_z(own, z, self.std_floor_x_) + log_p_y_z)[0] + self._jacobian(x)
+        return (net.log_p_x_given_z(own, z, self.std_floor_x_) + log_p_y_z)[0] + self.module_.rescale.log_det(x)
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         return self.module_.draw_x(

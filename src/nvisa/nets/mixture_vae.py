@@ -19,8 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.maths.bounds import importance_sampled
-from nvisa.maths.distributions import draw_normal, log_normal
-from nvisa.maths.factors import mean_squared_error
+from nvisa.maths.distributions import draw_normal, log_normal, mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.nets.counts import CountHead, CountUnits, GeneColumns, NegativeBinomial
 from nvisa.nets.gaps import Observed
@@ -28,8 +27,8 @@ from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
 from nvisa.nets.modules import Conv, direct_head, make_decoder, make_encoder
 from nvisa.nets.priors import make_prior
-from nvisa.nets.rows import Rescale
 from nvisa.nets.tables import CategoricalHead, TableUnits
+from nvisa.nets.units import Rescale
 
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
