@@ -16,16 +16,15 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import NAMES, load, log_normalized
+from cells import load, log_normalized
+from single_cell_table import FOLDER, NAMES
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-FOLDER = Path("benchmarks/records/single_cells")
 Counts = Any  # CSR [N D]
 
 
@@ -78,31 +77,23 @@ def nvisa(X: Counts, k: int, seed: int, **settings: Any) -> np.ndarray:
     return import_module("nvisa").NVISA(k, random_state=seed, **settings).fit(X).labels_
 
 
-METHODS: dict[str, tuple[str, str, Callable[..., np.ndarray]]] = {  # title, package, of scVI (z, k, seed)
-    "nvisa": ("NVISA, negative binomial", "nvisa", lambda X, k, s: nvisa(X, k, s, likelihood="negative_binomial")),
-    "nvisa_zero_inflated": (
-        "NVISA, zero-inflated",
-        "nvisa",
-        lambda X, k, s: nvisa(X, k, s, likelihood="zero_inflated_negative_binomial"),
-    ),
-    "nvisa_logs": ("NVISA, components of logarithms", "nvisa", lambda X, k, s: nvisa(components(X, s), k, s)),
-    "kmeans": ("k-means, components of logarithms", "scikit-learn", kmeans),
-    "leiden": ("Leiden, components of logarithms", "scanpy", lambda X, k, s: leiden_of(components(X, s), s)),
-    "leiden_k": (
-        "Leiden at K, components of logarithms",
-        "scanpy",
-        lambda X, k, s: leiden_with(components(X, s), k, s),
-    ),
-    "scvi_leiden": ("scVI, Leiden", "scvi-tools", lambda z, k, s: leiden_of(z, s)),
-    "scvi_leiden_k": ("scVI, Leiden at K", "scvi-tools", leiden_with),
-    "scvi_kmeans": ("scVI, k-means", "scvi-tools", lambda z, k, s: KMeans(k, n_init=10, random_state=s).fit_predict(z)),
+METHODS: dict[str, tuple[str, Callable[..., np.ndarray]]] = {  # package, (counts, or codes of scVI, k, seed) -> labels
+    "nvisa": ("nvisa", lambda X, k, s: nvisa(X, k, s, likelihood="negative_binomial")),
+    "nvisa_zero_inflated": ("nvisa", lambda X, k, s: nvisa(X, k, s, likelihood="zero_inflated_negative_binomial")),
+    "nvisa_logs": ("nvisa", lambda X, k, s: nvisa(components(X, s), k, s)),
+    "kmeans": ("scikit-learn", kmeans),
+    "leiden": ("scanpy", lambda X, k, s: leiden_of(components(X, s), s)),
+    "leiden_k": ("scanpy", lambda X, k, s: leiden_with(components(X, s), k, s)),
+    "scvi_leiden": ("scvi-tools", lambda z, k, s: leiden_of(z, s)),
+    "scvi_leiden_k": ("scvi-tools", leiden_with),
+    "scvi_kmeans": ("scvi-tools", lambda z, k, s: KMeans(k, n_init=10, random_state=s).fit_predict(z)),
 }
 
 
 def run(method: str, name: str, seed: int) -> None:
     """One record."""
     X, y = load(name)
-    package, cluster = METHODS[method][1:]
+    package, cluster = METHODS[method]
     rows, before = scvi_codes(name, seed) if package == "scvi-tools" else (X, 0.0)
     started = time.process_time()
     with warnings.catch_warnings():
@@ -116,19 +107,6 @@ def run(method: str, name: str, seed: int) -> None:
     record["command"] = f"python benchmarks/single_cells/run.py {method} --datasets {name} --seeds {seed}"
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}-{method}-seed{seed}.json").write_text(json.dumps(record, indent=1) + "\n")
-
-
-def table(root: Path = Path()) -> str:
-    """Mean adjusted Rand index of each data set over seeds, mean over data sets, and CPU seconds."""
-    records = [json.loads(path.read_text()) for path in sorted((root / FOLDER).glob("*.json"))]
-    lines = [f"| method | {' | '.join(NAMES)} | mean | seconds |", "|---" * (len(NAMES) + 3) + "|"]
-    for method, (title, *_) in METHODS.items():
-        own = [[r for r in records if r["method"] == method and r["data_set"] == name] for name in NAMES]
-        if all(own):
-            each = [float(np.mean([r["ari"] for r in of])) for of in own]
-            cells = " | ".join(f"{value:.3f}" for value in [*each, np.mean(each)])
-            lines.append(f"| {title} | {cells} | {np.mean([r['cpu_seconds'] for of in own for r in of]):.0f} |")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from nvisa.nets import layers
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE
 from nvisa.nets.modules import Conv, Modules, direct_head, make_decoder, make_encoder, with_shape
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError, check_settings
 from oracles import TIGHT, build, normal
 

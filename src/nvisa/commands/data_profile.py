@@ -23,6 +23,8 @@ def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = 
     likelihood = likelihood or ("bernoulli" if is_binary else "gaussian_shared")
     if likelihood == "bernoulli":
         scaling, why = "none", "probabilities have no scale"
+    elif likelihood.endswith("negative_binomial"):
+        scaling, why = (scaling, "as asked for") if scaling else ("global", "logarithms of counts have one unit")
     else:
         scaling, why = (scaling, "as asked for") if scaling else _scaling(rows)
     return {
@@ -104,6 +106,8 @@ LIKELIHOODS = {
     "bernoulli": "a probability each (bernoulli)",
     "gaussian": "numbers whose deviations depend on z (gaussian)",
     "gaussian_shared": "numbers with one deviation a column (gaussian_shared)",
+    "negative_binomial": "counts beside the sum of their row (negative_binomial)",
+    "zero_inflated_negative_binomial": "counts with additional zeros (zero_inflated_negative_binomial)",
 }
 
 

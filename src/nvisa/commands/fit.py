@@ -24,7 +24,8 @@ from nvisa.commands.printing import (
 __all__ = ["OPTION_OF", "add", "fit"]
 
 CONSISTENCY = {"vat": "vat", "augment": "augment", "none": None}
-LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli"), ("columns", "global", "none")
+COUNTS = ("negative_binomial", "zero_inflated_negative_binomial")
+LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli", *COUNTS), ("columns", "global", "none")
 
 OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "n_clusters": "--n-clusters",
@@ -32,6 +33,8 @@ OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "training.epochs": "--epochs",
     "likelihood": "--likelihood",
     "network.scaling": "--scaling",
+    "network.image_shape": "--network",
+    "network": "--network",
     "inference": "--inference",
     "init": "--init",
     "n_samples": "--n-samples",
@@ -51,6 +54,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--checkpoint", metavar="DIR", help="keep what the same command needs to go on if it is killed")
     parser.add_argument("--likelihood", choices=LIKELIHOODS, help="p(x|z) (default: by the values)")
     parser.add_argument("--scaling", choices=SCALINGS, help="units of the networks (default: by the columns)")
+    parser.add_argument("--network", choices=("perceptron", "conv"), help="conv: convolutions, for images")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
     parser.add_argument(
         "--init", choices=("auto", "umap", "gmm", "random"), help="where training starts (default: auto)"
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 
     result = fit(
         args.data, args.out, settings, ReadOptions.of(args), epochs=args.epochs, checkpoint=args.checkpoint,
-        scaling=args.scaling, on_read=print_profile,
+        scaling=args.scaling, network=args.network, on_read=print_profile,
     )  # fmt: skip
     print_result(args, result, fit_text)
 
@@ -106,6 +110,7 @@ def fit(
     epochs: int | None = None,
     checkpoint: str | None = None,
     scaling: str | None = None,
+    network: str | None = None,
     on_read: Callable[[Result], None] = lambda _: None,
 ) -> Result:
     """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
@@ -120,6 +125,8 @@ def fit(
         Folder that lets the same command go on after a kill; removed once the model is written.
     scaling
         As in :class:`nvisa.Network`; None: what follows from the rows.
+    network
+        "conv": :class:`nvisa.Conv`; else perceptrons.
     on_read
         Called with the profile of the rows, before training.
 
@@ -140,7 +147,7 @@ def fit(
     _check_number(rows, settings.get("n_clusters", 0))
     found = profile(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)
-    clusterer = _clusterer(settings, found, epochs)
+    clusterer = _clusterer(settings, found, epochs, network)
     started = time.perf_counter()
     try:
         clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
@@ -164,16 +171,20 @@ def _check_number(rows: Any, n_clusters: int) -> None:
         )
 
 
-def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None) -> Any:
+def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None, network: str | None) -> Any:
     """NVISA with these settings, and those that follow from the rows."""
-    from nvisa import NVISA, Augment, Training
+    from nvisa import NVISA, Augment, Conv, Training
 
     chosen = dict(settings) | {"likelihood": found["likelihood"]}
     if chosen.get("consistency") == "augment" and found["feature_shape"] is not None:
         chosen["consistency"] = Augment(image_shape=tuple(found["feature_shape"]))
     if epochs is not None:
         chosen["training"] = Training(epochs=epochs)
-    return NVISA(**chosen, network=replace(NVISA.DEFAULT_NETWORK, scaling=found["scaling"]))
+    shape = found["feature_shape"]
+    of_images = Conv(image_shape=None if shape is None else tuple(shape))
+    return NVISA(
+        **chosen, network=replace(of_images if network == "conv" else NVISA.DEFAULT_NETWORK, scaling=found["scaling"])
+    )
 
 
 def _how_to_resume(checkpoint: str | None) -> str:

@@ -33,7 +33,8 @@ from nvisa.maths.counts import (
     log_zero_inflated_negative_binomial,
 )
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
-from nvisa.nets.rows import Rescale, Table, blocks, part, subset
+from nvisa.nets.rows import Table, blocks, part, subset
+from nvisa.nets.units import Rescale
 from nvisa.settings import AnyOf, AtLeast, InstanceOf, SettingError
 
 __all__ = ["COUNT_LIKELIHOODS", "CountHead", "CountUnits", "GeneColumns", "NegativeBinomial", "check_counts"]
@@ -122,6 +123,7 @@ class CountUnits(Rescale):
     batch_shift: Tensor
     log_expression: Tensor
     library: Tensor
+    has_counts = True
 
     def __init__(
         self,
@@ -140,11 +142,8 @@ class CountUnits(Rescale):
         self.column, self.n_genes = column, len(shift)
         n_columns = self.n_genes + (column is not None)
         self.genes = [d for d in range(n_columns) if d != column]
-
-    @property
-    def width(self) -> int:
-        """V."""
-        return self.n_genes + 1 + (len(self.batches) if len(self.batches) > 1 else 0)
+        n_batches = len(batches.value)
+        self.width = self.n_genes + 1 + (n_batches if n_batches > 1 else 0)  # V
 
     def _of_batch(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B S"]:
         """Zeros and ones."""

@@ -158,8 +158,10 @@ class MixtureVAE(nn.Module):
     def draw_x(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
         """``x ~ p(x|z)`` in the user's units; without a generator its mean."""
         h = self.decoder(z)
-        x = self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
-        return self.rescale.inverse(x)
+        if generator is None:
+            return self.rescale.inverse(self.x_head.mean(h))
+        x = self.rescale.inverse(self.x_head.draw(h, generator, std_floor))
+        return x.round() if self.rescale.has_counts else x
 
     @torch.no_grad()
     def init_scales(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:

@@ -29,7 +29,7 @@ from nvisa.nets.layers import (
 )
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
 
-__all__ = ["Conv", "Modules", "direct_head", "make_decoder", "make_encoder", "with_shape"]
+__all__ = ["SHAPED", "Conv", "Modules", "direct_head", "make_decoder", "make_encoder", "with_shape"]
 
 Shape = tuple[int, ...] | None
 
@@ -133,6 +133,9 @@ def with_shape(network: Network, shape: tuple[int, ...] | None) -> Network:
     if isinstance(network, Modules) and network.shape is None:
         return replace(network, shape=tuple(shape))
     return network
+
+
+SHAPED = (Conv, Modules)  # settings whose networks see the shape of a row
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------

