@@ -6,7 +6,6 @@ AnnData is only read and written through its attributes, so nothing here needs t
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, issparse
 
 from nvisa.methods.nvisa import NVISA
@@ -84,7 +83,7 @@ def cluster(
 
 def counts_of(
     adata: Any, layer: str | None = None, batch_key: str | None = None, genes: str | None = "highly_variable"
-) -> csr_array | NDArray[Any]:
+) -> Any:
     """The counts of the genes used [N D], and a last column with the number of the batch; what the model then takes."""
     X = adata.X if layer is None else adata.layers[layer]
     X = X.to_memory() if hasattr(X, "to_memory") else X

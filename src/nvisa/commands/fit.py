@@ -25,7 +25,7 @@ __all__ = ["OPTION_OF", "add", "fit"]
 
 CONSISTENCY = {"vat": "vat", "augment": "augment", "none": None}
 COUNTS = ("negative_binomial", "zero_inflated_negative_binomial")
-LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli", *COUNTS), ("columns", "global", "none")
+LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli", *COUNTS), ("columns", "global", "cosine", "none")
 
 OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "n_clusters": "--n-clusters",
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     """Fit as the options say, and print what came of it."""
     if args.n_clusters is None:
         args.parser.error(f"expected --n-clusters K, the number of clusters. Try nvisa choose-k {args.data}")
-    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_restarts")
+    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_restarts", "network")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
     settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
 
     result = fit(
         args.data, args.out, settings, ReadOptions.of(args), epochs=args.epochs, checkpoint=args.checkpoint,
-        scaling=args.scaling, network=args.network, on_read=print_profile,
+        scaling=args.scaling, on_read=print_profile,
     )  # fmt: skip
     print_result(args, result, fit_text)
 
@@ -110,7 +110,6 @@ def fit(
     epochs: int | None = None,
     checkpoint: str | None = None,
     scaling: str | None = None,
-    network: str | None = None,
     on_read: Callable[[Result], None] = lambda _: None,
 ) -> Result:
     """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
@@ -118,15 +117,14 @@ def fit(
     Parameters
     ----------
     settings
-        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows.
+        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows. ``network`` is "conv"
+        for convolutions.
     epochs
         In place of the default's own choice.
     checkpoint
         Folder that lets the same command go on after a kill; removed once the model is written.
     scaling
         As in :class:`nvisa.Network`; None: what follows from the rows.
-    network
-        "conv": :class:`nvisa.Conv`; else perceptrons.
     on_read
         Called with the profile of the rows, before training.
 
@@ -147,7 +145,7 @@ def fit(
     _check_number(rows, settings.get("n_clusters", 0))
     found = profile(rows, likelihood=settings.get("likelihood"), scaling=scaling)
     on_read(found)
-    clusterer = _clusterer(settings, found, epochs, network)
+    clusterer = _clusterer(settings, found, epochs)
     started = time.perf_counter()
     try:
         clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
@@ -171,7 +169,7 @@ def _check_number(rows: Any, n_clusters: int) -> None:
         )
 
 
-def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None, network: str | None) -> Any:
+def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None) -> Any:
     """NVISA with these settings, and those that follow from the rows."""
     from nvisa import NVISA, Augment, Conv, Training
 
@@ -180,11 +178,10 @@ def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None, n
         chosen["consistency"] = Augment(image_shape=tuple(found["feature_shape"]))
     if epochs is not None:
         chosen["training"] = Training(epochs=epochs)
-    shape = found["feature_shape"]
-    of_images = Conv(image_shape=None if shape is None else tuple(shape))
-    return NVISA(
-        **chosen, network=replace(of_images if network == "conv" else NVISA.DEFAULT_NETWORK, scaling=found["scaling"])
-    )
+    network, shape = NVISA.DEFAULT_NETWORK, found["feature_shape"]
+    if chosen.pop("network", None) == "conv":
+        network = Conv(image_shape=None if shape is None else tuple(shape))
+    return NVISA(**chosen, network=replace(network, scaling=found["scaling"]))
 
 
 def _how_to_resume(checkpoint: str | None) -> str:

@@ -34,7 +34,7 @@ from nvisa.nets.modules import SHAPED
 from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, numbers
 from nvisa.nets.sparse import SparseRows
 from nvisa.nets.tables import TableUnits
-from nvisa.nets.units import Rescale, centered, make_units, origin_of, warn_of_units
+from nvisa.nets.units import Directions, Rescale, centered, make_units, origin_of, warn_of_units
 from nvisa.settings import SettingError
 
 __all__ = ["CheckedInput", "Rows", "blank_units", "category_levels", "check_shaped_and_counted", "check_unit_interval"]
@@ -57,6 +57,8 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
     origin_ : ndarray of shape (D,)
         Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
         in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
+    sees_directions_ : bool
+        Only with ``Network(scaling="cosine")``: True.
     count_batches_ : dict
         Only of counts: the column that says the batch, and its values; empty where there is none.
     image_shape_ : tuple
@@ -83,13 +85,15 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
             raise ValueError(f"n_samples={len(X)} should be >= n_clusters={at_least}: {hint}")
         if (counting := self._counting) is not None:
             return X, self._learn_counts(X, counting, scaling, rng)
-        if (origin := origin_of(X)) is not None:
+        if scaling != "cosine" and (origin := origin_of(X)) is not None:
             origin[[int(d) for d in self.categories_]] = 0.0  # codes stay codes
             self.origin_ = origin
             X = centered(X, origin)
         levels = category_levels(vars(self)) if self.categories_ else []
         units = TableUnits.of(X, scaling, levels, rng) if levels else make_units(X, scaling, rng)
         self.fills_gaps_, self.n_axes_ = units.fill is not None, units.n_axes
+        if isinstance(units, Directions):
+            self.sees_directions_ = True
         return X, units
 
     @property
@@ -109,6 +113,8 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
                 self._column_name(np.int64(wrong[0])),
                 "Leave the column out, or name it: NegativeBinomial(batch=...).",
             )
+        if scaling == "cosine":
+            raise SettingError("network.scaling", "another than 'cosine' for counts", scaling)
         check_counts(X, column)
         units = CountUnits.of(X, column, scaling, rng)
         self.count_batches_ = {} if column is None else {"column": column, "values": units.batches.tolist()}
@@ -222,7 +228,8 @@ def blank_units(fitted: Mapping[str, Any]) -> Rescale:
     fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
     n_axes = fitted.get("n_axes_", 0)
     axes = torch.zeros(n_features, n_axes) if n_axes else None
-    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
+    kind = Directions if fitted.get("sees_directions_", False) else Rescale
+    return kind(torch.zeros(n_features), torch.ones(n_features), fill, axes)
 
 
 def check_shaped_and_counted(clusterer: Any, starts: Sequence[Any], terms: Sequence[Any]) -> None:

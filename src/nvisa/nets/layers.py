@@ -74,7 +74,8 @@ class Network:
         ``"global"``: subtract each column's mean, divide by one number (pixels, embeddings).
         ``"columns"``: divide each column by its own standard deviation (tables with mixed units).
         ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
-        is more than 10 times the median one, so that a few columns would drown the others; else "global".
+        is more than 10 times the median one, so that a few columns would drown the others; else "global". Rows that are
+        unit vectors are "global". ``"cosine"``: "global" of rows divided by their length: distances go by angles.
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
@@ -90,7 +91,7 @@ class Network:
     hidden: Annotated[tuple[int, ...], Each(AtLeast(1))] = (500, 500)
     latent_dim: Annotated[int, AtLeast(1)] = 10
     batch_norm: Annotated[bool, InstanceOf(bool)] = True
-    scaling: Annotated[str, OneOf("auto", "global", "columns", "none")] = "auto"
+    scaling: Annotated[str, OneOf("auto", "global", "columns", "cosine", "none")] = "auto"
     prior_components: Annotated[int, AtLeast(1)] = 1
     prior_covariance: Annotated[str, OneOf("diag", "full")] = "diag"
 

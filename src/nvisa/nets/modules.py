@@ -8,6 +8,7 @@ number and no layer: :func:`direct_head`.
 """
 
 import math
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, cast
@@ -124,7 +125,7 @@ class Modules(Network):
         return shape
 
 
-def with_shape(network: Network, shape: tuple[int, ...] | None) -> Network:
+def with_shape(network: Network, shape: Sequence[int] | None) -> Network:
     """The settings, with the shape of images or arrays that a fit was handed, unless they have one."""
     if shape is None:
         return network
