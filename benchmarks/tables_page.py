@@ -11,6 +11,7 @@ from pathlib import Path
 
 import missing
 import mixed_tables
+import mixed_weights
 import sparse_rows
 
 sys.path.append(str(Path(__file__).parent / "single_cells"))
@@ -41,6 +42,7 @@ def rewrite(text: str, root: Path = Path()) -> str:
     made = {
         "missing": missing.page,
         "mixed": mixed_tables.page,
+        "mixed_weights": mixed_weights.page,
         "sparse": sparse,
         "single_cells": single_cell_table.table,
     }
