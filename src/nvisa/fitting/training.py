@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from nvisa.fitting.optimizers import Adam
 from nvisa.fitting.run import Listeners, Record, StageState
 from nvisa.maths.products import factors_in, training_factors
 from nvisa.maths.schedules import Constant, Cosine, Schedule
@@ -208,7 +209,7 @@ def maximize(
     trained = list(module.parameters())
     n_rows = len(source.X)
     n_epochs, n_batches = training.n_epochs(n_rows), training.n_batches(n_rows)
-    optimizer = torch.optim.Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
+    optimizer = Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
     state = StageState(stage, module, optimizer, generator, objective, Tally(n_rows))
     for listener in listeners:
         listener.begin_stage(state)

@@ -98,7 +98,8 @@ class DeepClusterer(
         Parameters
         ----------
         X
-            Array, data frame or memory map [N D] of finite numbers.
+            Rows [N D]: an array, a data frame, a memory map, a sparse matrix, or what else ``methods/input.py`` takes.
+            NaN and categories for methods that have p(x|z) for them.
         y
             Ignored; here for scikit-learn's pipelines.
         checkpoint
@@ -112,7 +113,7 @@ class DeepClusterer(
         nvisa.SettingError
             A ValueError and a TypeError: on a setting of another kind than expected.
         ValueError
-            On NaN or infinity, or fewer rows than clusters.
+            On infinity, or NaN where the method takes no gaps; on fewer rows than clusters.
         DivergedError
             When training leaves the finite numbers; it names the term.
 

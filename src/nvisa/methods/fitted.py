@@ -168,9 +168,6 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     def _n_features_out(self) -> int:
         return self.module_.latent_dim
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
-
     def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.
 

@@ -204,6 +204,9 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
         """Rows of the networks as the user's: a data frame, where the fit's had categories."""
         return decoded(self._in_user_units(x), self)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn's checks may expect."""
         tags = super().__sklearn_tags__()

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
-from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_text
+from nvisa.fitting.diagnosis import diagnose_run, diagnosis_text
 from nvisa.fitting.edits import n_before
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, refit_head, start_from
@@ -70,7 +70,6 @@ from nvisa.nets.counts import COUNT_LIKELIHOODS, NegativeBinomial
 from nvisa.nets.layers import LIKELIHOODS
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.modules import with_shape
-from nvisa.nets.rows import map_blocks, subset
 from nvisa.nets.units import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
@@ -306,13 +305,14 @@ class NVISA(GenerativeClusterer):
         What was trained for that; ``found`` gets the diagnosis. A schedule of one's own is left as it is, and so
         is what somebody has given.
         """
-        found["diagnosis_"] = self._diagnosis(start, run)
+        candidate = None if start is None else start.candidate
+        found["diagnosis_"] = diagnose_run(run, self.n_clusters_, candidate)
         trained: list[Record] = []
-        if start is None or start.candidate is None or start.is_given or self._training.epochs:
+        if start is None or candidate is None or start.is_given or self._training.epochs:
             return trained
         if found["diagnosis_"]["preferred"] != "fit" and not start.is_clear:
             trained = self._train_beside(start, bound, self._training.shortened(CLEAR_SHARE), run)
-            found["diagnosis_"] = self._diagnosis(start, run)
+            found["diagnosis_"] = diagnose_run(run, self.n_clusters_, candidate)
             found["stop_reason_"] += "; back to the start"
         if found["diagnosis_"]["preferred"] != "fit":
             warnings.warn(diagnosis_text(found["diagnosis_"]), UserWarning, stacklevel=2)
@@ -330,14 +330,6 @@ class NVISA(GenerativeClusterer):
         trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
         refit_head(run.module, run.source, start)
         return trained
-
-    def _diagnosis(self, start: Start | None, run: Run) -> Diagnosis:
-        """The fit beside k-means and a mixture, and where it started."""
-        rows = subset(len(run.source), run.rng, MAX_ROWS)
-        x = map_blocks(run.module.rescale.features, run.source, rows=rows, fixed=False)
-        labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
-        began = None if start is None or start.candidate is None else start.candidate.summary()
-        return diagnose(x, labels, self.n_clusters_, run.rng) | {"start": began}
 
     def _consistent(self, bound: Bound, start: Start | None, run: Run, **changes: Any) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""
