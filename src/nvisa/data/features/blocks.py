@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +71,12 @@ def join(files: Sequence[str | Path], out: str | Path) -> Path:
         name: np.array(" + ".join(str(c.get(name, "")) for c in contents)) for name in ("backbone", "preprocessing")
     }
     with replacing_file(Path(out)) as whole, whole.open("wb") as file:
-        np.savez(file, **{**first, **made, **about, "weights_digest": np.array("")})
+        contents: dict[str, Any] = {**first, **made, **about, "weights_digest": np.array("")}
+        np.savez(file, **contents)
     return Path(out)
 
 
-def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as archive:
         found = {name: archive[name] for name in archive.files}
     if not any(split in found for split in SPLITS):
