@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from nvisa.methods.nvisa import NVISA
     from nvisa.methods.vade import VaDE
     from nvisa.methods.vae_gmm import VAEGMM
+    from nvisa.nets.counts import NegativeBinomial
     from nvisa.nets.layers import Network
+    from nvisa.nets.modules import Conv, Modules
     from nvisa.persistence import ModelError
     from nvisa.report import write_report
     from nvisa.settings import SettingError
@@ -45,12 +47,15 @@ __all__ = [
     "VIMCO",
     "Augment",
     "Constant",
+    "Conv",
     "Cosine",
     "DivergedError",
     "EnumY",
     "Geometric",
     "Halving",
     "ModelError",
+    "Modules",
+    "NegativeBinomial",
     "Network",
     "SettingError",
     "StdAnnealing",
@@ -85,7 +90,9 @@ _HOMES = {
     "methods.nvisa": ("NVISA",),
     "methods.vade": ("VaDE",),
     "methods.vae_gmm": ("VAEGMM",),
+    "nets.counts": ("NegativeBinomial",),
     "nets.layers": ("Network",),
+    "nets.modules": ("Conv", "Modules"),
     "persistence": ("ModelError",),
     "report": ("write_report",),
     "settings": ("SettingError",),
@@ -104,7 +111,7 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(f"nvisa.{home}"), name)
-    if name in ("data", "maths", "methods", "nets", "fitting"):  # ``import nvisa`` alone imports no folder
+    if name in ("data", "maths", "methods", "nets", "fitting", "tools"):  # ``import nvisa`` alone imports no folder
         return import_module(f"nvisa.{name}")
     raise import_module("nvisa.deprecation").moved(name, _MOVED)
 

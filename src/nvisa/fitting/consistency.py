@@ -219,7 +219,7 @@ def augmented(x: Data, settings: Augment, generator: torch.Generator) -> Data:
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbors."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0

@@ -173,10 +173,13 @@ def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: to
 def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
     """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it.
 
-    In the mean over what is observed of x, where it has gaps.
+    In the mean over what is observed of x, where it has gaps. Of counts it is ``-log p(x|z) / D`` at the code: squared
+    errors of their logarithms hardly see rare ones.
     """
     target = module.rescale(x)
     code = module.code(x if seen is None else seen)
+    if module.rescale.has_counts:
+        return -module.log_p_x_given_z(target, code[None], 0.0)[0] / target.shape[1]
     return mean_squared_error(target, module.reconstruct(code), -1)
 
 

@@ -37,7 +37,7 @@ from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record
-from nvisa.methods.input import Rows, check_unit_interval
+from nvisa.methods.input import Rows, check_shaped_and_counted, check_unit_interval
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
 from nvisa.nets.rows import Source, Table, label, map_blocks, part, subset
 from nvisa.nets.units import Rescale, Rescaled
@@ -69,6 +69,7 @@ class DeepClusterer(
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
+    TAKES_MODULES: ClassVar[bool] = False  # whether the networks may be convolutions, or the user's own
 
     n_clusters: Annotated[Any, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
@@ -153,7 +154,11 @@ class DeepClusterer(
     def _check_settings(self) -> None:
         """Raise a SettingError for settings that no rows can be fitted with."""
         check_settings(self)
-        plain = Network()
+        plain, kind = Network(), type(self._network)
+        if kind is not Network and not self.TAKES_MODULES:
+            raise SettingError(
+                "network", f"a Network with {type(self).__name__}: {kind.__name__} is NVISA's", self.network
+            )
         for name in () if self.READS_PRIOR else ("prior_components", "prior_covariance"):
             value, expected = getattr(self._network, name), getattr(plain, name)
             if value != expected:
@@ -186,6 +191,7 @@ class DeepClusterer(
                 if self.fills_gaps_:
                     expected = "another than Augment for rows with gaps or categories"
                     raise SettingError("consistency", expected, term, "Try 'vat'.")
+        check_shaped_and_counted(self, self._starts, self._consistency_terms)
         self._check_data(X)
 
     @property
