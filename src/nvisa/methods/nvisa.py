@@ -66,6 +66,7 @@ from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.input import Rows
 from nvisa.methods.partial_fit import train_on_more_rows
 from nvisa.methods.presets import HOT, PRESETS, WARM
+from nvisa.nets.layers import LIKELIHOODS
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.units import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
@@ -92,7 +93,7 @@ class Bound:
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """The bound of the batch ``x`` in the user's units."""
-        x = self.network.rescale(x)
+        x = self.network.as_trained(self.network.rescale(x), self.generator)
         log_q_y = self.network.log_q_y_from(h := self.network.trunk(x))
         bound, terms = self.bound(x, h, log_q_y, fraction)
         return StepOutput(bound / x.shape[1], terms, log_q_y)
@@ -159,7 +160,8 @@ class NVISA(GenerativeClusterer):
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
         "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
-        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1].
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as
+        "bernoulli_binarized" drawn from them anew at each step.
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
     reparameterize
@@ -234,7 +236,7 @@ class NVISA(GenerativeClusterer):
     n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
-    likelihood: Annotated[str, OneOf("gaussian_shared", "gaussian", "gaussian_unit", "bernoulli")] = "gaussian_shared"
+    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
