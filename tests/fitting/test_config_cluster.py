@@ -24,7 +24,9 @@ TIMES = ("seconds", "cpu_seconds", "peak_memory_mb", "machine")
 def cluster(request):
     """joblib's name of a cluster of two processes on this machine."""
     if request.param == "dask":
-        distributed = pytest.importorskip("dask.distributed", reason="dask is not installed: pip install nvisa[cluster]")
+        distributed = pytest.importorskip(
+            "dask.distributed", reason="dask is not installed: pip install nvisa[cluster]"
+        )
         own = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
         with own, distributed.Client(own):
             yield "dask"

@@ -158,7 +158,9 @@ def _try(clusterer: DeepClusterer) -> None:
     """
     categories, x = getattr(clusterer, "categories_", {}), np.zeros((1, clusterer.n_features_in_), np.float32)
     columns = {str(d) for d in range(clusterer.n_features_in_)}
-    if not categories.keys() <= columns or not all(isinstance(values, list) and values for values in categories.values()):
+    if not categories.keys() <= columns or not all(
+        isinstance(values, list) and values for values in categories.values()
+    ):
         raise ValueError(f"expected the categories of columns, got {categories}")
     with np.errstate(all="ignore"):
         tempered(clusterer._mapped(clusterer._log_q_y, x).astype(np.float64), getattr(clusterer, "temperature_", 1.0))
