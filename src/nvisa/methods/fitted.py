@@ -20,17 +20,19 @@ from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.exporting import write_onnx
 from nvisa.methods.input import validated
+from nvisa.methods.lazily import is_lazy, lazily
 from nvisa.nets.layers import LatentNetwork
 from nvisa.nets.rows import Rescale, Source, Table, map_blocks, part, subset, warn_of_units
 from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
-__all__ = ["Array", "FittedClusterer", "Record", "Rows"]
+__all__ = ["Array", "FittedClusterer", "Lazy", "Record", "Rows"]
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
+Lazy = Any  # of a Dask collection another
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
@@ -95,17 +97,20 @@ class FittedClusterer(
         their shapes.
         """
 
-    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64]:
+    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64] | Lazy:
         """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows.
 
         Parameters
         ----------
         X
-            Rows [N D].
+            Rows [N D]; of a Dask array or data frame the answer is one too, as of all that predicts, and computed later
+            (:mod:`nvisa.methods.lazily`).
         reject
             Answer -1 for a row whose largest q(y|x), or whose density where the method has one, is lower than that of
             this share of the training rows: 0.01 refuses about a row of a hundred such as those, by either.
         """
+        if is_lazy(X):
+            return lazily(self, "predict", X, reject=reject)
         checked = self._checked(X)
         labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
         if reject is not None:
@@ -134,8 +139,10 @@ class FittedClusterer(
             return log_q_y
         return edited(log_q_y, self.module_.encode(x) if any("split" in edit for edit in edits) else None, edits)
 
-    def predict_proba(self, X: Rows) -> Array:
+    def predict_proba(self, X: Rows) -> Array | Lazy:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X; of a calibrated model, tempered."""
+        if is_lazy(X):
+            return lazily(self, "predict_proba", X)
         checked = self._checked(X)
         log_q = self._mapped(self._log_q_y, checked).astype(np.float64)
         return tempered(log_q, getattr(self, "temperature_", 1.0)).astype(checked.dtype)
@@ -162,8 +169,10 @@ class FittedClusterer(
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
 
-    def transform(self, X: Rows) -> Array:
+    def transform(self, X: Rows) -> Array | Lazy:
         """Latent vector of each row [N Z], in the floating type of X."""
+        if is_lazy(X):
+            return lazily(self, "transform", X)
         return self._stream(self.module_.encode, X)
 
     @property
