@@ -17,7 +17,7 @@ from nvisa.fitting.run import FitResult, Run
 from nvisa.methods.base import DeepClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["AEGMM"]

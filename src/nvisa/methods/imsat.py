@@ -25,7 +25,7 @@ from nvisa.fitting.training import Training, maximize
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.nets.layers import Network, mlp
-from nvisa.nets.rows import Rescale, Rescaled
+from nvisa.nets.units import Rescale, Rescaled
 from nvisa.settings import AtLeast
 
 __all__ = ["IMSAT", "Networks"]

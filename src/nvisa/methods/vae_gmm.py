@@ -27,7 +27,7 @@ from nvisa.methods.fitted import Record
 from nvisa.methods.generative import CodingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, OneOf
 
 __all__ = ["VAEGMM", "Networks"]
