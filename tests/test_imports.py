@@ -11,6 +11,7 @@ ORDER = [
     *("settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "persistence"),
     *("maths", "nets", "fitting"),
     *("methods.presets", "methods.editing", "methods.exporting", "methods.categories", "methods.input"),
+    "methods.lazily",
     *("methods.fitted", "methods.base", "methods.generative", "methods.partial_fit"),
     *("methods.*", "methods.__init__", "tools", "data", "report", "__init__"),
     *("benchmark", "commands", "cli", "__main__"),

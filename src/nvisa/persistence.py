@@ -56,7 +56,9 @@ KEYS: dict[str, type | tuple[type, ...]] = {
 FITTED: dict[str, type | tuple[type, ...]] = {"n_features_in_": int, "n_iter_": int, "history_": list}
 FOUND: dict[str, type | tuple[type, ...]] = {  # by some methods
     "precision_": str, "stop_reason_": str, "converged_": bool, "diagnosis_": dict, "restarts_": list,
-    "neighbor_information_": (int, float), "feature_names_in_": np.ndarray, "n_clusters_": int,
+    "neighbor_information_": (int, float), "feature_names_in_": np.ndarray, "n_clusters_": int, "n_axes_": int,
+    "fills_gaps_": bool, "categories_": dict, "origin_": np.ndarray, "temperature_": (int, float), "edits_": list,
+    "reject_quantiles_": dict, "std_floor_x_": (int, float), "std_floor_z_": (int, float),
 }  # fmt: skip
 EPOCH: dict[str, type | tuple[type, ...]] = {"stage": str, "epoch": int, "n_epochs": int, "seconds": (int, float)}
 

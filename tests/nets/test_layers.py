@@ -277,7 +277,10 @@ def test_the_inverse_of_softplus_is_it_for_small_and_for_large():
             "network.hidden must be a tuple, each of it a whole number of at least 1, got (5, 0).",
         ),
         ({"latent_dim": 0}, "network.latent_dim must be a whole number of at least 1, got 0."),
-        ({"scaling": "rows"}, "network.scaling must be one of 'auto', 'global', 'columns', 'none', got 'rows'."),
+        (
+            {"scaling": "rows"},
+            "network.scaling must be one of 'auto', 'global', 'columns', 'cosine', 'none', got 'rows'.",
+        ),
         ({"prior_components": 0}, "network.prior_components must be a whole number of at least 1, got 0."),
         (
             {"prior_covariance": "tied"},

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from nvisa import persistence
+from nvisa.fitting.calibration import SHARES, tempered
 from nvisa.fitting.consistency import VAT, Augment
 from nvisa.fitting.initialization import WarmStart
 from nvisa.fitting.supervision import Supervision
@@ -160,6 +161,7 @@ def load(path: str | Path, device: str = "cpu", *, network: Modules | None = Non
         with torch.device("meta"):  # without memory of their own, to be filled from the file
             networks: Any = clusterer._networks(blank_units(fitted), fitted)
         persistence.restore(clusterer, networks, manifest, arrays)
+        _try(clusterer)
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError, MemoryError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
@@ -174,6 +176,26 @@ def _refuse_missing_modules(manifest: persistence.Manifest) -> None:
     if missing:
         said = ", ".join(f"{name.removeprefix('network.')} ({what.split()[0]})" for name, what in missing.items())
         raise ModelError(f"expected the modules of the fit, {said}: nvisa.load(path, network=nvisa.Modules(...)).")
+
+
+def _try(clusterer: DeepClusterer) -> None:
+    """Let a model answer for a row of zeros: what is wrong in its manifest shows now, not at the first prediction.
+
+    Raises
+    ------
+    ValueError
+        If its categories are not those of columns; others as what is wrong has it.
+    """
+    categories, x = getattr(clusterer, "categories_", {}), np.zeros((1, clusterer.n_features_in_), np.float32)
+    columns = {str(d) for d in range(clusterer.n_features_in_)}
+    if not categories.keys() <= columns or not all(
+        isinstance(values, list) and values for values in categories.values()
+    ):
+        raise ValueError(f"expected the categories of columns, got {categories}")
+    with np.errstate(all="ignore"):
+        tempered(clusterer._mapped(clusterer._log_q_y, x).astype(np.float64), getattr(clusterer, "temperature_", 1.0))
+        if hasattr(clusterer, "reject_quantiles_"):
+            clusterer._is_refused(x, float(SHARES[1]))
 
 
 def _unfitted(manifest: persistence.Manifest) -> DeepClusterer:
