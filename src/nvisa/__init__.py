@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nvisa.fitting.levels import select_n_clusters
     from nvisa.fitting.supervision import Supervision
     from nvisa.fitting.training import DivergedError, Training
+    from nvisa.hub import from_hub, push_to_hub
     from nvisa.maths.bounds import VIMCO, EnumY
     from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
     from nvisa.methods import adopt, load
@@ -60,7 +61,9 @@ __all__ = [
     "WarmStart",
     "adopt",
     "config",
+    "from_hub",
     "load",
+    "push_to_hub",
     "select_n_clusters",
     "write_report",
 ]
@@ -73,6 +76,7 @@ _HOMES = {
     "fitting.levels": ("select_n_clusters",),
     "fitting.supervision": ("Supervision",),
     "fitting.training": ("DivergedError", "Training"),
+    "hub": ("from_hub", "push_to_hub"),
     "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
     "methods": ("adopt", "load"),
