@@ -1,4 +1,4 @@
-"""What is published: the wheel and the sdist hold what a user needs and nothing else, and work where the clone is not."""
+"""What is published: wheel and sdist hold what a user needs and nothing else, and work where the clone is not."""
 
 import os
 import re

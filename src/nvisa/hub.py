@@ -78,7 +78,7 @@ def model_card(clusterer: Any, repo_id: str = "user/model", *, license: str | No
     columns = getattr(clusterer, "feature_names_in_", None)
     listed = "numbers" if columns is None else ", ".join(f"`{_cell(name)}`" for name in columns)
     return CARD.format(
-        method=type(clusterer).__name__, name=repo_id.split("/")[-1], repo=repo_id, n_clusters=n_clusters,
+        method=type(clusterer).__name__, name=repo_id.rsplit("/", maxsplit=1)[-1], repo=repo_id, n_clusters=n_clusters,
         n_features=clusterer.n_features_in_, n_rows=len(clusterer.labels_), version=version("nvisa"),
         home="https://github.com/nvisa-developers/nvisa", license="" if license is None else f"license: {license}\n",
         clusters="\n".join(clusters), columns=listed, settings=repr(clusterer), fit=_of_fit(clusterer),
