@@ -118,7 +118,8 @@ def summary(args: argparse.Namespace, answers: Any, seconds: float, refused: Any
     """The record."""
     waits = np.array([wait for _, wait in answers])
     return {
-        "processor": processor(), "clients": args.clients, "requests": len(answers), "rows_a_request": args.rows, "columns": 64,
+        "processor": processor(), "clients": args.clients, "requests": len(answers),
+        "rows_a_request": args.rows, "columns": 64,
         "statuses": {str(s): n for s, n in Counter(s for s, _ in answers).items()},
         "requests_a_second": len(answers) / seconds, "rows_a_second": len(answers) * args.rows / seconds,
         "seconds_p50": float(np.quantile(waits, 0.5)), "seconds_p99": float(np.quantile(waits, 0.99)),

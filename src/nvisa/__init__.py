@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nvisa.fitting.callbacks import EarlyStopping
     from nvisa.fitting.config import config
     from nvisa.fitting.consistency import VAT, Augment
     from nvisa.fitting.initialization import WarmStart
@@ -48,6 +49,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "DivergedError",
+    "EarlyStopping",
     "EnumY",
     "Geometric",
     "Halving",
@@ -70,6 +72,7 @@ __all__ = [
 
 # Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
 _HOMES = {
+    "fitting.callbacks": ("EarlyStopping",),
     "fitting.config": ("config",),
     "fitting.consistency": ("VAT", "Augment"),
     "fitting.initialization": ("WarmStart",),

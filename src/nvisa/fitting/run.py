@@ -9,13 +9,14 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from nvisa.fitting.convergence import has_settled
+from nvisa.fitting.convergence import has_settled, progress
 from nvisa.fitting.training import Listener, Listeners, StageState, Training, clusters_in_use
 from nvisa.nets.rows import Rescale, Source, Table
 
-__all__ = ["FitResult", "Reporter", "Run", "collapse_message"]
+__all__ = ["FitResult", "Report", "Reporter", "Run", "collapse_message"]
 
 Record = dict[str, Any]
+Report = Callable[[Any, list[Record]], bool]  # (networks, the records of the stage so far) -> whether to end it
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Run:
     number
         Of the restart, from 0.
     report
-        Called with the networks and an epoch's record; None: nobody looks.
+        Called with the networks and the records of the stage so far; True ends it. None: nobody looks.
     listeners
         Who is called back by the training loop: one that reports, and a checkpoint.
     """
@@ -56,15 +57,23 @@ class Run:
     rng: RandomState
     generator: torch.Generator
     number: int
-    report: Callable[[Any, Record], None] | None
+    report: Report | None
     listeners: Listeners
+
+    def passed(self, history: list[Record], training: Training) -> float:
+        """The fraction of the schedule that a stage has passed: 1, unless a callback has ended it."""
+        settles = training.until_settled and training.epochs is None
+        done, _ = progress(history, training.n_batches(len(self.source)), settles=settles)
+        return min(done / training.n_epochs(len(self.source)), 1.0)
 
     def outcome(self, history: list[Record], training: Training) -> dict[str, Any]:
         """``converged_`` and ``stop_reason_`` of a stage: whether its labels have settled, and how it ended."""
+        passed = self.passed(history, training)
         settled = has_settled(history, training.n_batches(len(self.source)))
         epochs, planned = len(history), training.n_epochs(len(self.source))
         if epochs < planned:
-            reason = f"labels settled: {epochs} epochs of {planned} planned"
+            why = "labels settled" if passed == 1.0 else "a callback ended it"
+            reason = f"{why}: {epochs} epochs of {planned} planned"
         else:
             reason = f"all {planned} epochs" + ("" if settled else "; labels were still changing")
         return {"converged_": settled, "stop_reason_": reason}
@@ -72,14 +81,14 @@ class Run:
 
 @dataclass
 class Reporter(Listener):
-    """Hands every epoch's record on, with the networks."""
+    """Hands the records of the stage on, with the networks."""
 
     module: Any
-    report: Callable[[Any, Record], None]
+    report: Report
 
-    def end_epoch(self, state: StageState) -> None:
-        """Hand on the last record."""
-        self.report(self.module, state.history[-1])
+    def end_epoch(self, state: StageState) -> bool:
+        """Whether one of those who look on has seen enough."""
+        return self.report(self.module, state.history)
 
 
 def collapse_message(sizes: NDArray[np.integer]) -> str:

@@ -198,8 +198,8 @@ class Listener:
     def begin_stage(self, state: StageState) -> None:
         """Before the first step; may put the state back to where it was left."""
 
-    def end_epoch(self, state: StageState) -> None:
-        """After each epoch, whose record is the last of ``state.history``."""
+    def end_epoch(self, state: StageState) -> bool | None:
+        """After each epoch, whose record is the last of ``state.history``; True ends the stage."""
 
     def end_stage(self, state: StageState) -> None:
         """After the last epoch, with ``state.finished`` set."""
@@ -271,9 +271,8 @@ def maximize(
             epoch = len(history) + 1
             history.append({"stage": stage, "epoch": epoch, "n_epochs": n_epochs, "seconds": seconds} | tally.means())
             done, pace = progress(history, n_batches, settles=settles)
-            for listener in listeners:
-                listener.end_epoch(state)
-            if step is None:
+            enough = [listener.end_epoch(state) for listener in listeners]
+            if step is None or any(enough):
                 break
     module.eval()
     state.finished = True

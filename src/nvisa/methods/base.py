@@ -10,10 +10,12 @@ input. Methods that make rows subclass ``SamplingClusterer`` of generative.py an
 ``GenerativeClusterer``, and also define ``_log_p_x`` and ``_reconstruct``.
 """
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -25,6 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from nvisa.fitting.calibration import quantiles
+from nvisa.fitting.callbacks import LOG, CallbackSupportMixin, fit_tasks, log_epoch, with_callbacks
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
@@ -32,7 +35,7 @@ from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
 from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run, collapse_message
+from nvisa.fitting.run import FitResult, Report, Reporter, Run, collapse_message
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
@@ -45,13 +48,14 @@ from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_se
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
 
-Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
+Callback = Callable[[Any, Record], Any]  # (clusterer, an epoch's record) -> True to end the stage
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
 
 
 class DeepClusterer(
-    FittedClusterer, Settings, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC
-):
+    FittedClusterer, Settings, CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin,
+    BaseEstimator, ABC,
+):  # fmt: skip
     """Abstract clusterer; see the module's text for what a method defines.
 
     Parameters
@@ -120,7 +124,18 @@ class DeepClusterer(
         ConvergenceWarning
             If fewer than half of the clusters are in use at the end, or only one.
         """
-        with self._unchanged_on_failure(), self._progress_shown() as report:
+        with self._unchanged_on_failure():
+            self._fit_watched(X, y, checkpoint)
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
+        LOG.info("%s: sizes of clusters %s", type(self).__name__, sizes.tolist())
+        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
+            warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
+        return self
+
+    @with_callbacks  # type: ignore[untyped-decorator]  # scikit-learn's
+    def _fit_watched(self, X: Rows, y: object, checkpoint: str | Path | None) -> None:
+        """The fit, top to bottom, with those who look on."""
+        with self._progress_shown(X, y) as report:
             for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
                 delattr(self, name)
             self._check_settings()
@@ -146,10 +161,6 @@ class DeepClusterer(
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
-        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
-        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
-            warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
-        return self
 
     def _check_settings(self) -> None:
         """Raise a SettingError for settings that no rows can be fitted with."""
@@ -256,7 +267,8 @@ class DeepClusterer(
         else:
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
-            results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
+            found = in_processes(self._unwatched()._fit_alone, calls, n_jobs)
+            results = [self._replayed(result, report) for result in found]
         looked_at = Source(X, results[0].module.rescale.shift.device).part(rows)
         probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
         graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
@@ -278,8 +290,8 @@ class DeepClusterer(
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""
         if report is not None:
-            for record in result.history:
-                report(result.module, record)
+            for n in range(len(result.history)):
+                report(result.module, result.history[: n + 1])
             result.module.eval()
         return result
 
@@ -307,33 +319,44 @@ class DeepClusterer(
 
     # ---- who looks on
 
-    def on_epoch(self: Fitted, callback: Report | None) -> Fitted:
+    def on_epoch(self: Fitted, callback: Callback | None) -> Fitted:
         """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
 
-        The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
+        The clusterer can predict inside, and ``history_`` has the records of the stage so far. A callback that returns
+        True ends the stage, such as :class:`nvisa.EarlyStopping`. It is not a setting: ``clone`` and ``save`` drop it.
+        Callbacks of scikit-learn, from 1.9 on, are given to ``set_callbacks``.
         """
         self._callback = callback
         return self
 
     @contextmanager
-    def _progress_shown(self) -> Iterator[Report | None]:
-        """What is called with the networks and an epoch's record: progress bar and callback; None for neither."""
-        callback = getattr(self, "_callback", None)
-        if not self.verbose:
-            yield None if callback is None else self._reporting(callback)
-            return
-        with EpochProgress() as progress:
-            yield self._reporting(*(f for f in (progress, callback) if f is not None))
+    def _progress_shown(self, X: Any = None, y: Any = None) -> Iterator[Report | None]:
+        """What is called with the networks and the records of a stage, for those who look on; None: nobody does."""
+        with ExitStack() as stack:
+            callbacks: list[Callback] = [log_epoch] if LOG.isEnabledFor(logging.INFO) else []
+            if self.verbose:
+                callbacks.append(stack.enter_context(EpochProgress()))
+            if (callback := getattr(self, "_callback", None)) is not None:
+                callbacks.append(callback)
+            if X is not None and (hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")):
+                callbacks.append(stack.enter_context(fit_tasks(self, X, y)))
+            yield self._reporting(*callbacks) if callbacks else None
 
-    def _reporting(self, *callbacks: Report) -> Report:
-        def report(module: Any, record: Record) -> None:
-            """Let them look, the networks in evaluation mode while they do."""
-            self.module_ = module.eval()
-            for callback in callbacks:
-                callback(self, record)
+    def _reporting(self, *callbacks: Callback) -> Report:
+        def report(module: Any, history: list[Record]) -> bool:
+            """Let them look, the networks in evaluation mode while they do; whether one of them answers True."""
+            self.module_, self.history_ = module.eval(), history
+            answers = [callback(self, history[-1]) for callback in callbacks]
             module.train()
+            return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)  # not a number of bytes
 
         return report
+
+    def _unwatched(self: Fitted) -> Fitted:
+        """The same for another process, to which callbacks do not go."""
+        other = copy(self)
+        other.__dict__.pop("_skl_callbacks", None)
+        return other
 
     def __sklearn_tags__(self) -> Any:
         """What scikit-learn's checks may expect."""

@@ -31,6 +31,7 @@ __all__ = ["Array", "FittedClusterer", "Record", "Rows"]
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
+NOT_KEPT = ("_callback", "_checkpoint", "_callback_fit_ctx", "_skl_callbacks_to_teardown")  # while a fit is running
 Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
@@ -235,7 +236,7 @@ class FittedClusterer(
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without callback and checkpoint, tensors on the CPU: a model trained on a GPU opens anywhere."""
         own: Any = super().__getstate__()
-        state = {name: value for name, value in own.items() if name not in ("_callback", "_checkpoint")}
+        state = {name: value for name, value in own.items() if name not in NOT_KEPT}
         if "module_" in state:
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state

@@ -278,8 +278,9 @@ class NVISA(GenerativeClusterer):
                 found |= objective.found()
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
-        found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
         found |= run.outcome(trained, training)
+        passed = run.passed(trained, training)
+        found |= {"std_floor_x_": bound.floor_x(passed), "std_floor_z_": bound.floor_z(passed)}
         if known is not None and known.classes is not None:
             found["classes_"] = known.classes
         if self._consistency_terms or clear is not None:
