@@ -14,6 +14,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
+from nvisa.fitting.drift import low_drift, size_drift
 from nvisa.fitting.edits import edited
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
@@ -162,6 +163,23 @@ class FittedClusterer(
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
+
+    def drift(self, X: Rows) -> dict[str, dict[str, float]]:
+        """Whether rows X [N D] that come later are still like those of the fit (:mod:`nvisa.fitting.drift`), no label.
+
+        Returns
+        -------
+        dict
+            "confidence" and, where the method has one, "log_density": the ``share`` of X below the 5 % quantile of the
+            fit's rows; "sizes": the ``distance`` of the sizes of clusters from those of ``labels_``, in [0, 1]. Each
+            with its ``p_value``. A fit is surer of rows that it has seen: after :meth:`calibrate` the quantiles are
+            those of other rows.
+        """
+        checked, n = self._checked(X), self.n_clusters_
+        found = {name: low_drift(of, self.reject_quantiles_[name]) for name, of in self._typicality(checked).items()}
+        labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
+        sizes = (np.bincount(which, minlength=n) for which in (self.labels_, labels))
+        return found | {"sizes": size_drift(*sizes)}
 
     def transform(self, X: Rows) -> Array:
         """Latent vector of each row [N Z], in the floating type of X."""

@@ -61,9 +61,9 @@ from nvisa.maths.bounds import (
 )
 from nvisa.maths.schedules import Constant, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
-from nvisa.methods.fitted import Record, Rows
+from nvisa.methods.fitted import Record
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.methods.partial_fit import train_on_more_rows
+from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.rows import Rescale, Rescaled, map_blocks, subset, top_deviation
@@ -144,7 +144,7 @@ ESTIMATOR = AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))
 START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
-class NVISA(GenerativeClusterer):
+class NVISA(StreamingClusterer, GenerativeClusterer):
     """Gaussian-mixture VAE clustering with non-reparameterized inference and std annealing.
 
     Parameters
@@ -379,16 +379,7 @@ class NVISA(GenerativeClusterer):
 
     # ---- beyond the slides: more rows, later
 
-    def partial_fit(self, X: Rows, y: object = None) -> "NVISA":
-        """Go on training with one pass over new rows [N D]; the clusters keep their numbers. Before any fit: ``fit``.
-
-        The floors and batch norm stay as the fit has left them, the learning rate is a tenth of its first, information
-        is not rewarded (a chunk tells nothing about the sizes of clusters), and ``-KL( q_before(y|x) || q(y|x) )`` is
-        added, so that nothing is forgotten. ``labels_`` becomes that of X.
-        """
-        if not self.__sklearn_is_fitted__():
-            return self.fit(X)
-        how = (self.inference, self.n_samples, self.reparameterize)
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
         floors = (Constant(self.std_floor_x_), Constant(self.std_floor_z_))
-        train_on_more_rows(self, self._checked(X), lambda generator: Bound(self.module_, *how, *floors, generator))
-        return self
+        bound = Bound(net, self.inference, self.n_samples, self.reparameterize, *floors, generator)
+        return consistent_with_bound(self, net, n_rows, generator, bound)
