@@ -37,7 +37,7 @@ from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import merge_by_cut, normalized_cut, refine_by_cut
 from nvisa.maths.metrics import accuracy, ari
 from nvisa.maths.mixtures import fit_mixture
-from nvisa.nets.rows import make_rescale
+from nvisa.nets.units import make_rescale
 
 sys.path.append(str(Path(__file__).parent / "rivals"))
 tables = import_module("datasets")

@@ -5,7 +5,7 @@ import torch
 from nvisa.methods import vade, vae_gmm
 from nvisa.nets.autoencoder import LEAST_SCALE
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from oracles import build, grid, log_bernoulli, normal
 from oracles import log_normal as log_normal_oracle
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE, draw
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from oracles import build, normal
 from oracles import log_normal as log_normal_oracle
 

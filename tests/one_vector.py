@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from nvisa.fitting.training import Listener, Training
+from nvisa.fitting.run import Listener
+from nvisa.fitting.training import Training
 from nvisa.nets.rows import Source
 
 

@@ -22,7 +22,8 @@ from nvisa.maths.schedules import Constant
 from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network, build
 from nvisa.nets.mixture_vae import MixtureVAE
-from nvisa.nets.rows import Source, make_rescale
+from nvisa.nets.rows import Source
+from nvisa.nets.units import make_rescale
 
 # With one thread, seconds of the processor, which a busy machine does not lengthen as it does those of the wall.
 ONE_THREAD = torch.get_num_threads() == 1

@@ -24,7 +24,7 @@ from nvisa.maths.products import factors_in
 from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network, build
 from nvisa.nets.mixture_vae import MixtureVAE
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 
 D, K, Z = 784, 10, 10
 Shapes = list[tuple[int, int, int]]  # (rows, inner, columns) of a product

@@ -253,7 +253,7 @@ def check_settings(owner: Any, prefix: str = "") -> None:
             raise SettingError(f"{prefix}{name}", expected, getattr(owner, name))
 
 
-def _constrained(kind: type) -> Iterator[tuple[str, list[Any]]]:
+def _constrained(kind: type) -> Iterator[tuple[str, list[Constraint]]]:
     """(name, constraints) of every setting."""
     annotations = {f.name: f.type for f in fields(kind)} if is_dataclass(kind) else getattr(kind, "SETTINGS", {})
     for name, annotation in annotations.items():

@@ -15,7 +15,7 @@ from nvisa.maths.schedules import Constant
 from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE, draw
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from oracles import build, gradients, normal
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "perf"

@@ -10,7 +10,8 @@ from numpy.random import RandomState
 from nvisa import Training
 from nvisa.fitting import checkpoint
 from nvisa.fitting.checkpoint import open_checkpoint
-from nvisa.fitting.training import Listener, StepOutput, maximize
+from nvisa.fitting.run import Listener
+from nvisa.fitting.training import StepOutput, maximize
 from nvisa.nets.rows import Source
 from oracles import build
 

@@ -20,7 +20,7 @@ from nvisa.fitting.consistency import (
 )
 from nvisa.fitting.training import StepOutput
 from nvisa.nets.layers import mlp
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError, check_settings
 from oracles import TIGHT, build, gradients, normal
 

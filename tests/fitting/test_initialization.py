@@ -22,12 +22,14 @@ from nvisa.fitting.initialization import (
     refit_head,
     warm_start,
 )
-from nvisa.fitting.training import Listener, Training
+from nvisa.fitting.run import Listener
+from nvisa.fitting.training import Training
 from nvisa.maths.schedules import Constant, Geometric, StdAnnealing
 from nvisa.methods.nvisa import Bound
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import MixtureVAE
-from nvisa.nets.rows import Rescale, Source, subset
+from nvisa.nets.rows import Source, subset
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError, check_settings
 from oracles import build, normal
 

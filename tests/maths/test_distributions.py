@@ -18,6 +18,7 @@ from nvisa.maths.distributions import (
     log_bernoulli,
     log_normal,
     marginal_entropy,
+    mean_squared_error,
     responsibilities,
 )
 from nvisa.maths.full_covariance import log_normal_tril
@@ -165,3 +166,13 @@ def test_information_is_log_k_for_sure_and_equal_clusters_and_zero_for_one_or_fo
     assert of([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]) == pytest.approx(math.log(3), abs=1e-12)
     assert of([[0.0, 1, 0]] * 3) == pytest.approx(0, abs=1e-12)
     assert of([[0.2, 0.5, 0.3]] * 3) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_mean_squared_error_is_over_what_is_observed_and_hides_no_broken_network():
+    x = torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan], [2.0, 4.0]])
+    mean = torch.zeros(3, 2, requires_grad=True)
+    assert_close(mean_squared_error(x, mean, -1), torch.tensor([1.0, 0.0, 10.0]))
+    assert_close(mean_squared_error(x, mean, 0), torch.tensor([2.5, 16.0]))
+    mean_squared_error(x, mean, -1).sum().backward()
+    assert mean.grad.tolist() == [[-2.0, 0.0], [0.0, 0.0], [-2.0, -4.0]]
+    assert mean_squared_error(x, torch.full((3, 2), torch.nan), -1)[2].isnan()

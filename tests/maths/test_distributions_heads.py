@@ -1,20 +1,16 @@
 """A decoder's heads against the plain densities under torch's own differentiation; skipping rows is exact."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nvisa.maths import distributions
+from nvisa.maths import distributions, products
 from nvisa.maths.distributions import (
     _Quadratic,
-    contributing_rows,
     log_bernoulli_head,
     log_normal_head,
     log_normal_linear,
-    scatter_rows,
 )
 from oracles import assert_same_function, build, grid, normal, upstream
 from oracles import log_bernoulli as log_bernoulli_oracle
@@ -36,7 +32,7 @@ every_upstream = pytest.mark.parametrize("kind", ["all", "few", "tiny"])
 @pytest.fixture(autouse=True)
 def every_row_counts(monkeypatch):
     """Few rows are left out one by one."""
-    monkeypatch.setattr(distributions, "MULTIPLE", 1)
+    monkeypatch.setattr(products, "MULTIPLE", 1)
 
 
 @pytest.fixture(params=[2, 5, 512])
@@ -105,25 +101,3 @@ def test_x_has_its_gradient_in_every_head(rng, chunk):
         log_normal_head(x, h, loc, raw, 0.3), log_normal_oracle(x, loc(h), F.softplus(raw(h)) + 0.3), weight, [x]
     )
     assert_same_function(log_bernoulli_head(x, h, loc), log_bernoulli_oracle(x, loc(h)), weight, [x])
-
-
-def test_only_rows_below_the_rounding_of_the_largest_are_left_out(monkeypatch):
-    eps = torch.finfo(torch.float32).eps
-    assert contributing_rows(torch.zeros(2 * distributions.MULTIPLE)) == slice(None)  # few: all
-    monkeypatch.setattr(distributions, "MULTIPLE", 1)
-    weight = torch.tensor([1.0, -0.5, 2 * eps, -2 * eps, 0.5 * eps, 0.0, 0.0, 0.0, 0.0, 0.0])
-    assert contributing_rows(weight).tolist() == [0, 1, 2, 3]
-    assert contributing_rows(weight[:5]) == slice(None)  # 4 of 5: gathering would not pay
-    assert contributing_rows(torch.zeros(3)).tolist() == []
-    assert contributing_rows(torch.tensor([0.0, math.nan] + 8 * [0.0])) == slice(None)  # the guard shall see it
-    monkeypatch.setattr(distributions, "MULTIPLE", 3)  # 4 rows count: the next two come along, whatever they are
-    assert len(kept := contributing_rows(weight).tolist()) == 6
-    assert kept[:5] == [0, 1, 2, 3, 4]
-
-
-def test_rows_go_back_to_their_places_and_the_others_are_zero(rng):
-    values, rows = normal(rng, 2, 3), torch.tensor([4, 1])
-    scattered = scatter_rows(values, rows, 6)
-    assert torch.equal(scattered[rows], values)
-    assert (scattered[[0, 2, 3, 5]] == 0).all()
-    assert scatter_rows(values, slice(None), 2) is values

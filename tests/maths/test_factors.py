@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from nvisa.maths import factors
-from nvisa.maths.factors import Factors, conditional_mean, factor_posterior, fit_factors, mean_squared_error
+from nvisa.maths.factors import Factors, conditional_mean, factor_posterior, fit_factors
 from oracles import TIGHT, normal
 
 D, Q, B = 5, 2, 7
@@ -67,13 +67,3 @@ def test_gaps_that_depend_on_what_is_observed_move_no_mean():
     assert abs(found.loc).max() < 0.06
     covariance = found.loadings @ found.loadings.T + found.noise.diag()
     assert_close(covariance, torch.tensor(np.ones((3, 3)) + 0.25 * np.eye(3)), atol=0.1, rtol=0.0)
-
-
-def test_the_mean_squared_error_is_over_what_is_observed_and_hides_no_broken_network():
-    x = torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan], [2.0, 4.0]])
-    mean = torch.zeros(3, 2, requires_grad=True)
-    assert_close(mean_squared_error(x, mean, -1), torch.tensor([1.0, 0.0, 10.0]))
-    assert_close(mean_squared_error(x, mean, 0), torch.tensor([2.5, 16.0]))
-    mean_squared_error(x, mean, -1).sum().backward()
-    assert mean.grad.tolist() == [[-2.0, 0.0], [0.0, 0.0], [-2.0, -4.0]]
-    assert mean_squared_error(x, torch.full((3, 2), torch.nan), -1)[2].isnan()

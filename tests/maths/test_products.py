@@ -7,9 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nvisa.maths import products
 from nvisa.maths.distributions import log_normal_head, log_normal_linear
-from nvisa.maths.products import factor_type, factors_in, linear, residual
-from nvisa.nets.layers import perceptron
+from nvisa.maths.products import (
+    contributing_rows,
+    factor_type,
+    factors_in,
+    linear,
+    perceptron,
+    residual,
+    scatter_rows,
+)
 from oracles import build, gradients, normal
 
 UNIT = 2.0**-8  # rounding of bfloat16, relative
@@ -113,3 +121,28 @@ def test_one_deviation_for_all_z_is_the_normal_of_rounded_factors_too(rng):
     with factors_in(torch.bfloat16):
         mine = log_normal_linear(*[tensor.float() for tensor in (x, h, weight, bias, scale)])
     assert (mine - exact).abs().mean() < 0.02 * exact.std(0).mean()
+
+
+# ---- rows that receive no gradient -----------------------------------------------------------------------------------
+
+
+def test_only_rows_below_the_rounding_of_the_largest_are_left_out(monkeypatch):
+    eps = torch.finfo(torch.float32).eps
+    assert contributing_rows(torch.zeros(2 * products.MULTIPLE)) == slice(None)  # few: all
+    monkeypatch.setattr(products, "MULTIPLE", 1)
+    weight = torch.tensor([1.0, -0.5, 2 * eps, -2 * eps, 0.5 * eps, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert contributing_rows(weight).tolist() == [0, 1, 2, 3]
+    assert contributing_rows(weight[:5]) == slice(None)  # 4 of 5: gathering would not pay
+    assert contributing_rows(torch.zeros(3)).tolist() == []
+    assert contributing_rows(torch.tensor([0.0, math.nan] + 8 * [0.0])) == slice(None)  # the guard shall see it
+    monkeypatch.setattr(products, "MULTIPLE", 3)  # 4 rows count: the next two come along, whatever they are
+    assert len(kept := contributing_rows(weight).tolist()) == 6
+    assert kept[:5] == [0, 1, 2, 3, 4]
+
+
+def test_rows_go_back_to_their_places_and_the_others_are_zero(rng):
+    values, rows = normal(rng, 2, 3), torch.tensor([4, 1])
+    scattered = scatter_rows(values, rows, 6)
+    assert torch.equal(scattered[rows], values)
+    assert (scattered[[0, 2, 3, 5]] == 0).all()
+    assert scatter_rows(values, slice(None), 2) is values

@@ -26,7 +26,7 @@ from nvisa.methods.gm_gan import (
 )
 from nvisa.nets.convolutions import Layout
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from oracles import TIGHT, build, gradients, log_normal, normal
 
 B, D, Z, K = 6, 4, 2, 3

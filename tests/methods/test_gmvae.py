@@ -11,7 +11,7 @@ from nvisa.maths.distributions import log_normal
 from nvisa.methods.gmvae import GMVAE, Networks, free_bits_penalty
 from nvisa.nets.autoencoder import LEAST_SCALE
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from oracles import TIGHT, build, gmvae_terms, gradients, grid, hermite, normal, vae_elbo
 from oracles import log_normal as log_normal_oracle
 

@@ -10,7 +10,7 @@ from nvisa import IMSAT, VAT, Augment, Network, Training, load
 from nvisa.fitting.consistency import ConsistencyObjective, adversarial_direction
 from nvisa.maths.metrics import accuracy
 from nvisa.methods.imsat import Networks
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError
 from oracles import TIGHT, build, gradients, normal
 

@@ -17,7 +17,7 @@ from nvisa.maths.schedules import Geometric, StdAnnealing
 from nvisa.methods.nvisa import NVISA, Bound
 from nvisa.nets.layers import Network
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, log_weights
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError
 from nvisa_page import B, D, K, M, Page, Z, drawn_pairs, networks, some_x
 from oracles import TIGHT, all_draws, build, gradients, hermite, normal, swap_one_out_matrix

@@ -8,21 +8,21 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from nvisa import NVISA, Network, Training
-from nvisa.fitting import checkpoint
+from nvisa.fitting import checkpoint, diagnosis
 from nvisa.methods import nvisa as method
 
 X = np.random.RandomState(0).uniform(size=(300, 2)).astype(np.float32)  # no groups: no start is clear
 SMALL = Network(hidden=(16, 16), latent_dim=2)
 
 
-REAL = method.diagnose
+REAL = diagnosis.diagnose
 
 
 def prepared(monkeypatch, verdicts, **settings):
     """A clusterer whose diagnoses will prefer these, one after the other."""
     told = iter(verdicts)
     monkeypatch.setattr(NVISA, "DEFAULT_TRAINING", Training(steps=120))
-    monkeypatch.setattr(method, "diagnose", lambda *args: REAL(*args) | {"preferred": next(told)})
+    monkeypatch.setattr(diagnosis, "diagnose", lambda *args: REAL(*args) | {"preferred": next(told)})
     return NVISA(2, network=SMALL, random_state=0, **settings)
 
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from nvisa.fitting.training import Training
 from nvisa.methods.nvisa import NVISA
 from nvisa.nets.mixture_vae import log_weights
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa_page import B, D, K, Page, Z, drawn_pairs, networks, some_x
 from oracles import TIGHT, binary_vectors, gradients, grid, hermite, normal
 

@@ -14,7 +14,8 @@ from nvisa.fitting.training import Training
 from nvisa.methods import METHODS
 from nvisa.methods.ae_gmm import AEGMM
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale, Source
+from nvisa.nets.rows import Source
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError
 
 NETWORK = Network(hidden=(6, 5), latent_dim=2, batch_norm=False)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from nvisa.nets.autoencoder import LEAST_SCALE, START_SCALE, Autoencoder, Encoder, MixtureAutoencoder, load_autoencoder
 from nvisa.nets.layers import LIKELIHOODS, Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError
 from oracles import TIGHT, build, normal
 from oracles import log_normal as log_normal_oracle

@@ -12,8 +12,8 @@ from nvisa.nets.gaps import Fill, Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LIKELIHOODS, Network
 from nvisa.nets.mixture_vae import MixtureVAE, log_p_x
-from nvisa.nets.rows import Rescale, Rescaled, count_gaps, make_rescale
-from nvisa.nets.units import make_units
+from nvisa.nets.rows import count_gaps
+from nvisa.nets.units import Rescale, Rescaled, make_rescale, make_units
 from oracles import TIGHT, build, normal
 
 M, B, D, H, FLOOR = 3, 6, 4, 5, 0.1

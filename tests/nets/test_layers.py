@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from nvisa.maths import distributions
+from nvisa.maths import products
+from nvisa.maths.products import perceptron
 from nvisa.nets.layers import (
     LIKELIHOODS,
     BernoulliHead,
@@ -24,7 +25,6 @@ from nvisa.nets.layers import (
     initialize,
     inverse_softplus,
     mlp,
-    perceptron,
     standardize,
     torch_device,
 )
@@ -158,7 +158,7 @@ def test_mlp_is_linear_leaky_relu_repeated(rng):
 @pytest.mark.parametrize("kind", ["all", "few", "tiny"])
 @pytest.mark.parametrize("leak", [0.0, 0.2])
 def test_the_perceptron_is_its_layers_one_after_the_other(rng, leak, kind, monkeypatch):
-    monkeypatch.setattr(distributions, "MULTIPLE", 1)  # few rows are left out one by one
+    monkeypatch.setattr(products, "MULTIPLE", 1)  # few rows are left out one by one
     layers = [random_weights(lambda n=n, m=m: nn.Linear(n, m), rng) for n, m in [(2, 5), (5, 4), (4, 3)]]
     z = normal(rng, 3, 4, 2).requires_grad_()
     plain = z
@@ -279,7 +279,10 @@ def test_the_inverse_of_softplus_is_it_for_small_and_for_large():
         ({"latent_dim": 0}, "network.latent_dim must be a whole number of at least 1, got 0."),
         ({"scaling": "rows"}, "network.scaling must be one of 'auto', 'global', 'columns', 'none', got 'rows'."),
         ({"prior_components": 0}, "network.prior_components must be a whole number of at least 1, got 0."),
-        ({"prior_covariance": "tied"}, "network.prior_covariance must be one of 'diag', 'full', got 'tied'."),
+        (
+            {"prior_covariance": "tied"},
+            "network.prior_covariance must be one of 'diag', 'full', 'identity', got 'tied'.",
+        ),
     ],
     ids=str,
 )

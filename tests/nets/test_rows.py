@@ -13,20 +13,8 @@ from torch.testing import assert_close
 
 from nvisa import AEGMM, NVISA, Network, Training
 from nvisa.nets.layers import build
-from nvisa.nets.rows import (
-    Rescale,
-    Rescaled,
-    Source,
-    blocks,
-    is_mapped,
-    make_rescale,
-    map_blocks,
-    subset,
-    take,
-    top_deviation,
-    warn_of_units,
-)
-from nvisa.nets.units import centered, origin_of
+from nvisa.nets.rows import Source, blocks, is_mapped, map_blocks, subset, take
+from nvisa.nets.units import Rescale, Rescaled, centered, make_rescale, origin_of, top_deviation, warn_of_units
 from nvisa.settings import SettingError
 from oracles import TIGHT, normal
 
@@ -94,7 +82,8 @@ def test_a_number_that_is_not_finite_is_found_in_a_map(mapped, array, tmp_path, 
 
 READ_ALL = """
 import sys, numpy as np
-from nvisa.nets.rows import blocks, make_rescale, take
+from nvisa.nets.rows import blocks, take
+from nvisa.nets.units import make_rescale
 
 def resident():
     return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1024

@@ -6,9 +6,9 @@ import torch
 from scipy.sparse import csr_array, random_array
 from torch.testing import assert_close
 
-from nvisa.nets.rows import Rescaled, Source, blocks, make_rescale, map_blocks, part, take
+from nvisa.nets.rows import Source, blocks, map_blocks, part, take
 from nvisa.nets.sparse import SparseRows, leading_axes
-from nvisa.nets.units import make_units
+from nvisa.nets.units import Rescaled, make_rescale, make_units
 
 N, D = 700, 80
 

@@ -9,8 +9,7 @@ from torch.testing import assert_close
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import LIKELIHOODS, Network
 from nvisa.nets.mixture_vae import MixtureVAE
-from nvisa.nets.tables import CategoricalHead
-from nvisa.nets.units import blank_units, category_levels, make_units
+from nvisa.nets.tables import CategoricalHead, TableUnits
 from oracles import TIGHT, build, normal
 
 M, H, N, FLOOR = 3, 5, 400, 0.1
@@ -26,7 +25,7 @@ def table():
 
 @pytest.fixture
 def units(table):
-    return make_units(table, "auto", np.random.RandomState(0), LEVELS).double()
+    return TableUnits.of(table, "auto", LEVELS, np.random.RandomState(0)).double()
 
 
 def test_every_column_has_variance_one_and_the_way_back_is_exact(table, units):
@@ -86,7 +85,7 @@ def test_a_product_of_heads_is_the_sum_of_their_logarithms(rng, table, units):
 @pytest.mark.parametrize("likelihood", ["gaussian_shared", "gaussian", "gaussian_unit"])
 def test_a_table_of_categories_alone_has_networks_too(rng, likelihood):
     codes = np.random.RandomState(0).randint(3, size=(50, 2)).astype(float)
-    units = make_units(codes, "auto", np.random.RandomState(0), [3, 3]).double()
+    units = TableUnits.of(codes, "auto", [3, 3], np.random.RandomState(0)).double()
     network = Network(hidden=(6,), latent_dim=2, batch_norm=False)
     net = build(lambda: MixtureVAE(units, 2, network, likelihood=likelihood, posterior="joint"), rng)
     x = torch.from_numpy(codes[:4])
@@ -94,14 +93,7 @@ def test_a_table_of_categories_alone_has_networks_too(rng, likelihood):
     assert set(net.draw_x(normal(rng, 9, 2), rng, FLOOR).unique().tolist()) <= {0.0, 1.0, 2.0}
 
 
-def test_blank_units_have_the_shapes_of_those_that_were_fitted(units):
-    fitted = {"n_features_in_": 4, "categories_": {"1": ["a", "b", "c"], "3": [False, True]}, "fills_gaps_": True}
-    assert category_levels(fitted) == LEVELS
-    made, blank = (u.state_dict() for u in (units, blank_units(fitted)))
-    assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in blank.items()}
-
-
 def test_a_category_without_variance_counts_nothing():
     X = np.c_[np.arange(9.0), np.zeros(9)]
-    units = make_units(X, "auto", np.random.RandomState(0), [0, 1])
+    units = TableUnits.of(X, "auto", [0, 1], np.random.RandomState(0))
     assert (units(torch.from_numpy(X).float())[:, 1] == 0).all()

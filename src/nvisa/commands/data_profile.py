@@ -10,9 +10,9 @@ import numpy as np
 
 from nvisa.commands.printing import Result, listed, notes_lines
 from nvisa.commands.rows import Rows
-from nvisa.nets.rows import as_given, blocks, make_rescale
+from nvisa.nets.rows import as_given, blocks
 from nvisa.nets.sparse import SparseRows
-from nvisa.nets.units import centered, origin_of
+from nvisa.nets.units import centered, make_rescale, origin_of
 
 __all__ = ["profile", "profile_text"]
 

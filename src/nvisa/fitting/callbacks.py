@@ -5,13 +5,17 @@ the stage by answering True. During a fit ``clusterer.history_`` has the records
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from nvisa.fitting.progress import describe, is_tenth
+import numpy as np
+
+from nvisa.fitting.progress import EpochProgress, describe, is_tenth
+from nvisa.fitting.run import Record, Report
 from nvisa.settings import AtLeast, NotNegative, OneOf, SettingError, check_settings
 
 try:
@@ -30,9 +34,10 @@ except ImportError:  # scikit-learn before 1.9
         return method
 
 
-__all__ = ["LOG", "CallbackSupportMixin", "EarlyStopping", "EpochTasks", "fit_tasks", "log_epoch", "with_callbacks"]
+__all__ = ["LOG", "EarlyStopping", "EpochTasks", "WatchedFit", "fit_tasks", "log_epoch", "with_callbacks"]
 
-Record = dict[str, Any]
+Callback = Callable[[Any, Record], Any]  # (clusterer, an epoch's record) -> True to end the stage
+Watched = TypeVar("Watched", bound="WatchedFit")
 LOG = logging.getLogger("nvisa")
 
 
@@ -149,3 +154,51 @@ class EpochTasks:
         if self.stage is not None:
             self.stage.call_on_fit_task_end(estimator=clusterer, **self.given)
         self.stage = None
+
+
+class WatchedFit(CallbackSupportMixin):
+    """A clusterer whose fit others look on at."""
+
+    verbose: int
+    module_: Any
+    history_: list[Record]
+    _callback: Callback | None
+
+    def on_epoch(self: Watched, callback: Callback | None) -> Watched:
+        """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
+
+        The clusterer can predict inside, and ``history_`` has the records of the stage so far. A callback that returns
+        True ends the stage, such as :class:`nvisa.EarlyStopping`. It is not a setting: ``clone`` and ``save`` drop it.
+        Callbacks of scikit-learn, from 1.9 on, are given to ``set_callbacks``.
+        """
+        self._callback = callback
+        return self
+
+    @contextmanager
+    def _progress_shown(self, X: Any = None, y: Any = None) -> Iterator[Report | None]:
+        """What is called with the networks and the records of a stage, for those who look on; None: nobody does."""
+        with ExitStack() as stack:
+            callbacks: list[Callback] = [log_epoch] if LOG.isEnabledFor(logging.INFO) else []
+            if self.verbose:
+                callbacks.append(stack.enter_context(EpochProgress()))
+            if (callback := getattr(self, "_callback", None)) is not None:
+                callbacks.append(callback)
+            if X is not None and (hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")):
+                callbacks.append(stack.enter_context(fit_tasks(self, X, y)))
+            yield self._reporting(*callbacks) if callbacks else None
+
+    def _reporting(self, *callbacks: Callback) -> Report:
+        def report(module: Any, history: list[Record]) -> bool:
+            """Let them look, the networks in evaluation mode while they do; whether one of them answers True."""
+            self.module_, self.history_ = module.eval(), history
+            answers = [callback(self, history[-1]) for callback in callbacks]
+            module.train()
+            return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)  # not a number of bytes
+
+        return report
+
+    def _unwatched(self: Watched) -> Watched:
+        """The same for another process, to which callbacks do not go."""
+        other = copy(self)
+        other.__dict__.pop("_skl_callbacks", None)
+        return other

@@ -47,11 +47,19 @@ SLACK = 0.02  # nats a row: held-out densities are not known better
 class Candidate:
     """A clustering of some rows.
 
-    ``proba`` [n K]; ``kind``: "kmeans", "graph" or "mixture", or the "labels" or "pairs" that somebody has given;
-    ``is_clear``: the rows leave no doubt, or are too few to settle one, so that training teaches it to the networks and
-    does not redraw it; ``gap``:
-    :func:`relative_gap`; ``cuts``: the normalized cut per
-    cluster of every clustering looked at.
+    Parameters
+    ----------
+    proba
+        q(y|x) of the rows [n K].
+    kind
+        "kmeans", "graph" or "mixture", or the "labels" or "pairs" that somebody has given.
+    is_clear
+        The rows leave no doubt, or are too few to settle one: training teaches it to the networks, and does not redraw
+        it.
+    gap
+        :func:`relative_gap`.
+    cuts
+        The normalized cut per cluster of every clustering looked at.
     """
 
     proba: Array

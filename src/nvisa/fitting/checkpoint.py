@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 from nvisa.compatibility import upgrade_fit, upgrade_names, upgrade_tensors
 from nvisa.durable_files import LockedError, is_temporary, locked, sweep_inside, write_file
+from nvisa.fitting.run import Listener, StageState
 from nvisa.fitting.stage_state import restore_state, state_tensors
-from nvisa.fitting.training import Listener, StageState
 from nvisa.interruption import Interruption, deferring
 from nvisa.json_values import check_digest, encode, parse, with_digest, wrong_fields
 from nvisa.nets.rows import Table, as_given, blocks

@@ -12,12 +12,14 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from nvisa.fitting.candidates import kmeans
-from nvisa.fitting.graph import degree, joint_of_labels, mutual_information, neighbors, principal_components
+from nvisa.fitting.candidates import Candidate, kmeans
+from nvisa.fitting.graph import degree, joint_of_labels, mutual_information, nearest, principal_components
 from nvisa.fitting.normalized_cut import normalized_cut
+from nvisa.fitting.run import Run
 from nvisa.maths.mixtures import fit_mixture
+from nvisa.nets.rows import map_blocks, subset
 
-__all__ = ["Diagnosis", "diagnose", "diagnosis_text"]
+__all__ = ["Diagnosis", "diagnose", "diagnose_run", "diagnosis_text"]
 
 Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
@@ -27,6 +29,15 @@ MAX_ROWS = 5_000
 MIXTURE_COMPONENTS = 10  # principal components that the mixture is fitted in
 BETTER = 0.05  # by this share both criteria must be better
 NAMES = {"kmeans": "k-means", "mixture": "a Gaussian mixture"}
+
+
+def diagnose_run(run: Run, n_clusters: int, start: Candidate | None) -> Diagnosis:
+    """:func:`diagnose` of some rows of a run as its networks cluster them now, and ``start``: where it began."""
+    rows = subset(len(run.source), run.rng, MAX_ROWS)
+    x = map_blocks(run.module.rescale.features, run.source, rows=rows, fixed=False)
+    labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
+    began = None if start is None else start.summary()
+    return diagnose(x, labels, n_clusters, run.rng) | {"start": began}
 
 
 def diagnose(x: Array, labels: Rows, n_clusters: int, rng: RandomState) -> Diagnosis:
@@ -39,7 +50,7 @@ def diagnose(x: Array, labels: Rows, n_clusters: int, rng: RandomState) -> Diagn
         with each of the two; ``preferred``: "fit", or which of the two both criteria prefer; ``n_rows``.
     """
     points = principal_components(x, rng)
-    graph = neighbors(points, degree(len(points)))
+    graph = nearest(points, degree(len(points)))[0]
     mixture = fit_mixture(points[:, :MIXTURE_COMPONENTS], n_clusters, rng, n_init=1)
     simple = {
         "kmeans": kmeans(points, n_clusters, rng, n_init=3),

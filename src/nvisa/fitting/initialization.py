@@ -30,9 +30,10 @@ from nvisa.fitting.graph import (
     principal_components,
 )
 from nvisa.fitting.layout import graph_layout
-from nvisa.fitting.run import Run
-from nvisa.fitting.training import Listeners, StepOutput, Training, maximize
-from nvisa.maths.factors import mean_squared_error
+from nvisa.fitting.optimizers import LBFGS
+from nvisa.fitting.run import Listeners, Run
+from nvisa.fitting.training import StepOutput, Training, maximize
+from nvisa.maths.distributions import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
@@ -61,11 +62,8 @@ __all__ = [
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 MAX_ROWS = 40_000  # rows that the mixture and the graph look at
-PRETRAINING = {
-    "auto": 0.15,
-    "umap": 0.15,
-    "gmm": 0.6,
-}  # of the run's steps; a mixture of the codes needs good codes, the graph none
+# Of the run's steps: a mixture of the codes needs good codes, the graph none.
+PRETRAINING = {"auto": 0.15, "umap": 0.15, "gmm": 0.6}
 
 
 @dataclass(frozen=True)
@@ -371,7 +369,7 @@ def refit_head(module: Any, source: Source, start: Start, *, ridge: float = 1e-4
     h = torch.from_numpy(map_blocks(lambda x: module.trunk(module.rescale(x)), source, rows=start.rows, fixed=False))
     h, target = h.to(source.device), torch.from_numpy(start.proba).to(source.device)
     weight, bias = module.y_logits.weight, module.y_logits.bias
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=n_steps, line_search_fn="strong_wolfe")
+    optimizer = LBFGS([weight, bias], max_iter=n_steps, line_search_fn="strong_wolfe")
 
     def loss() -> float:
         """The loss, its gradient in the layer's parameters."""

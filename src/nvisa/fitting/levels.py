@@ -22,9 +22,9 @@ from nvisa.fitting.graph import degree, joint_of_labels, nearest, principal_comp
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import cut_curve, cut_merges
 from nvisa.nets.conversion import as_rows
-from nvisa.nets.rows import Rescale, Rescaled, Table, count_gaps, numbers, subset
+from nvisa.nets.rows import Table, count_gaps, numbers, subset
 from nvisa.nets.sparse import SparseRows
-from nvisa.nets.units import feature_view
+from nvisa.nets.units import Rescale, Rescaled, feature_view
 from nvisa.settings import SettingError
 
 __all__ = ["ClusterLevels", "count_borders", "find_levels", "levels_of", "select_n_clusters"]

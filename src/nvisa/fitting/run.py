@@ -1,19 +1,17 @@
-"""What one fit works with, and what it finds."""
+"""What one fit works with, what it finds, and who looks on: what the training loop and the methods share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.random import RandomState
-from numpy.typing import NDArray
+from torch import nn
 
-from nvisa.fitting.convergence import has_settled, progress
-from nvisa.fitting.training import Listener, Listeners, StageState, Training, clusters_in_use
-from nvisa.nets.rows import Rescale, Source, Table
+from nvisa.nets.rows import Source, Table
+from nvisa.nets.units import Rescale
 
-__all__ = ["FitResult", "Report", "Reporter", "Run", "collapse_message"]
+__all__ = ["FitResult", "Listener", "Listeners", "Record", "Report", "Reporter", "Run", "StageState"]
 
 Record = dict[str, Any]
 Report = Callable[[Any, list[Record]], bool]  # (networks, the records of the stage so far) -> whether to end it
@@ -58,25 +56,40 @@ class Run:
     generator: torch.Generator
     number: int
     report: Report | None
-    listeners: Listeners
+    listeners: "Listeners"
 
-    def passed(self, history: list[Record], training: Training) -> float:
-        """The fraction of the schedule that a stage has passed: 1, unless a callback has ended it."""
-        settles = training.until_settled and training.epochs is None
-        done, _ = progress(history, training.n_batches(len(self.source)), settles=settles)
-        return min(done / training.n_epochs(len(self.source)), 1.0)
 
-    def outcome(self, history: list[Record], training: Training) -> dict[str, Any]:
-        """``converged_`` and ``stop_reason_`` of a stage: whether its labels have settled, and how it ended."""
-        passed = self.passed(history, training)
-        settled = has_settled(history, training.n_batches(len(self.source)))
-        epochs, planned = len(history), training.n_epochs(len(self.source))
-        if epochs < planned:
-            why = "labels settled" if passed == 1.0 else "a callback ended it"
-            reason = f"{why}: {epochs} epochs of {planned} planned"
-        else:
-            reason = f"all {planned} epochs" + ("" if settled else "; labels were still changing")
-        return {"converged_": settled, "stop_reason_": reason}
+@dataclass
+class StageState:
+    """Where a stage of training stands: what changes from epoch to epoch, and its history so far.
+
+    ``objective`` and ``tally`` have a state of their own if they have ``state_dict`` and ``load_state_dict``.
+    """
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    objective: Any
+    tally: Any  # of an epoch's terms and labels
+    history: list[Record] = field(default_factory=list)
+    finished: bool = False
+
+
+class Listener:
+    """What is called back as a stage of training begins, after each of its epochs, and when it ends."""
+
+    def begin_stage(self, state: StageState) -> None:
+        """Before the first step; may put the state back to where it was left."""
+
+    def end_epoch(self, state: StageState) -> bool | None:
+        """After each epoch, whose record is the last of ``state.history``; True ends the stage."""
+
+    def end_stage(self, state: StageState) -> None:
+        """After the last epoch, with ``state.finished`` set."""
+
+
+Listeners = Sequence[Listener]
 
 
 @dataclass
@@ -89,12 +102,3 @@ class Reporter(Listener):
     def end_epoch(self, state: StageState) -> bool:
         """Whether one of those who look on has seen enough."""
         return self.report(self.module, state.history)
-
-
-def collapse_message(sizes: NDArray[np.integer]) -> str:
-    """What to say when fewer than half of the clusters are in use, or only one has rows."""
-    return (
-        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
-        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
-        "random weights."
-    )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvisa.fitting.training import StageState
+from nvisa.fitting.run import StageState
 
 __all__ = ["restore_state", "state_tensors"]
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nvisa.fitting.convergence import progress
+from nvisa.fitting.optimizers import Adam
+from nvisa.fitting.run import Listeners, Record, StageState
 from nvisa.maths.products import factors_in, training_factors
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
@@ -26,18 +27,17 @@ from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive
 
 __all__ = [
     "DivergedError",
-    "Listener",
-    "Listeners",
-    "StageState",
     "StepOutput",
     "Training",
     "clusters_in_use",
     "flush_denormals",
+    "has_settled",
     "maximize",
     "optimizer_step",
+    "outcome",
+    "progress",
+    "share_passed",
 ]
-
-Record = dict[str, Any]
 
 
 class DivergedError(RuntimeError):
@@ -81,7 +81,7 @@ class Training:
     device
         "auto": CUDA, then MPS, then CPU.
     until_settled
-        Where ``epochs`` is None: once the labels have settled (:func:`nvisa.fitting.convergence.has_settled`), pass
+        Where ``epochs`` is None: once the labels have settled (:func:`nvisa.fitting.training.has_settled`), pass
         through the rest of the schedule eight times as fast. The rate and the floors still fall to their ends.
 
     Examples
@@ -175,39 +175,6 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
     return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
 
 
-@dataclass
-class StageState:
-    """Where a stage of training stands: what changes from epoch to epoch, and its history so far.
-
-    ``objective`` and ``tally`` have a state of their own if they have ``state_dict`` and ``load_state_dict``.
-    """
-
-    name: str
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    objective: Any
-    tally: "Tally"
-    history: list[Record] = field(default_factory=list)
-    finished: bool = False
-
-
-class Listener:
-    """What is called back as a stage of training begins, after each of its epochs, and when it ends."""
-
-    def begin_stage(self, state: StageState) -> None:
-        """Before the first step; may put the state back to where it was left."""
-
-    def end_epoch(self, state: StageState) -> bool | None:
-        """After each epoch, whose record is the last of ``state.history``; True ends the stage."""
-
-    def end_stage(self, state: StageState) -> None:
-        """After the last epoch, with ``state.finished`` set."""
-
-
-Listeners = Sequence[Listener]
-
-
 # ---- the loop --------------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +210,7 @@ def maximize(
     trained = list(module.parameters())
     n_rows = len(source.X)
     n_epochs, n_batches = training.n_epochs(n_rows), training.n_batches(n_rows)
-    optimizer = torch.optim.Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
+    optimizer = Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
     state = StageState(stage, module, optimizer, generator, objective, Tally(n_rows))
     for listener in listeners:
         listener.begin_stage(state)
@@ -378,3 +345,48 @@ class Tally:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take it back."""
         self.labels = state["labels"]
+
+
+# ---- when labels have settled, and how much of the schedule is then left: one rule for all data ----------------------
+
+SETTLED, WINDOW = 0.004, 100  # share of the rows that change cluster, all in all, in so many steps
+HASTE = 8  # how much faster the schedule then runs
+
+
+def has_settled(history: Sequence[Record], n_batches: int) -> bool:
+    """Whether the labels stood still at some time: in 100 steps, at least two epochs, at most 0.4 % of rows changed.
+
+    Examples
+    --------
+    >>> has_settled([{"label_change": 0.1}, {"label_change": 0.003}, {"label_change": 0.001}], n_batches=60)
+    True
+    """
+    window = max(2, math.ceil(WINDOW / n_batches))
+    changes = [record.get("label_change", 1.0) for record in history]
+    return any(sum(changes[i : i + window]) <= SETTLED for i in range(len(changes) - window + 1))
+
+
+def progress(history: Sequence[Record], n_batches: int, *, settles: bool) -> tuple[int, int]:
+    """How many epochs of the schedule have passed, and how many the next one passes."""
+    slow = next((n for n in range(len(history)) if settles and has_settled(history[:n], n_batches)), len(history))
+    done = slow + HASTE * (len(history) - slow)
+    return done, HASTE if settles and has_settled(history, n_batches) else 1
+
+
+def share_passed(history: Sequence[Record], training: Training, n_rows: int) -> float:
+    """The share of the schedule that a stage has passed: 1, unless a callback has ended it."""
+    settles = training.until_settled and training.epochs is None
+    done, _ = progress(history, training.n_batches(n_rows), settles=settles)
+    return min(done / training.n_epochs(n_rows), 1.0)
+
+
+def outcome(history: Sequence[Record], training: Training, n_rows: int) -> dict[str, Any]:
+    """``converged_`` and ``stop_reason_`` of a stage: whether its labels have settled, and how it ended."""
+    settled = has_settled(history, training.n_batches(n_rows))
+    epochs, planned = len(history), training.n_epochs(n_rows)
+    if epochs < planned:
+        why = "labels settled" if share_passed(history, training, n_rows) == 1.0 else "a callback ended it"
+        reason = f"{why}: {epochs} epochs of {planned} planned"
+    else:
+        reason = f"all {planned} epochs" + ("" if settled else "; labels were still changing")
+    return {"converged_": settled, "stop_reason_": reason}

@@ -7,7 +7,7 @@ costs the matrix products and little else. They equal the plain forms of the fir
 are cheaper. What is said once for all of them: a multi-sample bound gives sample m of x the gradient
 ``w_m = softmax(log w)_m``, and in many dimensions nearly all of it falls on a few of the M samples. A row whose weight
 is below the rounding of the largest one cannot change a sum, so the backward passes gather the other rows and multiply
-those alone (:func:`contributing_rows`).
+those alone (:func:`nvisa.maths.products.contributing_rows`).
 """
 
 import math
@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nvisa.maths.products import factor_type, residual
-from nvisa.maths.shapes import Float, LogClusters, Scalar, Tensor
+from nvisa.maths.products import Rows, contributing_rows, factor_type, residual, scatter_rows
+from nvisa.maths.shapes import Data, Float, LogClusters, Scalar, Tensor
 
 __all__ = [
     "HALF_LOG_2PI",
-    "contributing_rows",
     "draw_categorical",
     "draw_normal",
     "entropy",
@@ -41,10 +40,10 @@ __all__ = [
     "log_normal_head",
     "log_normal_linear",
     "log_normal_observed",
+    "mean_squared_error",
     "marginal_entropy",
     "noise_like",
     "responsibilities",
-    "scatter_rows",
 ]
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -68,6 +67,17 @@ def _log_normal_of(error: Float[Tensor, "..."], scale: Float[Tensor, "..."]) -> 
     n = error.shape[-1]
     squared = (error / scale).square().sum(-1)
     return -0.5 * squared - scale.log().expand(*scale.shape[:-1], n).sum(-1) - n * HALF_LOG_2PI
+
+
+def mean_squared_error(x: Data, mean: Data, axis: int) -> Float[Tensor, "..."]:
+    """Mean of ``(x - mean)^2`` along an axis, over what is observed of x; 0 where nothing is.
+
+    Not torch's ``nanmean``, which would hide a ``mean`` that has left the finite numbers.
+    """
+    seen = ~x.isnan()
+    if bool(seen.all()):
+        return (x - mean).square().mean(axis)
+    return torch.where(seen, x - mean, 0.0).square().sum(axis) / seen.sum(axis).clamp_min(1)
 
 
 def log_normal_observed(
@@ -159,8 +169,6 @@ def responsibilities(
 
 CHUNK = 512  # rows: 512 x 500 float32 are 1 MB, a core's own cache
 FEW = 64  # rows: below, the plain form costs less than its own passes would save
-MULTIPLE = 64  # rows kept in a backward pass: few different shapes
-Rows = torch.Tensor | slice
 
 
 def _chunks(n_rows: int, n_owners: int) -> Iterator[tuple[slice, slice]]:
@@ -170,21 +178,6 @@ def _chunks(n_rows: int, n_owners: int) -> Iterator[tuple[slice, slice]]:
         for start in range(first, last, CHUNK):
             stop = min(start + CHUNK, last)
             yield slice(start, stop), slice(start - first, stop - first)
-
-
-def contributing_rows(weight: Float[Tensor, " R"]) -> Rows:
-    """The rows whose weight counts beside the largest one; all, as a slice, when gathering them would not pay."""
-    if len(weight) <= 2 * MULTIPLE:
-        return slice(None)
-    size = weight.abs()
-    n_kept = int((~(size <= torch.finfo(weight.dtype).eps * size.max())).sum())  # NaN counts: it must be seen
-    n_kept = -(-n_kept // MULTIPLE) * MULTIPLE
-    return size.topk(n_kept, sorted=False).indices.sort().values if n_kept < 0.8 * len(weight) else slice(None)
-
-
-def scatter_rows(values: Tensor, rows: Rows, n: int) -> Tensor:
-    """``values`` at their rows of [n ...], zero elsewhere."""
-    return values if isinstance(rows, slice) else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)
 
 
 # ---- a deviation that all z share: the Gram form ---------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 
 from nvisa.maths.shapes import Data, Float, Tensor
 
-__all__ = ["Factors", "conditional_mean", "factor_posterior", "fit_factors", "mean_squared_error"]
+__all__ = ["Factors", "conditional_mean", "factor_posterior", "fit_factors"]
 
 LEAST_NOISE = 0.02  # of psi, beside columns of variance one
 RIDGE = 1.0  # rows that a loading's prior counts for: few rows cannot have many factors
@@ -26,17 +26,6 @@ class Factors(NamedTuple):
     loc: Float[Tensor, " D"]
     loadings: Float[Tensor, "D q"]
     noise: Float[Tensor, " D"]
-
-
-def mean_squared_error(x: Data, mean: Data, axis: int) -> Float[Tensor, "..."]:
-    """Mean of ``(x - mean)^2`` along an axis, over what is observed of x; 0 where nothing is.
-
-    Not torch's ``nanmean``, which would hide a ``mean`` that has left the finite numbers.
-    """
-    seen = ~x.isnan()
-    if bool(seen.all()):
-        return (x - mean).square().mean(axis)
-    return torch.where(seen, x - mean, 0.0).square().sum(axis) / seen.sum(axis).clamp_min(1)
 
 
 def factor_posterior(x: Data, factors: Factors) -> tuple[Float[Tensor, "B q"], Float[Tensor, "B q q"]]:

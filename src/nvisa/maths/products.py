@@ -1,4 +1,4 @@
-"""Matrix products of float32 whose factors are rounded to bfloat16, inside :func:`factors_in`.
+"""Matrix products, alone and in a row of layers, whose float32 factors are rounded to bfloat16 in :func:`factors_in`.
 
     a b ~ round(a) round(b)         products of 8-bit mantissas, summed in float32; the sum is rounded once more
 
@@ -13,12 +13,25 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.maths.shapes import Float, Tensor
 
-__all__ = ["PRECISION", "PRECISIONS", "factor_type", "factors_in", "linear", "residual", "training_factors"]
+__all__ = [
+    "PRECISION",
+    "PRECISIONS",
+    "Rows",
+    "contributing_rows",
+    "factor_type",
+    "factors_in",
+    "linear",
+    "perceptron",
+    "residual",
+    "scatter_rows",
+    "training_factors",
+]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 PRECISION: ContextVar[str] = ContextVar("precision", default="auto")  # of a training: ``nvisa.config`` sets it
@@ -113,3 +126,62 @@ class _Residual(torch.autograd.Function):
         g = gradient.flatten(0, 1).to(h.dtype).neg_()
         d_h = (g @ weight).to(gradient.dtype).unflatten(0, gradient.shape[:2])
         return gradient.sum(0), d_h, (g.T @ h).to(gradient.dtype), None
+
+
+# ---- several layers at once ------------------------------------------------------------------------------------------
+
+
+def perceptron(x: Float[Tensor, "*B Z"], layers: list[nn.Linear], leak: float) -> Float[Tensor, "*B H"]:
+    """``a_l = leaky_relu(W_l a_{l-1} + b_l)`` from ``a_0 = x``; rows that receive no gradient are not sent back."""
+    parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
+    return _Perceptron.apply(x.flatten(0, -2), leak, *parameters).unflatten(0, x.shape[:-1])
+
+
+class _Perceptron(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, leak: float, *parameters: Tensor) -> Tensor:
+        """``h_l = leaky_relu(W_l h_{l-1} + b_l)``, every ``h_l`` kept."""
+        ctx.leak, kind = leak, factor_type(x)
+        outputs, weights = [x.to(kind)], [weight.to(kind) for weight in parameters[::2]]
+        for weight, bias in zip(weights, parameters[1::2], strict=True):
+            outputs.append(F.leaky_relu_(F.linear(outputs[-1], weight, bias.to(kind)), leak))
+        ctx.save_for_backward(*outputs, *weights)
+        return outputs[-1].to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Layer by layer, for the rows that receive a gradient."""
+        n_layers, wanted = len(ctx.saved_tensors) // 2, gradient.dtype
+        activations, weights = ctx.saved_tensors[: n_layers + 1], ctx.saved_tensors[n_layers + 1 :]
+        n, rows = len(gradient), contributing_rows(gradient.abs().amax(1).sign_())
+        gradient = gradient[rows].to(activations[0].dtype)
+        found: list[Tensor | None] = []
+        for layer in reversed(range(n_layers)):
+            above, below = activations[layer + 1][rows], activations[layer][rows]
+            gradient = torch.ops.aten.leaky_relu_backward(gradient, above, ctx.leak, True)  # noqa: FBT003
+            found[:0] = [(gradient.T @ below).to(wanted), gradient.sum(0, dtype=wanted)]
+            gradient = gradient @ weights[layer] if layer or ctx.needs_input_grad[0] else gradient
+        d_x = scatter_rows(gradient.to(wanted), rows, n) if ctx.needs_input_grad[0] else None
+        return d_x, None, *found
+
+
+# ---- rows that receive no gradient -----------------------------------------------------------------------------------
+
+MULTIPLE = 64  # rows kept in a backward pass: few different shapes
+Rows = torch.Tensor | slice
+
+
+def contributing_rows(weight: Float[Tensor, " R"]) -> Rows:
+    """The rows whose weight counts beside the largest one; all, as a slice, when gathering them would not pay."""
+    if len(weight) <= 2 * MULTIPLE:
+        return slice(None)
+    size = weight.abs()
+    n_kept = int((~(size <= torch.finfo(weight.dtype).eps * size.max())).sum())  # NaN counts: it must be seen
+    n_kept = -(-n_kept // MULTIPLE) * MULTIPLE
+    return size.topk(n_kept, sorted=False).indices.sort().values if n_kept < 0.8 * len(weight) else slice(None)
+
+
+def scatter_rows(values: Tensor, rows: Rows, n: int) -> Tensor:
+    """``values`` at their rows of [n ...], zero elsewhere."""
+    return values if isinstance(rows, slice) else values.new_zeros(n, *values.shape[1:]).index_copy_(0, rows, values)

@@ -19,12 +19,12 @@ from nvisa.methods.dec import DEC
 from nvisa.methods.gm_gan import GMGAN
 from nvisa.methods.gmvae import GMVAE
 from nvisa.methods.imsat import IMSAT
+from nvisa.methods.input import blank_units
 from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
 from nvisa.nets.layers import Network, torch_device
-from nvisa.nets.units import blank_units
 from nvisa.persistence import ModelError
 
 __all__ = [

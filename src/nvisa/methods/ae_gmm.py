@@ -20,7 +20,7 @@ from nvisa.methods.base import DeepClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["AEGMM"]

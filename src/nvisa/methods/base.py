@@ -10,50 +10,46 @@ input. Methods that make rows subclass ``SamplingClusterer`` of generative.py an
 ``GenerativeClusterer``, and also define ``_log_p_x`` and ``_reconstruct``.
 """
 
-import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from copy import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from numpy.random import RandomState
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from nvisa.fitting.calibration import quantiles
-from nvisa.fitting.callbacks import LOG, CallbackSupportMixin, fit_tasks, log_epoch, with_callbacks
+from nvisa.fitting.callbacks import LOG, WatchedFit, with_callbacks
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
-from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Report, Reporter, Run, collapse_message
+from nvisa.fitting.run import FitResult, Report, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
-from nvisa.methods.fitted import FittedClusterer, Record, Rows
-from nvisa.methods.input import check_unit_interval, validated
+from nvisa.methods.fitted import FittedClusterer, Record
+from nvisa.methods.input import Rows, check_unit_interval
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
-from nvisa.nets.rows import Rescale, Rescaled, Source, Table, label, map_blocks, part, subset
-from nvisa.nets.units import category_levels, make_units
+from nvisa.nets.rows import Source, Table, label, map_blocks, part, subset
+from nvisa.nets.units import Rescale, Rescaled
 from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_settings
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
 
-Callback = Callable[[Any, Record], Any]  # (clusterer, an epoch's record) -> True to end the stage
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
 
 
 class DeepClusterer(
-    FittedClusterer, Settings, CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin,
+    FittedClusterer, Settings, WatchedFit, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin,
     BaseEstimator, ABC,
 ):  # fmt: skip
     """Abstract clusterer; see the module's text for what a method defines.
@@ -101,7 +97,8 @@ class DeepClusterer(
         Parameters
         ----------
         X
-            Array, data frame or memory map [N D] of finite numbers.
+            Rows [N D]: an array, a data frame, a memory map, a sparse matrix, or what else ``methods/input.py`` takes.
+            NaN and categories for methods that have p(x|z) for them.
         y
             Ignored; here for scikit-learn's pipelines.
         checkpoint
@@ -115,7 +112,7 @@ class DeepClusterer(
         nvisa.SettingError
             A ValueError and a TypeError: on a setting of another kind than expected.
         ValueError
-            On NaN or infinity, or fewer rows than clusters.
+            On infinity, or NaN where the method takes no gaps; on fewer rows than clusters.
         DivergedError
             When training leaves the finite numbers; it names the term.
 
@@ -129,7 +126,7 @@ class DeepClusterer(
         sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
         LOG.info("%s: sizes of clusters %s", type(self).__name__, sizes.tolist())
         if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
-            warnings.warn(collapse_message(sizes), ConvergenceWarning, stacklevel=2)
+            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
         return self
 
     @with_callbacks  # type: ignore[untyped-decorator]  # scikit-learn's
@@ -139,13 +136,11 @@ class DeepClusterer(
             for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
                 delattr(self, name)
             self._check_settings()
-            scaling, rng = self._scaling, check_random_state(self.random_state)
-            X = validated(self, X, reset=True, at_least=self._least_rows)
-            self._checkpoint: CheckpointWriter | None = None
-            rescale = make_units(X, scaling, rng, category_levels(vars(self)))
-            self.fills_gaps_, self.n_axes_ = rescale.fill is not None, rescale.n_axes
+            rng = check_random_state(self.random_state)
+            X, rescale = self._learn_input(X, self._scaling, rng, at_least=self._least_rows)
             self.n_clusters_ = self._n_wanted(X, rescale)
             self._check_rows(X)
+            self._checkpoint: CheckpointWriter | None = None
             with self._checkpointing(checkpoint, X, rng) as writer:
                 rng = rng if writer is None else writer.rng
                 if self._n_restarts is None:
@@ -157,7 +152,7 @@ class DeepClusterer(
                     setattr(self, name, value)
                 self.labels_ = label(self.module_, X)
                 some = part(X, subset(len(X), RandomState(0), 2_000))
-                self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(some).items()}
+                self.reject_quantiles_ = self._reject_quantiles(some)
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
@@ -183,9 +178,11 @@ class DeepClusterer(
 
     def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
-        if getattr(self, "likelihood", None) == "bernoulli":
+        if self._is_bernoulli:
             if self.categories_:
                 raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
+            if self.fills_gaps_ and self.likelihood == "bernoulli_binarized":
+                raise SettingError("likelihood", "'bernoulli' for rows with gaps", "bernoulli_binarized")
             check_unit_interval(X)
         for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
@@ -218,9 +215,13 @@ class DeepClusterer(
         return tuple(BY_NAME[item] if isinstance(item, str) else item for item in items)
 
     @property
+    def _is_bernoulli(self) -> bool:
+        return str(getattr(self, "likelihood", "")).startswith("bernoulli")
+
+    @property
     def _scaling(self) -> str:
         """The networks' units of the data: ``Network.scaling``, or as they are for a Bernoulli likelihood."""
-        return "none" if getattr(self, "likelihood", None) == "bernoulli" else self._network.scaling
+        return "none" if self._is_bernoulli else self._network.scaling
 
     def _fit_numbered(
         self,
@@ -236,7 +237,9 @@ class DeepClusterer(
         module: Any = build(lambda: self._networks(rescale), generator, device)
         reporter = None if report is None else Reporter(module, report)
         listeners = [listener for listener in (reporter, checkpoint) if listener is not None]
-        run = Run(X, Source(X, device, self._origin), rescale, module, rng, generator, number, report, listeners)
+        run = Run(
+            X, Source(X, device, vars(self).get("origin_")), rescale, module, rng, generator, number, report, listeners
+        )
         result = self._fit_once(run)
         if not isinstance(result, FitResult):
             raise TypeError(f"{type(self).__name__}._fit_once must return a FitResult, got {type(result).__name__}.")
@@ -317,53 +320,6 @@ class DeepClusterer(
         with open_checkpoint(path, run, rng) as writer:
             yield writer
 
-    # ---- who looks on
-
-    def on_epoch(self: Fitted, callback: Callback | None) -> Fitted:
-        """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
-
-        The clusterer can predict inside, and ``history_`` has the records of the stage so far. A callback that returns
-        True ends the stage, such as :class:`nvisa.EarlyStopping`. It is not a setting: ``clone`` and ``save`` drop it.
-        Callbacks of scikit-learn, from 1.9 on, are given to ``set_callbacks``.
-        """
-        self._callback = callback
-        return self
-
-    @contextmanager
-    def _progress_shown(self, X: Any = None, y: Any = None) -> Iterator[Report | None]:
-        """What is called with the networks and the records of a stage, for those who look on; None: nobody does."""
-        with ExitStack() as stack:
-            callbacks: list[Callback] = [log_epoch] if LOG.isEnabledFor(logging.INFO) else []
-            if self.verbose:
-                callbacks.append(stack.enter_context(EpochProgress()))
-            if (callback := getattr(self, "_callback", None)) is not None:
-                callbacks.append(callback)
-            if X is not None and (hasattr(self, "_skl_callbacks") or hasattr(self, "_parent_callback_ctx")):
-                callbacks.append(stack.enter_context(fit_tasks(self, X, y)))
-            yield self._reporting(*callbacks) if callbacks else None
-
-    def _reporting(self, *callbacks: Callback) -> Report:
-        def report(module: Any, history: list[Record]) -> bool:
-            """Let them look, the networks in evaluation mode while they do; whether one of them answers True."""
-            self.module_, self.history_ = module.eval(), history
-            answers = [callback(self, history[-1]) for callback in callbacks]
-            module.train()
-            return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)  # not a number of bytes
-
-        return report
-
-    def _unwatched(self: Fitted) -> Fitted:
-        """The same for another process, to which callbacks do not go."""
-        other = copy(self)
-        other.__dict__.pop("_skl_callbacks", None)
-        return other
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn's checks may expect."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
-        return tags
-
     @property
     def _sizes_are_of_start(self) -> bool:
         """Whether small clusters are what the rows have: their start left no doubt."""
@@ -403,3 +359,12 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
+
+
+def _collapse_message(sizes: NDArray[np.integer]) -> str:
+    """What to say when fewer than half of the clusters are in use, or only one has rows."""
+    return (
+        f"Only {clusters_in_use(sizes)} of {len(sizes)} clusters are in use at the end of the fit; expected at least "
+        "half of them, and two. Try fewer clusters, another random_state, longer training, or a start other than "
+        "random weights."
+    )

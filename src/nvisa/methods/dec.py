@@ -31,7 +31,8 @@ from nvisa.methods.base import DeepClusterer
 from nvisa.methods.fitted import Array
 from nvisa.nets.autoencoder import Autoencoder, Encoder
 from nvisa.nets.layers import Network, build
-from nvisa.nets.rows import Rescale, map_blocks
+from nvisa.nets.rows import map_blocks
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, NotNegative, OneOf
 
 __all__ = ["DEC", "Networks", "Refinement", "log_assignments", "target_distribution"]

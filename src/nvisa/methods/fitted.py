@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
@@ -20,25 +19,22 @@ from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.exporting import write_onnx
-from nvisa.methods.input import validated
+from nvisa.methods.input import CheckedInput, Rows, blank_units
 from nvisa.nets.layers import LatentNetwork
-from nvisa.nets.rows import Rescale, Source, Table, map_blocks, part, subset, warn_of_units
-from nvisa.nets.units import blank_units
+from nvisa.nets.rows import Source, Table, map_blocks, part, subset
+from nvisa.nets.units import Rescale
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
-__all__ = ["Array", "FittedClusterer", "Record", "Rows"]
+__all__ = ["Array", "FittedClusterer", "Record"]
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
 NOT_KEPT = ("_callback", "_checkpoint", "_callback_fit_ctx", "_skl_callbacks_to_teardown")  # while a fit is running
-Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-class FittedClusterer(
-    EditableClusterer, TransformerMixin, ABC
-):  # scikit-learn wraps transform where it is defined: set_output
+class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     """What a clusterer can do once it is fitted, by its networks alone.
 
     Attributes
@@ -53,14 +49,8 @@ class FittedClusterer(
         is not that of the epoch before.
     n_iter_ : int
         Epochs trained, in all stages.
-    n_features_in_ : int
-    categories_ : dict
-        Of a data frame with categories: the values of each such column, by its number as a string; else empty.
-    fills_gaps_ : bool
-        Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
-    origin_ : ndarray of shape (D,)
-        Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
-        in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
+    n_features_in_, categories_, fills_gaps_, origin_
+        What the fit has learned of its rows (:class:`nvisa.methods.input.CheckedInput`).
     precision_ : str
         Of the factors of the fit's products, "float32" or "bfloat16" (:func:`nvisa.config`); predictions are float32.
     reject_quantiles_ : dict of lists
@@ -74,16 +64,12 @@ class FittedClusterer(
         Of methods with ``n_restarts``: label-free score of the fit, in nats; at most log K.
     """
 
+    _log_density: Callable[[Data], Tensor] | None = None  # of rows in the user's units [B], of methods with one
     DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
-    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
-    TAKES_CATEGORIES: ClassVar[bool] = False  # whether p(x|z) has a head for them
-    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
     labels_: NDArray[np.integer]
-    module_: Any
     history_: list[Record]
     n_iter_: int
-    n_features_in_: int
     precision_: str
     reject_quantiles_: dict[str, list[float]]
     temperature_: float
@@ -126,8 +112,13 @@ class FittedClusterer(
         return np.any([values[name] < threshold(q, share) for name, q in self.reject_quantiles_.items()], axis=0)
 
     def _typicality(self, X: Table) -> dict[str, Array]:
-        """How sure the networks are of each row [N]."""
-        return {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
+        """How sure the networks are of each row [N], and how probable it is, of a method with a density."""
+        found = {"confidence": self._mapped(lambda x: self._log_q_y(x).amax(-1), X)}
+        return found | {"log_density": self._mapped(self._log_density, X)} if self._log_density else found
+
+    def _reject_quantiles(self, X: Table) -> dict[str, list[float]]:
+        """What rows such as these are refused by."""
+        return {name: quantiles(values) for name, values in self._typicality(X).items()}
 
     def _log_q_y(self, x: Data) -> Tensor:
         """``log q(y|x)`` of rows in the user's units, of the clusters as they are now [B K]."""
@@ -159,7 +150,7 @@ class FittedClusterer(
         log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
         self.temperature_ = temperature(log_q, agreement**0.5)
-        self.reject_quantiles_ = {name: quantiles(of) for name, of in self._typicality(part(checked, rows)).items()}
+        self.reject_quantiles_ = self._reject_quantiles(part(checked, rows))
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
@@ -185,14 +176,6 @@ class FittedClusterer(
         """Latent vector of each row [N Z], in the floating type of X."""
         return self._stream(self.module_.encode, X)
 
-    @property
-    def _origin(self) -> NDArray[np.float64] | None:
-        return getattr(self, "origin_", None)
-
-    def _as_given(self, x: Array) -> Array:
-        """Rows of the networks, x less ``origin_``, in the user's units."""
-        return x if self._origin is None else x + self._origin
-
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:
         """``function`` of checked rows, block by block, in the floating type of X."""
         return self._mapped(function, checked := self._checked(X)).astype(checked.dtype, copy=False)
@@ -200,18 +183,9 @@ class FittedClusterer(
     def _mapped(self, function: Callable[[Data], Tensor], X: Table) -> NDArray[Any]:
         return map_blocks(function, Source(X, self.module_.rescale.shift.device))
 
-    def _checked(self, X: Rows) -> Table:
-        check_is_fitted(self)
-        checked = validated(self, X, reset=False)
-        warn_of_units(checked, self.module_.rescale)
-        return checked
-
     @property
     def _n_features_out(self) -> int:
         return self.module_.latent_dim
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "module_")
 
     def save(self, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write the model directory (safetensors and a JSON manifest); :func:`nvisa.load` reads it.

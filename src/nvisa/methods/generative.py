@@ -14,10 +14,10 @@ from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer
-from nvisa.methods.categories import decoded
-from nvisa.methods.fitted import Array, Rows
+from nvisa.methods.fitted import Array
+from nvisa.methods.input import Rows
 from nvisa.nets.layers import LIKELIHOODS, generator_from
-from nvisa.nets.rows import Source, Table, map_blocks
+from nvisa.nets.rows import Source, map_blocks
 from nvisa.settings import AtLeast, NotNegative, OneOf, SettingError
 
 __all__ = ["CodingClusterer", "GenerativeClusterer", "SamplingClusterer"]
@@ -71,7 +71,7 @@ class SamplingClusterer(DeepClusterer):
         y, drawn = self._edited_y(drawn, rng, asked=cluster is not None)
         with torch.inference_mode():
             x = self._draw(torch.from_numpy(drawn), generator_from(rng), noise=noise)
-        return decoded(self._as_given(x.cpu().numpy()), self), y
+        return self._as_given(x.cpu().numpy()), y
 
     def _edited_y(
         self, y: NDArray[np.int64], rng: RandomState, *, asked: bool
@@ -117,13 +117,6 @@ class GenerativeClusterer(SamplingClusterer):
         """The mean of p(x|z) at ``z = mu_y``; None for a prior whose clusters have no middle."""
         return None
 
-    def _jacobian(self, x: Data) -> Tensor | float:
-        """From the networks' units to the user's, of rows in these; a Bernoulli pixel has none."""
-        return 0.0 if self.likelihood == "bernoulli" else self.module_.rescale.log_det(x)
-
-    def _typicality(self, X: Table) -> dict[str, Array]:
-        return super()._typicality(X) | {"log_density": self._mapped(self._log_density, X)}
-
     def _log_density(self, x: Data) -> PerExample:
         """What ``predict(reject=...)`` goes by: ``log p(x)``, or what puts rows in nearly the same order for less."""
         return self._log_p_x(x)
@@ -138,7 +131,7 @@ class GenerativeClusterer(SamplingClusterer):
 
     def reconstruct(self, X: Rows) -> Rows:
         """``E[p(x|z)]`` at ``z = transform(X)`` [N D]."""
-        return decoded(self._as_given(self._stream(self._reconstruct, X)), self)
+        return self._as_given(self._stream(self._reconstruct, X))
 
     def impute(self, X: Rows) -> Rows:
         """X with its gaps (NaN) filled by ``E[p(x|z)]`` at ``z = transform(X)``; what is observed stays [N D].
@@ -154,7 +147,7 @@ class GenerativeClusterer(SamplingClusterer):
         False
         """
         filled = self._stream(lambda x: torch.where(x.isnan(), self._reconstruct(x), x), X)
-        return decoded(self._as_given(filled), self)
+        return self._as_given(filled)
 
     def decode(self, z: Rows) -> Rows:
         """``E[p(x|z)]`` of latent vectors [n Z], in the user's units [n D]: what :meth:`transform` gives goes back."""
@@ -165,7 +158,7 @@ class GenerativeClusterer(SamplingClusterer):
                 f"z: expected {self.module_.latent_dim} columns, as transform gives them, got {z.shape[1]}."
             )
         found = map_blocks(self._decode, Source(z, self.module_.rescale.shift.device))
-        return decoded(self._as_given(found.astype(z.dtype, copy=False)), self)
+        return self._as_given(found.astype(z.dtype, copy=False))
 
     def interpolate(self, a: Rows, b: Rows, *, n_steps: int = 8) -> Rows:
         """Rows on the straight way from row ``a`` to row ``b`` [D] in latent space [n_steps D], with both ends."""
@@ -181,9 +174,8 @@ class GenerativeClusterer(SamplingClusterer):
             x = self._prototypes()
         if x is None:
             return None
-        middles = self._as_given(x.cpu().numpy())
-        edits = getattr(self, "edits_", [])
-        return decoded(middles[[parts[0] for parts in sources(len(x), edits)]] if edits else middles, self)
+        middles, edits = x.cpu().numpy(), getattr(self, "edits_", [])
+        return self._as_given(middles[[parts[0] for parts in sources(len(x), edits)]] if edits else middles)
 
 
 class CodingClusterer(GenerativeClusterer):
@@ -211,4 +203,4 @@ class CodingClusterer(GenerativeClusterer):
         def log_joint(z: Float[Tensor, "M B Z"]) -> PerSample:
             return self.module_.log_p_x_given_z(x, z, self.std_floor) + self._log_p_z(z)
 
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian(x)
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self.module_.rescale.log_det(x)

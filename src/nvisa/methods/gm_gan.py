@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nvisa.fitting.optimizers import Adam
 from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import StepOutput, Training, maximize, optimizer_step
 from nvisa.maths.bounds import scaled_gradient
@@ -34,7 +35,7 @@ from nvisa.methods.generative import SamplingClusterer
 from nvisa.nets.convolutions import ImageShape, body, check_image_shape, mirror
 from nvisa.nets.layers import Network, build
 from nvisa.nets.priors import FactorPrior
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import InstanceOf, NotNegative, OneOf, Positive
 
 __all__ = ["GMGAN", "Game", "FactorPrior", "Networks", "discriminate", "gradient_penalty", "classifier_terms"]
@@ -163,7 +164,7 @@ class Game:
 
     def __post_init__(self) -> None:
         rate = self.training.rate(0.0)
-        self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
+        self.optimizer = Adam(self.discriminator.parameters(), lr=rate, betas=BETAS, fused=True)
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """``log s(D(G(z)))`` of as many drawn z as ``x`` (user's units) has rows."""

@@ -45,7 +45,7 @@ from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
 from nvisa.nets.layers import GaussianHead, Network, inverse_softplus
 from nvisa.nets.priors import moments
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AnyOf, AtLeast, Fitted, NotNegative, OneOf
 
 __all__ = ["GMVAE", "ConditionalPrior", "Networks", "free_bits_penalty"]
@@ -248,7 +248,7 @@ class GMVAE(StreamingClusterer, GenerativeClusterer):
             return net.log_p_x_given_z(x, z, self.std_floor) + net.prior.log_p_z(z, w) + log_p_w
 
         loc, scale = torch.cat([z_loc, w_loc], -1), torch.cat([z_scale, w_scale], -1)
-        return importance_sampled(log_joint, loc[None], scale[None])[0] + self._jacobian(x)
+        return importance_sampled(log_joint, loc[None], scale[None])[0] + self.module_.rescale.log_det(x)
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         w = torch.randn(len(y), self.noise_dim, generator=generator, device=generator.device)

@@ -26,7 +26,7 @@ from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.nets.layers import Network, mlp
-from nvisa.nets.rows import Rescale, Rescaled
+from nvisa.nets.units import Rescale, Rescaled
 from nvisa.settings import AtLeast
 
 __all__ = ["IMSAT", "Networks"]

@@ -1,97 +1,182 @@
-"""What a clusterer is handed, checked: as rows for its networks, or refused with what, where and what next.
+"""What a clusterer may be handed: checked, and made rows for its networks, or refused with what, where and what next.
 
 * numbers as they are; infinity, and what float32 cannot hold, is refused
+* columns far from zero beside their spread: less their mean, in float64 (``nets/units.py``)
 * NaN is a gap for methods that take gaps (``nets/gaps.py``): in a fit, and after a fit to rows that had some
 * text, booleans and pandas' categories are categories for methods that take them (``categories.py``)
 * scipy's sparse matrices stay sparse, and are dense for a batch at a time (``nets/sparse.py``)
+* tensors, loaders, masked arrays, arrays on disk: ``nets/conversion.py``
+
+A fit does this once, before anything else; whatever follows sees rows of two axes and their units.
 """
 
+from collections.abc import Mapping
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from numpy.random import RandomState
+from numpy.typing import NDArray
 from scipy.sparse import issparse
+from sklearn.base import TransformerMixin
 from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nvisa.methods.categories import encoded, has_categories
+from nvisa.methods.categories import decoded, encoded, has_categories
 from nvisa.nets.conversion import as_rows
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, is_mapped, numbers
+from nvisa.nets.gaps import Fill
+from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, numbers
 from nvisa.nets.sparse import SparseRows
-from nvisa.nets.units import centered, origin_of
+from nvisa.nets.tables import TableUnits
+from nvisa.nets.units import Rescale, centered, make_units, origin_of, warn_of_units
 from nvisa.settings import SettingError
 
-__all__ = ["check_unit_interval", "validated"]
+__all__ = ["CheckedInput", "Rows", "blank_units", "category_levels", "check_unit_interval"]
+
+Rows = Any  # whatever scikit-learn's validation accepts; it refuses the rest in its own words
 
 
-def validated(clusterer: Any, X: Any, *, reset: bool, at_least: int = 1) -> Table:
-    """Scikit-learn's checks, and less the fit's origin: what float32 would blur is moved near zero in float64.
+class CheckedInput(TransformerMixin):  # whose tags it adds to
+    """What a fit learns of its rows, and what it then asks of others.
 
-    A memory map is looked through block by block, and not copied if it is floating, and near zero.
-
-    ``reset`` in a fit, which learns the number of columns and their names.
+    Attributes
+    ----------
+    n_features_in_ : int
+    categories_ : dict
+        Of a data frame with categories: the values of each such column, by its number as a string; else empty.
+    fills_gaps_ : bool
+        Whether rows of the fit had gaps (NaN) or categories, so that others may have gaps.
+    n_axes_ : int
+        Of wide sparse rows, the axes that they are projected on for distances; else 0.
+    origin_ : ndarray of shape (D,)
+        Only if columns vary little beside their mean, as times in seconds since 1970 do: what is subtracted from rows
+        in float64, before the networks see them in float32. Whatever comes back in the user's units has it added.
     """
-    X = _numbered(clusterer, as_rows(X), reset=reset)
-    mapped, gaps = is_mapped(X), "allow-nan" if clusterer.TAKES_GAPS and not issparse(X) else True
-    checked = validate_data(
-        clusterer,
-        X,
-        dtype=[np.float64, np.float32],
-        reset=reset,
-        ensure_all_finite=False if mapped else gaps,
-        accept_sparse="csr" if clusterer.TAKES_SPARSE else False,
-    )
-    checked = SparseRows(checked) if issparse(checked) else checked
-    for rows in numbers(checked) if mapped or checked.dtype == np.float64 else ():
-        with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
-            rows32 = rows.astype(np.float32, copy=False)
-        name = type(clusterer).__name__
-        assert_all_finite(rows32, estimator_name=name, input_name="X", allow_nan=clusterer.TAKES_GAPS)
-    if clusterer.TAKES_GAPS and reset and (empty := np.flatnonzero(count_gaps(checked) == len(checked))).size:
-        names = ", ".join(_name(clusterer, d) for d in empty)
-        raise ValueError(f"Expected numbers in every column, got gaps only in {names}. Leave it out.")
-    if clusterer.TAKES_GAPS and not reset and not getattr(clusterer, "fills_gaps_", False):
-        _refuse_gaps(clusterer, checked)
-    if len(checked) < at_least:
-        hint = "give more rows or ask for fewer clusters."
-        raise ValueError(f"n_samples={len(checked)} should be >= n_clusters={at_least}: {hint}")
-    if reset:
-        clusterer.__dict__.pop("origin_", None)
-        if (origin := origin_of(checked)) is not None:
-            origin[[int(d) for d in clusterer.categories_]] = 0.0  # codes stay codes
-            clusterer.origin_ = origin
-    return centered(checked, getattr(clusterer, "origin_", None))
+
+    TAKES_SPARSE: ClassVar[bool] = True  # whether rows are read through Source and Rescaled alone
+    TAKES_CATEGORIES: ClassVar[bool] = False  # whether p(x|z) has a head for them
+    TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
+
+    module_: Any
+    n_features_in_: int
+    categories_: dict[str, list[Any]]
+
+    def _learn_input(self, X: Rows, scaling: str, rng: RandomState, *, at_least: int) -> tuple[Table, Rescale]:
+        """The rows of a fit for the networks, at least so many, and the units in which these see them."""
+        self.__dict__.pop("origin_", None)
+        X = self._finite_rows(X, reset=True)
+        if self.TAKES_GAPS and (empty := np.flatnonzero(count_gaps(X) == len(X))).size:
+            names = ", ".join(self._column_name(d) for d in empty)
+            raise ValueError(f"Expected numbers in every column, got gaps only in {names}. Leave it out.")
+        if len(X) < at_least:
+            hint = "give more rows or ask for fewer clusters."
+            raise ValueError(f"n_samples={len(X)} should be >= n_clusters={at_least}: {hint}")
+        if (origin := origin_of(X)) is not None:
+            origin[[int(d) for d in self.categories_]] = 0.0  # codes stay codes
+            self.origin_ = origin
+            X = centered(X, origin)
+        levels = category_levels(vars(self)) if self.categories_ else []
+        units = TableUnits.of(X, scaling, levels, rng) if levels else make_units(X, scaling, rng)
+        self.fills_gaps_, self.n_axes_ = units.fill is not None, units.n_axes
+        return X, units
+
+    def _checked(self, X: Rows) -> Table:
+        """Rows for the networks of a fitted clusterer."""
+        check_is_fitted(self)
+        X = self._finite_rows(X, reset=False)
+        if self.TAKES_GAPS and not getattr(self, "fills_gaps_", False):
+            self._refuse_gaps(X)
+        X = X if self._origin is None else centered(X, self._origin)
+        warn_of_units(X, self.module_.rescale)
+        return X
+
+    def _finite_rows(self, X: Rows, *, reset: bool) -> Table:
+        """Scikit-learn's checks of what is handed in, block by block; what is floating is not copied.
+
+        ``reset`` in a fit, which learns the number of columns and their names, and the categories.
+        """
+        X = X if type(X) is np.ndarray else as_rows(X)
+        X = self._encoded(X, reset=reset)
+        accepted = "csr" if self.TAKES_SPARSE else False
+        checked = validate_data(
+            self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False, accept_sparse=accepted
+        )
+        name, gaps = type(self).__name__, self.TAKES_GAPS and not issparse(checked)
+        checked = SparseRows(checked) if issparse(checked) else checked
+        for rows in numbers(checked):
+            with np.errstate(over="ignore"):  # in the networks' float32 it would be infinite
+                rows32 = rows.astype(np.float32, copy=False)
+            assert_all_finite(rows32, estimator_name=name, input_name="X", allow_nan=gaps)
+        return checked
+
+    def _encoded(self, X: Any, *, reset: bool) -> Any:
+        """X with numbers in place of its categories, which a fit learns."""
+        known = {} if reset else getattr(self, "categories_", {})
+        if self.TAKES_CATEGORIES and (known or (hasattr(X, "select_dtypes") and has_categories(X))):
+            if not reset and not hasattr(X, "select_dtypes"):
+                raise ValueError(f"Expected a data frame, as that of the fit was, got {type(X).__name__}.")
+            if reset:
+                X, known = encoded(X)
+            elif list(X.columns) == list(self.feature_names_in_):  # else scikit-learn says what is wrong
+                X, _ = encoded(X, known)
+        self.categories_ = known
+        return X
+
+    def _refuse_gaps(self, X: Table) -> None:
+        """Raise an error that says where the first gap is; sparse rows have none."""
+        for start, rows in zip(count(0, FILE_BLOCK), () if isinstance(X, SparseRows) else blocks(X), strict=False):
+            if np.isnan(rows).any():
+                n, d = np.argwhere(np.isnan(rows))[0]
+                raise ValueError(
+                    f"Expected rows without gaps, as those of the fit were, got NaN in row {start + n}, column "
+                    f"{self._column_name(d)}. Fit to rows that have gaps too, or fill it in."
+                )
+
+    def _column_name(self, column: np.integer) -> str:
+        """The name of a column, or its number."""
+        names = getattr(self, "feature_names_in_", None)
+        return str(column) if names is None else repr(str(names[column]))
+
+    # ---- and back
+
+    @property
+    def _origin(self) -> NDArray[np.float64] | None:
+        return getattr(self, "origin_", None)
+
+    def _in_user_units(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Rows of the networks, x less ``origin_``, in the user's units; categories as codes."""
+        return x if self._origin is None else x + self._origin
+
+    def _as_given(self, x: NDArray[np.floating]) -> Rows:
+        """Rows of the networks as the user's: a data frame, where the fit's had categories."""
+        return decoded(self._in_user_units(x), self)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's checks may expect."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan, tags.input_tags.sparse = self.TAKES_GAPS, self.TAKES_SPARSE
+        return tags
 
 
-def _numbered(clusterer: Any, X: Any, *, reset: bool) -> Any:
-    """X with numbers in place of its categories, which a fit learns."""
-    known = {} if reset else getattr(clusterer, "categories_", {})
-    if clusterer.TAKES_CATEGORIES and (known or (hasattr(X, "select_dtypes") and has_categories(X))):
-        if not reset and not hasattr(X, "select_dtypes"):
-            raise ValueError(f"Expected a data frame, as that of the fit was, got {type(X).__name__}.")
-        if reset:
-            X, known = encoded(X)
-        elif list(X.columns) == list(clusterer.feature_names_in_):  # else scikit-learn says what is wrong
-            X, _ = encoded(X, known)
-    clusterer.categories_ = known
-    return X
+def category_levels(fitted: Mapping[str, Any]) -> list[int]:
+    """Number of categories of each column, 0 for numbers, by the ``categories_`` of a clusterer."""
+    known = fitted.get("categories_") or {}
+    return [len(known.get(str(d), ())) for d in range(fitted["n_features_in_"])]
 
 
-def _refuse_gaps(clusterer: Any, X: Table) -> None:
-    """Raise an error that says where the first gap is; sparse rows have none."""
-    for start, rows in zip(count(0, FILE_BLOCK), () if isinstance(X, SparseRows) else blocks(X), strict=False):
-        if np.isnan(rows).any():
-            n, d = np.argwhere(np.isnan(rows))[0]
-            raise ValueError(
-                f"Expected rows without gaps, as those of the fit were, got NaN in row {start + n}, column "
-                f"{_name(clusterer, d)}. Fit to rows that have gaps too, or fill it in."
-            )
-
-
-def _name(clusterer: Any, column: np.integer) -> str:
-    """The name of a column, or its number."""
-    names = getattr(clusterer, "feature_names_in_", None)
-    return str(column) if names is None else repr(str(names[column]))
+def blank_units(fitted: Mapping[str, Any]) -> Rescale:
+    """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
+    n_features, levels = fitted["n_features_in_"], category_levels(fitted)
+    if any(levels):
+        return TableUnits.blank(levels)
+    fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
+    n_axes = fitted.get("n_axes_", 0)
+    axes = torch.zeros(n_features, n_axes) if n_axes else None
+    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
 
 
 def check_unit_interval(X: Table) -> None:

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from nvisa.fitting.consistency import VAT, Consistency, ConsistencyObjective
-from nvisa.fitting.diagnosis import MAX_ROWS, Diagnosis, diagnose, diagnosis_text
+from nvisa.fitting.diagnosis import diagnose_run, diagnosis_text
 from nvisa.fitting.edits import n_before
 from nvisa.fitting.graph import neighbor_radius
 from nvisa.fitting.initialization import BoundBesideStart, Start, WarmStart, refit_head, start_from
@@ -48,7 +48,7 @@ from nvisa.fitting.supervision import (
     given,
     start_from_supervision,
 )
-from nvisa.fitting.training import StepOutput, Training, maximize
+from nvisa.fitting.training import StepOutput, Training, maximize, outcome, share_passed
 from nvisa.maths.bounds import (
     VIMCO,
     EnumY,
@@ -65,8 +65,9 @@ from nvisa.methods.fitted import Record
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.methods.presets import HOT, PRESETS, WARM
+from nvisa.nets.layers import LIKELIHOODS
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
-from nvisa.nets.rows import Rescale, Rescaled, map_blocks, subset, top_deviation
+from nvisa.nets.units import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
 __all__ = ["NVISA", "Bound"]
@@ -91,7 +92,7 @@ class Bound:
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """The bound of the batch ``x`` in the user's units."""
-        x = self.network.rescale(x)
+        x = self.network.as_trained(self.network.rescale(x), self.generator)
         log_q_y = self.network.log_q_y_from(h := self.network.trunk(x))
         bound, terms = self.bound(x, h, log_q_y, fraction)
         return StepOutput(bound / x.shape[1], terms, log_q_y)
@@ -158,7 +159,8 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
         "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
-        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1].
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as
+        "bernoulli_binarized" drawn from them anew at each step.
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
     reparameterize
@@ -233,7 +235,7 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
     n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
-    likelihood: Annotated[str, OneOf("gaussian_shared", "gaussian", "gaussian_unit", "bernoulli")] = "gaussian_shared"
+    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
@@ -278,8 +280,8 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
                 found |= objective.found()
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
-        found |= run.outcome(trained, training)
-        passed = run.passed(trained, training)
+        found |= outcome(trained, training, len(run.source))
+        passed = share_passed(trained, training, len(run.source))
         found |= {"std_floor_x_": bound.floor_x(passed), "std_floor_z_": bound.floor_z(passed)}
         if known is not None and known.classes is not None:
             found["classes_"] = known.classes
@@ -300,13 +302,14 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         What was trained for that; ``found`` gets the diagnosis. A schedule of one's own is left as it is, and so
         is what somebody has given.
         """
-        found["diagnosis_"] = self._diagnosis(start, run)
+        candidate = None if start is None else start.candidate
+        found["diagnosis_"] = diagnose_run(run, self.n_clusters_, candidate)
         trained: list[Record] = []
-        if start is None or start.candidate is None or start.is_given or self._training.epochs:
+        if start is None or candidate is None or start.is_given or self._training.epochs:
             return trained
         if found["diagnosis_"]["preferred"] != "fit" and not start.is_clear:
             trained = self._train_beside(start, bound, self._training.shortened(CLEAR_SHARE), run)
-            found["diagnosis_"] = self._diagnosis(start, run)
+            found["diagnosis_"] = diagnose_run(run, self.n_clusters_, candidate)
             found["stop_reason_"] += "; back to the start"
         if found["diagnosis_"]["preferred"] != "fit":
             warnings.warn(diagnosis_text(found["diagnosis_"]), UserWarning, stacklevel=2)
@@ -325,17 +328,9 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         refit_head(run.module, run.source, start)
         return trained
 
-    def _diagnosis(self, start: Start | None, run: Run) -> Diagnosis:
-        """The fit beside k-means and a mixture, and where it started."""
-        rows = subset(len(run.source), run.rng, MAX_ROWS)
-        x = map_blocks(run.module.rescale.features, run.source, rows=rows, fixed=False)
-        labels = map_blocks(lambda x: run.module.log_q_y(x).argmax(-1), run.source, rows=rows)
-        began = None if start is None or start.candidate is None else start.candidate.summary()
-        return diagnose(x, labels, self.n_clusters_, run.rng) | {"start": began}
-
     def _consistent(self, bound: Bound, start: Start | None, run: Run, **changes: Any) -> ConsistencyObjective:
         """The bound beside consistency; the sizes of clusters are those of the start."""
-        terms = tuple(replace(term, **changes) for term in self._consistency_terms)
+        terms = tuple(replace(term, **changes) if changes else term for term in self._consistency_terms)
         is_local = any(isinstance(term, VAT) for term in terms)
         distance = neighbor_radius(Rescaled(run.X, run.rescale), run.rng) if is_local else None
         sizes = None if start is None else start.log_sizes.to(run.source.device)
@@ -352,7 +347,7 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
 
     def _log_p_x(self, x: Data) -> PerExample:
         own = self.module_.rescale(x)
-        return log_p_x(self.module_, own, self.std_floor_x_, self.std_floor_z_) + self._jacobian(x)
+        return log_p_x(self.module_, own, self.std_floor_x_, self.std_floor_z_) + self.module_.rescale.log_det(x)
 
     def _log_density(self, x: Data) -> PerExample:
         """``log p(x, y, z)`` at the most probable y and the mean of q(z|y,x): one z a row where p(x) takes 32 K."""
@@ -360,7 +355,7 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         y = net.log_q_y_from(h := net.trunk(own)).argmax(-1)[None]
         z = net.q_z(h, y, self.std_floor_z_)[0]
         log_p_y_z = net.prior.log_p_y() + net.prior.log_p_z_given_y(z, y)
-        return (net.log_p_x_given_z(own, z, self.std_floor_x_) + log_p_y_z)[0] + self._jacobian(x)
+        return (net.log_p_x_given_z(own, z, self.std_floor_x_) + log_p_y_z)[0] + self.module_.rescale.log_det(x)
 
     def _draw(self, y: Tensor, generator: torch.Generator, *, noise: bool) -> Data:
         return self.module_.draw_x(

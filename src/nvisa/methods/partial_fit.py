@@ -19,8 +19,7 @@ from nvisa.fitting.run import Reporter
 from nvisa.fitting.training import StepOutput, maximize
 from nvisa.maths.schedules import Constant
 from nvisa.maths.shapes import Data
-from nvisa.methods.fitted import Rows
-from nvisa.methods.input import check_unit_interval
+from nvisa.methods.input import Rows, check_unit_interval
 from nvisa.nets.layers import generator_from
 from nvisa.nets.rows import Source
 
@@ -53,7 +52,7 @@ class StreamingClusterer:
         if not hasattr(self, "module_"):
             return self.fit(X)
         rows, net = self._checked(X), self.module_
-        if getattr(self, "likelihood", None) == "bernoulli":
+        if fitted._is_bernoulli:
             check_unit_interval(rows)
         generator = generator_from(check_random_state(fitted.random_state))
         generator.manual_seed(generator.initial_seed() + fitted.n_iter_)  # other draws for every chunk

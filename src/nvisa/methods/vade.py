@@ -33,7 +33,7 @@ from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import Autoencoder, Encoder
 from nvisa.nets.layers import Network
 from nvisa.nets.priors import Mixture, moments
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AnyOf, AtLeast, Fitted, OneOf
 
 __all__ = ["Networks", "VaDE"]

@@ -28,7 +28,7 @@ from nvisa.methods.generative import CodingClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, OneOf
 
 __all__ = ["VAEGMM", "Networks"]

@@ -22,7 +22,7 @@ from nvisa.nets.layers import (
     standardize,
 )
 from nvisa.nets.priors import covariances, mixture_of_codes
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import SettingError
 
 __all__ = ["LEAST_SCALE", "Autoencoder", "Encoder", "MixtureAutoencoder", "load_autoencoder"]

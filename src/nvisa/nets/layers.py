@@ -15,11 +15,9 @@ import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nvisa.maths.distributions import (
-    contributing_rows,
     draw_normal,
     log_bernoulli_head,
     log_bernoulli_observed,
@@ -28,14 +26,14 @@ from nvisa.maths.distributions import (
     log_normal_linear,
     log_normal_observed,
     noise_like,
-    scatter_rows,
 )
-from nvisa.maths.products import factor_type, linear
+from nvisa.maths.products import linear, perceptron
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
-from nvisa.nets.rows import Rescale
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
 
 __all__ = [
+    "BinarizedHead",
     "LEAK",
     "LIKELIHOODS",
     "BernoulliHead",
@@ -51,7 +49,6 @@ __all__ = [
     "initialize",
     "inverse_softplus",
     "mlp",
-    "perceptron",
     "standardize",
     "torch_device",
 ]
@@ -81,7 +78,8 @@ class Network:
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
-        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
+        Of NVISA's p(z|y) when C is 1: "diag", the paper's; "full"; or "identity", of which nothing is learned, so that
+        the floor of q(z|y,x) means the same throughout. Other methods refuse the last two.
 
     Examples
     --------
@@ -95,7 +93,7 @@ class Network:
     batch_norm: Annotated[bool, InstanceOf(bool)] = True
     scaling: Annotated[str, OneOf("auto", "global", "columns", "none")] = "auto"
     prior_components: Annotated[int, AtLeast(1)] = 1
-    prior_covariance: Annotated[str, OneOf("diag", "full")] = "diag"
+    prior_covariance: Annotated[str, OneOf("diag", "full", "identity")] = "diag"
 
 
 @runtime_checkable
@@ -138,41 +136,6 @@ class Decoder(nn.Sequential):
     def forward(self, x: Float[Tensor, "*B Z"]) -> Float[Tensor, "*B H"]:
         """Return the last hidden layer."""
         return perceptron(x, [layer for layer in self if isinstance(layer, nn.Linear)], LEAK)
-
-
-def perceptron(x: Float[Tensor, "*B Z"], layers: list[nn.Linear], leak: float) -> Float[Tensor, "*B H"]:
-    """``a_l = leaky_relu(W_l a_{l-1} + b_l)`` from ``a_0 = x``; rows that receive no gradient are not sent back."""
-    parameters = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
-    return _Perceptron.apply(x.flatten(0, -2), leak, *parameters).unflatten(0, x.shape[:-1])
-
-
-class _Perceptron(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, leak: float, *parameters: Tensor) -> Tensor:
-        """``h_l = leaky_relu(W_l h_{l-1} + b_l)``, every ``h_l`` kept."""
-        ctx.leak, kind = leak, factor_type(x)
-        outputs, weights = [x.to(kind)], [weight.to(kind) for weight in parameters[::2]]
-        for weight, bias in zip(weights, parameters[1::2], strict=True):
-            outputs.append(F.leaky_relu_(F.linear(outputs[-1], weight, bias.to(kind)), leak))
-        ctx.save_for_backward(*outputs, *weights)
-        return outputs[-1].to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Layer by layer, for the rows that receive a gradient."""
-        n_layers, wanted = len(ctx.saved_tensors) // 2, gradient.dtype
-        activations, weights = ctx.saved_tensors[: n_layers + 1], ctx.saved_tensors[n_layers + 1 :]
-        n, rows = len(gradient), contributing_rows(gradient.abs().amax(1).sign_())
-        gradient = gradient[rows].to(activations[0].dtype)
-        found: list[Tensor | None] = []
-        for layer in reversed(range(n_layers)):
-            above, below = activations[layer + 1][rows], activations[layer][rows]
-            gradient = torch.ops.aten.leaky_relu_backward(gradient, above, ctx.leak, True)  # noqa: FBT003
-            found[:0] = [(gradient.T @ below).to(wanted), gradient.sum(0, dtype=wanted)]
-            gradient = gradient @ weights[layer] if layer or ctx.needs_input_grad[0] else gradient
-        d_x = scatter_rows(gradient.to(wanted), rows, n) if ctx.needs_input_grad[0] else None
-        return d_x, None, *found
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -> nn.Sequential:
@@ -392,9 +355,18 @@ class BernoulliHead(nn.Module):
         return torch.bernoulli(mean.to(generator.device), generator=generator).to(mean.device)
 
 
+class BinarizedHead(BernoulliHead):
+    """The same for x drawn anew from its probabilities each time it is trained on, dynamic binarization.
+
+    So the slides' authors train their Bernoulli rows (tfsnippet, ``bernoulli_flow``). A gray pixel is then on in one
+    epoch and off in the next, for q(y|x) too, which cannot cut by how gray it is.
+    """
+
+
 LIKELIHOODS: dict[str, Any] = {
     "gaussian": GaussianHead,
     "gaussian_shared": SharedGaussianHead,
     "gaussian_unit": UnitGaussianHead,
     "bernoulli": BernoulliHead,
+    "bernoulli_binarized": BinarizedHead,
 }

@@ -19,15 +19,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from nvisa.maths.bounds import importance_sampled
-from nvisa.maths.distributions import draw_normal, log_normal
-from nvisa.maths.factors import mean_squared_error
+from nvisa.maths.distributions import draw_normal, log_normal, mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
-from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
+from nvisa.nets.layers import (
+    LEAK,
+    LIKELIHOODS,
+    BinarizedHead,
+    Decoder,
+    GaussianHead,
+    Linear,
+    Network,
+    mlp,
+    standardize,
+)
 from nvisa.nets.priors import make_prior
-from nvisa.nets.rows import Rescale
 from nvisa.nets.tables import CategoricalHead, TableUnits
+from nvisa.nets.units import Rescale
 
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
@@ -118,6 +127,12 @@ class MixtureVAE(nn.Module):
         loc, scale = self.z_head(F.leaky_relu(base + self.y_embedding.weight[:, None], LEAK), std_floor)
         index = y[:, :, None].expand(-1, -1, self.latent_dim)
         return loc.gather(0, index), scale.gather(0, index)
+
+    def as_trained(self, x: Float[Tensor, "B D"], generator: torch.Generator) -> Float[Tensor, "B D"]:
+        """The batch that a step of training sees: x, or zeros and ones drawn from it (:class:`BinarizedHead`)."""
+        if not isinstance(self.x_head, BinarizedHead):
+            return x
+        return torch.bernoulli(x.to(generator.device), generator=generator).to(x.device)
 
     def log_p_x_given_z(self, x: Float[Tensor, "B D"], z: Latent, std_floor: float) -> PerSample:
         """``log p(x|z)``."""

@@ -1,4 +1,4 @@
-"""The rows of a data set: read in bounded memory, block by block, and in the units in which the networks see them.
+"""The rows of a data set, read in bounded memory, block by block; their units are in ``units.py``.
 
 The pages of a file that a process has read stay resident until something hands them back, so a walk through a map of
 3 GB makes a process of 3 GB although nothing was copied. Everything here reads a piece, and hands it back.
@@ -6,7 +6,6 @@ The pages of a file that a process has read stay resident until something hands 
 
 import mmap
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,18 +15,13 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
-from torch import Tensor, nn
+from torch import Tensor
 
-from nvisa.maths.shapes import Data, Float
-from nvisa.nets.gaps import Fill
+from nvisa.maths.shapes import Data
 from nvisa.nets.sparse import SparseRows
-from nvisa.settings import SettingError
 
 __all__ = [
-    "Rescale",
-    "Rescaled",
     "Source",
     "Table",
     "as_given",
@@ -35,16 +29,12 @@ __all__ = [
     "count_gaps",
     "is_mapped",
     "label",
-    "make_rescale",
     "map_blocks",
     "numbers",
-    "moments",
     "part",
     "release",
     "subset",
     "take",
-    "top_deviation",
-    "warn_of_units",
 ]
 
 Array = NDArray[np.floating]
@@ -111,7 +101,7 @@ def numbers(X: Table) -> Iterator[NDArray[Any]]:
 class Source:
     """Rows of an array, a memory map or a sparse matrix as float32 tensors on a device, gathered by index.
 
-    ``origin`` is what was subtracted from the user's rows to make X (:func:`nvisa.methods.input.centered`).
+    ``origin`` is what was subtracted from the user's rows to make X (:func:`nvisa.nets.units.centered`).
     """
 
     X: Table
@@ -189,69 +179,6 @@ def _use_one_thread() -> None:
     threadpool_limits(1)
 
 
-def label(module: Any, X: Table) -> NDArray[np.int64]:
-    """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
-    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))
-
-
-# ---- units -----------------------------------------------------------------------------------------------------------
-
-
-class Rescale(nn.Module):
-    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them.
-
-    A gap is NaN in both units; ``fill`` knows what to expect there, and is None where the fit's rows had none. ``axes``
-    are those that wide sparse rows are projected on for whoever needs distances.
-    """
-
-    shift: Tensor
-    scale: Tensor
-    axes: Tensor | None
-    has_categories = False
-
-    def __init__(
-        self,
-        shift: Float[Tensor, " D"],
-        scale: Float[Tensor, " D"],
-        fill: Fill | None = None,
-        axes: Float[Tensor, "D C"] | None = None,
-    ) -> None:
-        super().__init__()
-        self.register_buffer("shift", shift)
-        self.register_buffer("scale", scale)
-        self.register_buffer("axes", axes)  # None is not in the state
-        self.fill = fill
-
-    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Return x in the networks' units."""
-        return (x - self.shift) / self.scale
-
-    @property
-    def width(self) -> int:
-        """Columns of x in the networks' units."""
-        return len(self.shift)
-
-    @property
-    def n_axes(self) -> int:
-        """Of wide sparse rows; else 0."""
-        return 0 if self.axes is None else self.axes.shape[1]
-
-    def features(self, x: Data) -> Float[Tensor, "B C"]:
-        """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled, on few axes."""
-        x = self(x) if self.fill is None else self.fill(self(x))
-        return x if self.axes is None else x @ self.axes
-
-    def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
-        """Return x in the user's units."""
-        return x * self.scale + self.shift
-
-    def log_det(self, x: Data) -> Float[Tensor, "*#B"]:
-        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units; not for gaps."""
-        if self.fill is None:
-            return -self.scale.log().sum()
-        return -(~x.isnan()).to(x) @ self.scale.log()
-
-
 def count_gaps(X: Table) -> NDArray[np.integer]:
     """Number of gaps of each column [D]; sparse rows have none."""
     if isinstance(X, SparseRows):
@@ -259,117 +186,6 @@ def count_gaps(X: Table) -> NDArray[np.integer]:
     return np.array([np.isnan(rows).sum(0) for rows in blocks(X)]).sum(0)
 
 
-def make_rescale(X: Table, scaling: str) -> Rescale:
-    """The affine map into the networks' units; see :class:`nvisa.nets.layers.Network` for the kinds.
-
-    X are the rows as the networks get them, ``centered``.
-    """
-    if scaling == "range":  # to [-1, 1], as images are made
-        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
-        ones = torch.ones(X.shape[1])
-        return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
-    mean, deviation = moments(X)
-    least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
-    _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
-    deviation[deviation < least] = 0.0
-    _warn_constant(deviation)
-    scale = np.ones_like(deviation)
-    common = np.sqrt((deviation**2).mean()) or 1.0
-    varying = deviation[deviation > 0]
-    if scaling == "auto":
-        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
-    if scaling == "none":
-        mean = np.zeros_like(mean)
-    elif scaling == "global":
-        scale[:] = common
-    elif scaling == "columns":
-        scale[deviation > 0] = varying
-    else:
-        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
-    return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
-
-
-def moments(X: Table) -> tuple[Array, Array]:
-    """Mean and deviation of each column [D], of what is observed, summed block by block in float64."""
-    if isinstance(X, SparseRows):
-        return X.moments()
-    first = X[:512].astype(np.float64)
-    shift = np.nan_to_num(first).sum(0) / np.maximum((~np.isnan(first)).sum(0), 1)  # so that the squares do not cancel
-    n, total, squares = (np.zeros(X.shape[1]) for _ in range(3))
-    for rows in blocks(X):
-        block = rows.astype(np.float64)
-        block -= shift
-        n += len(block)
-        if np.isnan(block.sum()):
-            n -= (gaps := np.isnan(block)).sum(0)
-            block[gaps] = 0.0
-        total += block.sum(0)
-        squares += (block * block).sum(0)
-    mean = total / np.maximum(n, 1)
-    return mean + shift, np.sqrt(np.maximum(squares / np.maximum(n, 1) - mean**2, 0.0))
-
-
-def _warn_lost(columns: NDArray[np.integer]) -> None:
-    if columns.size:
-        warnings.warn(
-            f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
-            "constant. Subtract the mean from them, as from times in seconds.",
-            UserWarning,
-            stacklevel=5,
-        )
-
-
-def _listed(columns: NDArray[np.integer]) -> str:
-    return ", ".join(map(str, columns[:5])) + (", ..." if columns.size > 5 else "")
-
-
-def _warn_constant(deviation: Array) -> None:
-    constant = np.flatnonzero(deviation == 0)
-    if constant.size:
-        shown = _listed(constant)
-        message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
-        warnings.warn(message, UserWarning, stacklevel=5)
-
-
-@dataclass
-class Rescaled:
-    """Rows of X as ``rescale.features`` shows them, made as they are asked for."""
-
-    X: Table
-    rescale: Rescale
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    @torch.inference_mode()
-    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
-        source = Source(self.X, self.rescale.shift.device)
-        if isinstance(self.X, SparseRows):
-            return map_blocks(self.rescale.features, source, rows=np.arange(len(self))[rows], fixed=False)
-        return self.rescale.features(source[rows]).cpu().numpy()
-
-
-def warn_of_units(X: Table, rescale: Rescale) -> None:
-    """Warn when rows spread thirty times as far as those that ``rescale`` was made from, or a thirtieth as far.
-
-    Pixels from 0 to 255 given to a model of pixels from 0 to 1 are finite numbers like any others, and all in one
-    cluster. Data that were fitted as they are (``shift`` 0) have no spread to compare with.
-    """
-    if len(X) < 20 or not rescale.shift.any():
-        return
-    x = Rescaled(X, rescale)[:1000].astype(np.float64)
-    spread = np.sqrt(np.square(x - x.mean(0)).mean())
-    if not 1 / 30 < spread < 30 and spread > 1e-6:  # equal rows say nothing
-        warnings.warn(
-            f"The rows spread {spread:.3g} times as far as those of the fit. Are they in its units? Pixels from 0 to 1 "
-            "are not in those of pixels from 0 to 255. If so, look for outliers, here or in the rows of the fit.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def top_deviation(X: Rescaled, rng: RandomState) -> float:
-    """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
-    x = X[subset(len(X), rng, 10_000)]
-    x -= x.mean(0)
-    return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
+def label(module: Any, X: Table) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by a :class:`nvisa.nets.layers.LatentNetwork`; no array of N x K."""
+    return map_blocks(lambda x: module.log_q_y(x).argmax(-1), Source(X, module.rescale.shift.device))

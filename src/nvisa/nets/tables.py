@@ -8,14 +8,17 @@ graphs and k-means no column counts more than another. p(x|z) has a softmax for 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import RandomState
 from torch import nn
 
 from nvisa.maths.shapes import Data, Float, Tensor
 from nvisa.nets.gaps import Fill
-from nvisa.nets.rows import Rescale, Table, blocks
+from nvisa.nets.rows import Table, blocks
+from nvisa.nets.units import Rescale, fill_for, make_rescale
 
 __all__ = ["CategoricalHead", "TableUnits", "shares"]
 
@@ -43,11 +46,7 @@ class TableUnits(Rescale):
         self.register_buffer("spread", spread)
         self.numbers = [d for d, n in enumerate(levels) if not n]
         self.categories = {d: n for d, n in enumerate(levels) if n}
-
-    @property
-    def width(self) -> int:
-        """V."""
-        return len(self.numbers) + sum(self.categories.values())
+        self.width = len(self.numbers) + sum(levels)  # V
 
     def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Return x in the networks' units; the block of a gap is NaN."""
@@ -71,6 +70,21 @@ class TableUnits(Rescale):
     def log_det(self, x: Data) -> Float[Tensor, " B"]:
         """Of the numbers that are observed; the probability of a category has no unit."""
         return -(~x[:, self.numbers].isnan()).to(x) @ self.scale[self.numbers].log()
+
+    @classmethod
+    def of(cls, X: Any, scaling: str, levels: Sequence[int], rng: RandomState) -> "TableUnits":
+        """Numbers by their columns, unless they are asked to be otherwise, categories, and what to expect in gaps.
+
+        ``levels`` has the number of categories of each column, 0 for numbers.
+        """
+        numbers = [d for d, n in enumerate(levels) if not n]
+        shift, scale = torch.zeros(len(levels)), torch.ones(len(levels))
+        if numbers:
+            made = make_rescale(X[:, numbers], "columns" if scaling == "auto" else scaling)
+            shift[numbers], scale[numbers] = made.shift, made.scale
+        units = cls(shift, scale, levels, *shares(X, levels))
+        units.fill = fill_for(X, units, rng)
+        return units
 
     @classmethod
     def blank(cls, levels: Sequence[int]) -> "TableUnits":

@@ -1,83 +1,229 @@
-"""Which units the rows of a fit get: of numbers, rows with gaps, wide sparse rows, tables with categories."""
+"""The units in which the networks see rows, column by column, and what else they see of rows with gaps or sparse ones.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+Those of tables with categories are in ``tables.py``.
+"""
+
+import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
+from torch import Tensor, nn
 
+from nvisa.maths.shapes import Data, Float
 from nvisa.nets.conversion import temporary_map
 from nvisa.nets.gaps import Fill
-from nvisa.nets.rows import (
-    Rescale,
-    Source,
-    Table,
-    blocks,
-    count_gaps,
-    is_mapped,
-    make_rescale,
-    map_blocks,
-    moments,
-    release,
-    subset,
-    take,
-)
+from nvisa.nets.rows import Source, Table, blocks, count_gaps, is_mapped, map_blocks, release, subset, take
 from nvisa.nets.sparse import SparseRows, leading_axes
-from nvisa.nets.tables import TableUnits, shares
+from nvisa.settings import SettingError
 
-__all__ = ["blank_units", "category_levels", "centered", "feature_view", "make_units", "origin_of"]
+__all__ = [
+    "Rescale",
+    "Rescaled",
+    "centered",
+    "feature_view",
+    "fill_for",
+    "make_rescale",
+    "make_units",
+    "moments",
+    "origin_of",
+    "top_deviation",
+    "warn_of_units",
+]
 
+Array = NDArray[np.floating]
 FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 
 
-def make_units(X: Table, scaling: str, rng: RandomState, levels: Sequence[int] = ()) -> Rescale:
-    """:func:`make_rescale`, with what rows with gaps, wide sparse rows or tables with categories need besides.
+class Rescale(nn.Module):
+    """``x -> (x - shift) / scale``, column by column, kept with the weights so that it is saved with them.
 
-    ``levels`` has the number of categories of each column, 0 for numbers; empty: no categories.
+    A gap is NaN in both units; ``fill`` knows what to expect there, and is None where the fit's rows had none. ``axes``
+    are those that wide sparse rows are projected on for whoever needs distances.
     """
+
+    shift: Tensor
+    scale: Tensor
+    axes: Tensor | None
+    has_categories = False
+
+    def __init__(
+        self,
+        shift: Float[Tensor, " D"],
+        scale: Float[Tensor, " D"],
+        fill: Fill | None = None,
+        axes: Float[Tensor, "D C"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+        self.register_buffer("axes", axes)  # None is not in the state
+        self.fill = fill
+        self.width = len(shift)  # columns of x in the networks' units
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the networks' units."""
+        return (x - self.shift) / self.scale
+
+    @property
+    def n_axes(self) -> int:
+        """Of wide sparse rows; else 0."""
+        return 0 if self.axes is None else self.axes.shape[1]
+
+    def features(self, x: Data) -> Float[Tensor, "B C"]:
+        """What distances, graphs and simple clusterings see of x: the networks' units, gaps filled, on few axes."""
+        x = self(x) if self.fill is None else self.fill(self(x))
+        return x if self.axes is None else x @ self.axes
+
+    def inverse(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the user's units."""
+        return x * self.scale + self.shift
+
+    def log_det(self, x: Data) -> Float[Tensor, "*#B"]:
+        """``log |d rescaled / d x|``: what a log density gains on the way back to the user's units; not for gaps."""
+        if self.fill is None:
+            return -self.scale.log().sum()
+        return -(~x.isnan()).to(x) @ self.scale.log()
+
+
+@dataclass
+class Rescaled:
+    """Rows of X as ``rescale.features`` shows them, made as they are asked for."""
+
+    X: Table
+    rescale: Rescale
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @torch.inference_mode()
+    def __getitem__(self, rows: NDArray[np.integer] | slice) -> Array:
+        source = Source(self.X, self.rescale.shift.device)
+        if isinstance(self.X, SparseRows):
+            return map_blocks(self.rescale.features, source, rows=np.arange(len(self))[rows], fixed=False)
+        return self.rescale.features(source[rows]).cpu().numpy()
+
+
+def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
+    """:func:`make_rescale`, with what rows with gaps and wide sparse rows need besides."""
+    rescale = make_rescale(X, scaling)
     if isinstance(X, SparseRows):
-        rescale = make_rescale(X, scaling)
-        return Rescale(rescale.shift, rescale.scale, axes=leading_axes(X, rescale.scale, rng))
-    rescale = _table_units(X, scaling, levels) if any(levels) else make_rescale(X, scaling)
-    if any(levels) or count_gaps(X).any():
-        some = torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))
-        rescale.fill = Fill.of(rescale(some))
+        rescale.axes = leading_axes(X, rescale.scale, rng)
+    elif count_gaps(X).any():
+        rescale.fill = fill_for(X, rescale, rng)
     return rescale
+
+
+def fill_for(X: Table, rescale: Rescale, rng: RandomState) -> Fill:
+    """What to expect in the gaps of these rows."""
+    return Fill.of(rescale(torch.from_numpy(take(X, subset(len(X), rng, FACTOR_ROWS), np.float32))))
+
+
+def make_rescale(X: Table, scaling: str) -> Rescale:
+    """The affine map into the networks' units; see :class:`nvisa.nets.layers.Network` for the kinds.
+
+    X are the rows as the networks get them, ``centered``.
+    """
+    if scaling == "range":  # to [-1, 1], as images are made
+        low, high = np.array([(rows.min(), -rows.max()) for rows in blocks(X)]).min(0) * (1, -1)
+        ones = torch.ones(X.shape[1])
+        return Rescale(float(low + high) / 2 * ones, max(float(high - low) / 2, 1e-6) * ones)
+    mean, deviation = moments(X)
+    least = 1e-7 * np.maximum(np.abs(mean), 1e-30)  # float32 holds no less
+    _warn_lost(np.flatnonzero((deviation < least) & (deviation > 1e-5 * least)))
+    deviation[deviation < least] = 0.0
+    _warn_constant(deviation)
+    scale = np.ones_like(deviation)
+    common = np.sqrt((deviation**2).mean()) or 1.0
+    varying = deviation[deviation > 0]
+    if scaling == "auto":
+        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
+    if scaling == "none":
+        mean = np.zeros_like(mean)
+    elif scaling == "global":
+        scale[:] = common
+    elif scaling == "columns":
+        scale[deviation > 0] = varying
+    else:
+        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
+    return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
+
+
+def moments(X: Table) -> tuple[Array, Array]:
+    """Mean and deviation of each column [D], of what is observed, summed block by block in float64."""
+    if isinstance(X, SparseRows):
+        return X.moments()
+    first = X[:512].astype(np.float64)
+    shift = np.nan_to_num(first).sum(0) / np.maximum((~np.isnan(first)).sum(0), 1)  # so that the squares do not cancel
+    n, total, squares = (np.zeros(X.shape[1]) for _ in range(3))
+    for rows in blocks(X):
+        block = rows.astype(np.float64)
+        block -= shift
+        n += len(block)
+        if np.isnan(block.sum()):
+            n -= (gaps := np.isnan(block)).sum(0)
+            block[gaps] = 0.0
+        total += block.sum(0)
+        squares += (block * block).sum(0)
+    mean = total / np.maximum(n, 1)
+    return mean + shift, np.sqrt(np.maximum(squares / np.maximum(n, 1) - mean**2, 0.0))
+
+
+def _warn_lost(columns: NDArray[np.integer]) -> None:
+    if columns.size:
+        warnings.warn(
+            f"Columns {_listed(columns)} vary by less than float32 can hold beside their mean, and are taken for "
+            "constant. Subtract the mean from them, as from times in seconds.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _listed(columns: NDArray[np.integer]) -> str:
+    return ", ".join(map(str, columns[:5])) + (", ..." if columns.size > 5 else "")
+
+
+def _warn_constant(deviation: Array) -> None:
+    constant = np.flatnonzero(deviation == 0)
+    if constant.size:
+        shown = _listed(constant)
+        message = f"{constant.size} of {deviation.size} columns are constant and tell nothing apart (columns {shown})."
+        warnings.warn(message, UserWarning, stacklevel=5)
+
+
+def warn_of_units(X: Table, rescale: Rescale) -> None:
+    """Warn when rows spread thirty times as far as those that ``rescale`` was made from, or a thirtieth as far.
+
+    Pixels from 0 to 255 given to a model of pixels from 0 to 1 are finite numbers like any others, and all in one
+    cluster. Data that were fitted as they are (``shift`` 0) have no spread to compare with.
+    """
+    if len(X) < 20 or not rescale.shift.any():
+        return
+    x = Rescaled(X, rescale)[:1000].astype(np.float64)
+    spread = np.sqrt(np.square(x - x.mean(0)).mean())
+    if not 1 / 30 < spread < 30 and spread > 1e-6:  # equal rows say nothing
+        warnings.warn(
+            f"The rows spread {spread:.3g} times as far as those of the fit. Are they in its units? Pixels from 0 to 1 "
+            "are not in those of pixels from 0 to 255. If so, look for outliers, here or in the rows of the fit.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def top_deviation(X: Rescaled, rng: RandomState) -> float:
+    """Square root of the largest eigenvalue of the covariance of at most 10,000 rows."""
+    x = X[subset(len(X), rng, 10_000)]
+    x -= x.mean(0)
+    return float(randomized_svd(x, 1, random_state=rng)[1][0] / np.sqrt(len(x)))
 
 
 def feature_view(X: Table, rows: NDArray[np.integer], scaling: str, rng: RandomState) -> NDArray[np.floating]:
     """What distances and graphs see of these rows [n C], before any fit; see :meth:`Rescale.features`."""
     near = centered(X, origin_of(X))
     return map_blocks(make_units(near, scaling, rng).features, Source(near), rows=rows, fixed=False)
-
-
-def _table_units(X: Any, scaling: str, levels: Sequence[int]) -> TableUnits:
-    """Numbers by their columns, unless they are asked to be otherwise, and categories."""
-    numbers = [d for d, n in enumerate(levels) if not n]
-    shift, scale = torch.zeros(len(levels)), torch.ones(len(levels))
-    if numbers:
-        made = make_rescale(X[:, numbers], "columns" if scaling == "auto" else scaling)
-        shift[numbers], scale[numbers] = made.shift, made.scale
-    return TableUnits(shift, scale, levels, *shares(X, levels))
-
-
-def category_levels(fitted: Mapping[str, Any]) -> list[int]:
-    """Number of categories of each column, 0 for numbers, by the ``categories_`` of a clusterer."""
-    known = fitted.get("categories_") or {}
-    return [len(known.get(str(d), ())) for d in range(fitted["n_features_in_"])]
-
-
-def blank_units(fitted: Mapping[str, Any]) -> Rescale:
-    """Units of the shapes that these fitted attributes of a clusterer tell of, to be filled from a file."""
-    n_features, levels = fitted["n_features_in_"], category_levels(fitted)
-    if any(levels):
-        return TableUnits.blank(levels)
-    fill = Fill.blank(n_features) if fitted.get("fills_gaps_", False) else None
-    n_axes = fitted.get("n_axes_", 0)
-    axes = torch.zeros(n_features, n_axes) if n_axes else None
-    return Rescale(torch.zeros(n_features), torch.ones(n_features), fill, axes)
 
 
 # ---- columns far from zero beside their spread -----------------------------------------------------------------------

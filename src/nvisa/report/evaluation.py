@@ -151,7 +151,7 @@ class Evaluation:
 
     def as_given(self, x: Array) -> Array:
         """Rows such as those of X, in the user's units; categories as codes."""
-        return self.clusterer._as_given(x)
+        return self.clusterer._in_user_units(x)
 
     @cached_property
     def of_categories(self) -> list[int]:

@@ -18,7 +18,8 @@ from nvisa.methods import LTVAE
 from nvisa.methods.ltvae import ltvae
 from nvisa.methods.ltvae.latent_tree import LatentTree, em
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale, Source
+from nvisa.nets.rows import Source
+from nvisa.nets.units import Rescale
 from oracles import TIGHT, build, grid, information, log_bernoulli, normal
 from trees import CHAIN, enumerated, some_tree, structure_of
 

@@ -26,15 +26,17 @@ from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.distributions import HALF_LOG_2PI, information, noise_like
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
-from nvisa.methods.fitted import Record, Rows
+from nvisa.methods.fitted import Record
 from nvisa.methods.generative import CodingClusterer
+from nvisa.methods.input import Rows
 from nvisa.methods.ltvae.latent_tree import LatentTree
 from nvisa.methods.ltvae.moves import OPERATORS, STATE_OPERATORS, Model, fit_from_posteriors
 from nvisa.methods.ltvae.search import Search
 from nvisa.methods.ltvae.structure import Structure
 from nvisa.nets.autoencoder import Autoencoder, Encoder
 from nvisa.nets.layers import Network
-from nvisa.nets.rows import Rescale, Source, map_blocks, subset
+from nvisa.nets.rows import Source, map_blocks, subset
+from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, InRange, OneOf
 
 __all__ = ["LTVAE", "Networks"]

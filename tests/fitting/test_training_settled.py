@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nvisa.fitting.convergence import has_settled
-from nvisa.fitting.training import StepOutput, Training, maximize
+from nvisa.fitting.training import StepOutput, Training, has_settled, maximize
 from one_vector import Point, rows_source
 from oracles import build
 
