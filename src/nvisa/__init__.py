@@ -9,12 +9,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nvisa.fitting.callbacks import EarlyStopping
     from nvisa.fitting.config import config
     from nvisa.fitting.consistency import VAT, Augment
     from nvisa.fitting.initialization import WarmStart
     from nvisa.fitting.levels import select_n_clusters
     from nvisa.fitting.supervision import Supervision
     from nvisa.fitting.training import DivergedError, Training
+    from nvisa.hub import from_hub, push_to_hub
     from nvisa.maths.bounds import VIMCO, EnumY
     from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
     from nvisa.methods import adopt, load
@@ -50,6 +52,7 @@ __all__ = [
     "Conv",
     "Cosine",
     "DivergedError",
+    "EarlyStopping",
     "EnumY",
     "Geometric",
     "Halving",
@@ -65,19 +68,23 @@ __all__ = [
     "WarmStart",
     "adopt",
     "config",
+    "from_hub",
     "load",
+    "push_to_hub",
     "select_n_clusters",
     "write_report",
 ]
 
 # Imported when first asked for: torch takes seconds, and `nvisa --help` needs none of it.
 _HOMES = {
+    "fitting.callbacks": ("EarlyStopping",),
     "fitting.config": ("config",),
     "fitting.consistency": ("VAT", "Augment"),
     "fitting.initialization": ("WarmStart",),
     "fitting.levels": ("select_n_clusters",),
     "fitting.supervision": ("Supervision",),
     "fitting.training": ("DivergedError", "Training"),
+    "hub": ("from_hub", "push_to_hub"),
     "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
     "methods": ("adopt", "load"),

@@ -155,13 +155,22 @@ def pretrain(
         load_autoencoder(module, training)
         return []
 
+    objective = reconstructing(module, generator, masked)
+    schedule = training if share == 1.0 else training.shortened(share)
+    return maximize(objective, module, source, schedule, generator, listeners, stage="pretraining")
+
+
+def reconstructing(
+    module: Any, generator: torch.Generator, masked: float = 0.0
+) -> Callable[[Data, np.ndarray, float], StepOutput]:
+    """The objective of :func:`pretrain`."""
+
     def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         seen = mask_inputs(x, module.rescale.shift, masked, generator) if masked else x
         error = reconstruction_error(module, x, seen)
         return StepOutput(-error, {"reconstruction_error": error})
 
-    schedule = training if share == 1.0 else training.shortened(share)
-    return maximize(objective, module, source, schedule, generator, listeners, stage="pretraining")
+    return objective
 
 
 def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:

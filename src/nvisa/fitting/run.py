@@ -11,9 +11,10 @@ from torch import nn
 from nvisa.nets.rows import Source, Table
 from nvisa.nets.units import Rescale
 
-__all__ = ["FitResult", "Listener", "Listeners", "Record", "Reporter", "Run", "StageState"]
+__all__ = ["FitResult", "Listener", "Listeners", "Record", "Report", "Reporter", "Run", "StageState"]
 
 Record = dict[str, Any]
+Report = Callable[[Any, list[Record]], bool]  # (networks, the records of the stage so far) -> whether to end it
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Run:
     number
         Of the restart, from 0.
     report
-        Called with the networks and an epoch's record; None: nobody looks.
+        Called with the networks and the records of the stage so far; True ends it. None: nobody looks.
     listeners
         Who is called back by the training loop: one that reports, and a checkpoint.
     """
@@ -54,7 +55,7 @@ class Run:
     rng: RandomState
     generator: torch.Generator
     number: int
-    report: Callable[[Any, Record], None] | None
+    report: Report | None
     listeners: "Listeners"
 
 
@@ -81,8 +82,8 @@ class Listener:
     def begin_stage(self, state: StageState) -> None:
         """Before the first step; may put the state back to where it was left."""
 
-    def end_epoch(self, state: StageState) -> None:
-        """After each epoch, whose record is the last of ``state.history``."""
+    def end_epoch(self, state: StageState) -> bool | None:
+        """After each epoch, whose record is the last of ``state.history``; True ends the stage."""
 
     def end_stage(self, state: StageState) -> None:
         """After the last epoch, with ``state.finished`` set."""
@@ -93,11 +94,11 @@ Listeners = Sequence[Listener]
 
 @dataclass
 class Reporter(Listener):
-    """Hands every epoch's record on, with the networks."""
+    """Hands the records of the stage on, with the networks."""
 
     module: Any
-    report: Callable[[Any, Record], None]
+    report: Report
 
-    def end_epoch(self, state: StageState) -> None:
-        """Hand on the last record."""
-        self.report(self.module, state.history[-1])
+    def end_epoch(self, state: StageState) -> bool:
+        """Whether one of those who look on has seen enough."""
+        return self.report(self.module, state.history)

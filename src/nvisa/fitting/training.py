@@ -36,6 +36,7 @@ __all__ = [
     "optimizer_step",
     "outcome",
     "progress",
+    "share_passed",
 ]
 
 
@@ -237,9 +238,8 @@ def maximize(
             epoch = len(history) + 1
             history.append({"stage": stage, "epoch": epoch, "n_epochs": n_epochs, "seconds": seconds} | tally.means())
             done, pace = progress(history, n_batches, settles=settles)
-            for listener in listeners:
-                listener.end_epoch(state)
-            if step is None:
+            enough = [listener.end_epoch(state) for listener in listeners]
+            if step is None or any(enough):
                 break
     module.eval()
     state.finished = True
@@ -373,12 +373,20 @@ def progress(history: Sequence[Record], n_batches: int, *, settles: bool) -> tup
     return done, HASTE if settles and has_settled(history, n_batches) else 1
 
 
+def share_passed(history: Sequence[Record], training: Training, n_rows: int) -> float:
+    """The share of the schedule that a stage has passed: 1, unless a callback has ended it."""
+    settles = training.until_settled and training.epochs is None
+    done, _ = progress(history, training.n_batches(n_rows), settles=settles)
+    return min(done / training.n_epochs(n_rows), 1.0)
+
+
 def outcome(history: Sequence[Record], training: Training, n_rows: int) -> dict[str, Any]:
     """``converged_`` and ``stop_reason_`` of a stage: whether its labels have settled, and how it ended."""
     settled = has_settled(history, training.n_batches(n_rows))
     epochs, planned = len(history), training.n_epochs(n_rows)
     if epochs < planned:
-        reason = f"labels settled: {epochs} epochs of {planned} planned"
+        why = "labels settled" if share_passed(history, training, n_rows) == 1.0 else "a callback ended it"
+        reason = f"{why}: {epochs} epochs of {planned} planned"
     else:
         reason = f"all {planned} epochs" + ("" if settled else "; labels were still changing")
     return {"converged_": settled, "stop_reason_": reason}

@@ -12,7 +12,7 @@ input. Methods that make rows subclass ``SamplingClusterer`` of generative.py an
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -25,14 +25,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from nvisa.fitting.callbacks import LOG, WatchedFit, with_callbacks
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
-from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run
+from nvisa.fitting.run import FitResult, Report, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import Training, clusters_in_use
 from nvisa.maths.products import training_factors
@@ -45,13 +45,13 @@ from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_se
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
 
-Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
 
 
 class DeepClusterer(
-    FittedClusterer, Settings, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC
-):
+    FittedClusterer, Settings, WatchedFit, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin,
+    BaseEstimator, ABC,
+):  # fmt: skip
     """Abstract clusterer; see the module's text for what a method defines.
 
     Parameters
@@ -122,7 +122,18 @@ class DeepClusterer(
         ConvergenceWarning
             If fewer than half of the clusters are in use at the end, or only one.
         """
-        with self._unchanged_on_failure(), self._progress_shown() as report:
+        with self._unchanged_on_failure():
+            self._fit_watched(X, y, checkpoint)
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
+        LOG.info("%s: sizes of clusters %s", type(self).__name__, sizes.tolist())
+        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
+            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
+        return self
+
+    @with_callbacks  # type: ignore[untyped-decorator]  # scikit-learn's
+    def _fit_watched(self, X: Rows, y: object, checkpoint: str | Path | None) -> None:
+        """The fit, top to bottom, with those who look on."""
+        with self._progress_shown(X, y) as report:
             for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
                 delattr(self, name)
             self._check_settings()
@@ -146,10 +157,6 @@ class DeepClusterer(
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
-        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
-        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
-            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
-        return self
 
     def _check_settings(self) -> None:
         """Raise a SettingError for settings that no rows can be fitted with."""
@@ -179,7 +186,7 @@ class DeepClusterer(
         if self._is_bernoulli:
             if self.categories_:
                 raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
-            if self.fills_gaps_ and self.likelihood == "bernoulli_binarized":  # type: ignore[attr-defined]
+            if self.fills_gaps_ and self.likelihood == "bernoulli_binarized":
                 raise SettingError("likelihood", "'bernoulli' for rows with gaps", "bernoulli_binarized")
             check_unit_interval(X)
         for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
@@ -269,7 +276,8 @@ class DeepClusterer(
         else:
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
-            results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
+            found = in_processes(self._unwatched()._fit_alone, calls, n_jobs)
+            results = [self._replayed(result, report) for result in found]
         looked_at = Source(X, results[0].module.rescale.shift.device).part(rows)
         probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
         graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
@@ -291,8 +299,8 @@ class DeepClusterer(
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""
         if report is not None:
-            for record in result.history:
-                report(result.module, record)
+            for n in range(len(result.history)):
+                report(result.module, result.history[: n + 1])
             result.module.eval()
         return result
 
@@ -317,36 +325,6 @@ class DeepClusterer(
         run = {"class": type(self).__name__, "params": params, "data": data_digest(X)}
         with open_checkpoint(path, run, rng) as writer:
             yield writer
-
-    # ---- who looks on
-
-    def on_epoch(self: Fitted, callback: Report | None) -> Fitted:
-        """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
-
-        The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
-        """
-        self._callback = callback
-        return self
-
-    @contextmanager
-    def _progress_shown(self) -> Iterator[Report | None]:
-        """What is called with the networks and an epoch's record: progress bar and callback; None for neither."""
-        callback = getattr(self, "_callback", None)
-        if not self.verbose:
-            yield None if callback is None else self._reporting(callback)
-            return
-        with EpochProgress() as progress:
-            yield self._reporting(*(f for f in (progress, callback) if f is not None))
-
-    def _reporting(self, *callbacks: Report) -> Report:
-        def report(module: Any, record: Record) -> None:
-            """Let them look, the networks in evaluation mode while they do."""
-            self.module_ = module.eval()
-            for callback in callbacks:
-                callback(self, record)
-            module.train()
-
-        return report
 
     @property
     def _sizes_are_of_start(self) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
+from nvisa.fitting.drift import low_drift, size_drift
 from nvisa.fitting.edits import edited
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
@@ -32,6 +33,7 @@ Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
 Lazy = Any  # of a Dask collection another
+NOT_KEPT = ("_callback", "_checkpoint", "_callback_fit_ctx", "_skl_callbacks_to_teardown")  # while a fit is running
 
 
 class FittedClusterer(CheckedInput, EditableClusterer, ABC):
@@ -160,6 +162,23 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
 
+    def drift(self, X: Rows) -> dict[str, dict[str, float]]:
+        """Whether rows X [N D] that come later are still like those of the fit (:mod:`nvisa.fitting.drift`), no label.
+
+        Returns
+        -------
+        dict
+            "confidence" and, where the method has one, "log_density": the ``share`` of X below the 5 % quantile of the
+            fit's rows; "sizes": the ``distance`` of the sizes of clusters from those of ``labels_``, in [0, 1]. Each
+            with its ``p_value``. A fit is surer of rows that it has seen: after :meth:`calibrate` the quantiles are
+            those of other rows.
+        """
+        checked, n = self._checked(X), self.n_clusters_
+        found = {name: low_drift(of, self.reject_quantiles_[name]) for name, of in self._typicality(checked).items()}
+        labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
+        sizes = (np.bincount(which, minlength=n) for which in (self.labels_, labels))
+        return found | {"sizes": size_drift(*sizes)}
+
     def transform(self, X: Rows) -> Array | Lazy:
         """Latent vector of each row [N Z], in the floating type of X."""
         if is_lazy(X):
@@ -218,7 +237,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without callback and checkpoint, tensors on the CPU: a model trained on a GPU opens anywhere."""
         own: Any = super().__getstate__()
-        state = {name: value for name, value in own.items() if name not in ("_callback", "_checkpoint")}
+        state = {name: value for name, value in own.items() if name not in NOT_KEPT}
         if "module_" in state:
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state

@@ -48,7 +48,7 @@ from nvisa.fitting.supervision import (
     given,
     start_from_supervision,
 )
-from nvisa.fitting.training import StepOutput, Training, maximize, outcome
+from nvisa.fitting.training import StepOutput, Training, maximize, outcome, share_passed
 from nvisa.maths.bounds import (
     VIMCO,
     EnumY,
@@ -63,8 +63,7 @@ from nvisa.maths.schedules import Constant, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.methods.input import Rows
-from nvisa.methods.partial_fit import train_on_more_rows
+from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.counts import COUNT_LIKELIHOODS, NegativeBinomial
 from nvisa.nets.layers import LIKELIHOODS
@@ -149,7 +148,7 @@ LIKELIHOOD = AnyOf(OneOf(*LIKELIHOODS, *COUNT_LIKELIHOODS), InstanceOf(NegativeB
 START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
-class NVISA(GenerativeClusterer):
+class NVISA(StreamingClusterer, GenerativeClusterer):
     """Gaussian-mixture VAE clustering with non-reparameterized inference and std annealing.
 
     Parameters
@@ -285,8 +284,9 @@ class NVISA(GenerativeClusterer):
                 found |= objective.found()
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
-        found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
         found |= outcome(trained, training, len(run.source))
+        passed = share_passed(trained, training, len(run.source))
+        found |= {"std_floor_x_": bound.floor_x(passed), "std_floor_z_": bound.floor_z(passed)}
         if known is not None and known.classes is not None:
             found["classes_"] = known.classes
         if self._consistency_terms or clear is not None:
@@ -378,16 +378,7 @@ class NVISA(GenerativeClusterer):
 
     # ---- beyond the slides: more rows, later
 
-    def partial_fit(self, X: Rows, y: object = None) -> "NVISA":
-        """Go on training with one pass over new rows [N D]; the clusters keep their numbers. Before any fit: ``fit``.
-
-        The floors and batch norm stay as the fit has left them, the learning rate is a tenth of its first, information
-        is not rewarded (a chunk tells nothing about the sizes of clusters), and ``-KL( q_before(y|x) || q(y|x) )`` is
-        added, so that nothing is forgotten. ``labels_`` becomes that of X.
-        """
-        if not self.__sklearn_is_fitted__():
-            return self.fit(X)
-        how = (self.inference, self.n_samples, self.reparameterize)
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
         floors = (Constant(self.std_floor_x_), Constant(self.std_floor_z_))
-        train_on_more_rows(self, self._checked(X), lambda generator: Bound(self.module_, *how, *floors, generator))
-        return self
+        bound = Bound(net, self.inference, self.n_samples, self.reparameterize, *floors, generator)
+        return consistent_with_bound(self, net, n_rows, generator, bound)
