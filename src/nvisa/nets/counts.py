@@ -206,7 +206,7 @@ class CountUnits(Rescale):
         expression = np.log((totals + 0.5) / (totals + 0.5).sum())  # a gene without a count is rare, not impossible
         numbers = (shift, _scale(deviation, scaling), batches, sizes / sizes.sum(), of_batch, expression, median)
         made = [torch.from_numpy(np.asarray(part, np.float32)) for part in numbers]
-        units = cls(*made[:2], Batches(*made[2:5]), *made[5:], column)
+        units = cls(made[0], made[1], Batches(made[2], made[3], made[4]), made[5], made[6], column)
         units.axes = leading_axes(X, units, rng)
         return units
 

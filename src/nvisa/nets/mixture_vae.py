@@ -104,6 +104,8 @@ class MixtureVAE(nn.Module):
         hidden, self.latent_dim = list(network.hidden), network.latent_dim
         prior = make_prior(n_clusters, network)
         self.rescale = rescale
+        self.decoder: Any  # ours, or the user's
+        self.x_head: Any
         own_encoder, own_decoder = (isinstance(network, Conv) or getattr(network, of, None) for of in OWN)
         if own_encoder:
             self.trunk, n = make_encoder(network, rescale.width)
