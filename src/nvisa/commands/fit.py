@@ -2,6 +2,7 @@
 # ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -76,17 +77,20 @@ def run(args: argparse.Namespace) -> None:
     settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
     settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
 
+    is_follower = int(os.environ.get("RANK", "0")) > 0  # torchrun's
+
     def print_profile(found: Result) -> None:
         from nvisa.commands.data_profile import profile_text
 
-        if not (args.json or args.quiet):
+        if not (args.json or args.quiet or is_follower):
             print(shown(profile_text(found)), file=sys.stderr, flush=True)
 
     result = fit(
         args.data, args.out, settings, ReadOptions.of(args), epochs=args.epochs, checkpoint=args.checkpoint,
         scaling=args.scaling, on_read=print_profile,
     )  # fmt: skip
-    print_result(args, result, fit_text)
+    if result is not None:
+        print_result(args, result, fit_text)
 
 
 def fit_text(result: Result) -> str:
@@ -111,8 +115,10 @@ def fit(
     checkpoint: str | None = None,
     scaling: str | None = None,
     on_read: Callable[[Result], None] = lambda _: None,
-) -> Result:
+) -> Result | None:
     """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
+
+    Under torchrun all ranks fit (:mod:`nvisa.fitting.distributed`), and rank 0 writes; the others return None.
 
     Parameters
     ----------
@@ -148,7 +154,8 @@ def fit(
     clusterer = _clusterer(settings, found, epochs)
     started = time.perf_counter()
     try:
-        clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
+        if _fitted(clusterer, as_frame(rows.X, rows.columns), checkpoint) is None:
+            return None
     except KeyboardInterrupt as error:
         raise type(error)(_how_to_resume(checkpoint)) from error
     seconds = time.perf_counter() - started
@@ -159,6 +166,15 @@ def fit(
         "seconds": seconds,
         "next": _next_commands(data, out, rows, options),
     }
+
+
+def _fitted(clusterer: Any, X: Any, checkpoint: str | None) -> Any:
+    """The clusterer, fitted by this process, or by all ranks; None on all of these but the first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return clusterer.fit(X, checkpoint=checkpoint)
+    from nvisa.fitting.distributed import fit_on_ranks
+
+    return fit_on_ranks(clusterer, X, checkpoint=checkpoint)
 
 
 def _check_number(rows: Any, n_clusters: int) -> None:

@@ -34,7 +34,7 @@ from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
 from nvisa.fitting.run import FitResult, Report, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
-from nvisa.fitting.training import Training, clusters_in_use
+from nvisa.fitting.training import RANKS, Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record
 from nvisa.methods.input import Rows, check_shaped_and_counted, check_unit_interval
@@ -151,7 +151,7 @@ class DeepClusterer(
                 self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
-                self.labels_ = label(self.module_, X)
+                self.labels_ = _labels(self.module_, X)
                 some = part(X, subset(len(X), RandomState(0), 2_000))
                 self.reject_quantiles_ = self._reject_quantiles(some)
                 factors = training_factors(self.module_.rescale.shift.device)
@@ -252,7 +252,7 @@ class DeepClusterer(
         if result.attributes.get("classes_") is not None:
             return result
         n_clusters = result.attributes.get("n_clusters_", self.n_clusters_)
-        order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
+        order = np.argsort(-np.bincount(_labels(result.module, X), minlength=n_clusters), kind="stable")
         result.module.permute(torch.from_numpy(order).to(device))
         return result
 
@@ -365,6 +365,12 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
+
+
+def _labels(module: LatentNetwork, X: Table) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by all processes that share the fit."""
+    ranks = RANKS.get()
+    return label(module, X) if ranks is None else ranks.label(module, X)
 
 
 def _collapse_message(sizes: NDArray[np.integer]) -> str:

@@ -67,6 +67,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     """
 
     _log_density: Callable[[Data], Tensor] | None = None  # of rows in the user's units [B], of methods with one
+    DATA_PARALLEL: ClassVar[bool] = False  # whether several processes can share a batch (``fitting/distributed.py``)
     DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
 
     labels_: NDArray[np.integer]

@@ -220,7 +220,7 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
     """
 
     READS_PRIOR = TAKES_MODULES = True
-    DENSITY_EXPORTS = TAKES_CATEGORIES = TAKES_GAPS = True
+    DATA_PARALLEL = DENSITY_EXPORTS = TAKES_CATEGORIES = TAKES_GAPS = True
     # 2,500 steps are too few on MNIST (benchmarks/lab-notes.md, "The length"); few rows are seen no more often.
     DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
