@@ -144,7 +144,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     def calibrate(self: Fitted, X: Rows) -> Fitted:
         """Choose the temperature of :meth:`predict_proba` by rows that the fit has not seen [N D], without labels.
 
-        The mean of the largest q(y|x) becomes the root of the share of neighbor pairs that have one cluster
+        The mean of the largest q(y|x) becomes the share of neighbor pairs that have one cluster
         (:mod:`nvisa.fitting.calibration`), by a neighbor a hundred rows, at most ten. No row changes its cluster.
         ``calibration_`` says what it was, and is. Refusals (:meth:`predict`) go by these rows from then on: a fit is
         surer of rows that it has seen.
@@ -157,7 +157,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         near = nearest(principal_components(x, RandomState(0)), min(10, max(1, len(rows) // 100)))[0]
         log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
-        self.temperature_ = temperature(log_q, agreement**0.5)
+        self.temperature_ = temperature(log_q, agreement)
         self.reject_quantiles_ = self._reject_quantiles(part(checked, rows))
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
