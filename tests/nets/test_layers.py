@@ -279,7 +279,10 @@ def test_the_inverse_of_softplus_is_it_for_small_and_for_large():
         ({"latent_dim": 0}, "network.latent_dim must be a whole number of at least 1, got 0."),
         ({"scaling": "rows"}, "network.scaling must be one of 'auto', 'global', 'columns', 'none', got 'rows'."),
         ({"prior_components": 0}, "network.prior_components must be a whole number of at least 1, got 0."),
-        ({"prior_covariance": "tied"}, "network.prior_covariance must be one of 'diag', 'full', got 'tied'."),
+        (
+            {"prior_covariance": "tied"},
+            "network.prior_covariance must be one of 'diag', 'full', 'identity', got 'tied'.",
+        ),
     ],
     ids=str,
 )

@@ -156,3 +156,22 @@ def test_a_likelihood_without_a_deviation_begins_as_it_is(rng):
     net.init_scales(x, 0.0, 0.0)
     assert all(torch.equal(value, before[name]) for name, value in net.x_head.state_dict().items())
     assert (net.z_head.raw_scale.weight == 0).all()
+
+
+# ---- dynamic binarization --------------------------------------------------------------------------------------------
+
+
+def test_pixels_are_drawn_anew_at_every_step_from_their_probabilities(rng):
+    net, x = networks(rng, "bernoulli_binarized"), normal(rng, 3, D).sigmoid()
+    n = 4_000
+    drawn = torch.stack([net.as_trained(x, rng) for _ in range(n)])
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    deviation = (x * (1 - x) / n).sqrt()
+    assert ((drawn.mean(0) - x) / deviation).abs().max() < 4
+    assert_close(net.as_trained(torch.tensor([[0.0, 1.0, 1.0, 0.0]]), rng), torch.tensor([[0.0, 1.0, 1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_other_likelihoods_train_on_the_rows_as_they_are(rng, likelihood):
+    x = normal(rng, 3, D).sigmoid()
+    assert networks(rng, likelihood).as_trained(x, rng) is x

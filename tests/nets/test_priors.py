@@ -133,6 +133,7 @@ KINDS = {
     "paper": lambda: make_prior(K, Network(latent_dim=Z)),
     "nested": lambda: make_prior(K, Network(latent_dim=Z, prior_components=C)),
     "full": lambda: make_prior(K, Network(latent_dim=Z, prior_covariance="full")),
+    "identity": lambda: make_prior(K, Network(latent_dim=Z, prior_covariance="identity")),
 }
 
 
@@ -193,9 +194,21 @@ def test_a_start_gives_it_the_covariances_of_the_codes(rng, full):
         np.testing.assert_allclose(full.loc[k].detach(), proba[:, k] @ codes / proba[:, k].sum(), atol=1e-12)
 
 
-def test_a_prior_cannot_have_both_components_and_correlations():
-    with pytest.raises(SettingError, match=r"network\.prior_covariance must be 'diag' with prior_components=2, got 'f"):
-        make_prior(K, Network(prior_covariance="full", prior_components=2))
+@pytest.mark.parametrize("kind", ["full", "identity"])
+def test_a_prior_cannot_have_components_and_another_covariance(kind):
+    match = rf"network\.prior_covariance must be 'diag' with prior_components=2, got '{kind}"
+    with pytest.raises(SettingError, match=match):
+        make_prior(K, Network(prior_covariance=kind, prior_components=2))
+
+
+def test_an_identity_prior_is_the_normal_of_deviation_one_and_learns_means_only(rng):
+    prior = build(KINDS["identity"], rng)
+    assert [name for name, _ in prior.named_parameters()] == ["loc"]
+    z, y = normal(rng, 4, 6, Z), torch.randint(K, (4, 6), generator=rng)
+    expected = MultivariateNormal(prior.loc[y], covariance_matrix=torch.eye(Z, dtype=z.dtype)).log_prob(z)
+    assert_close(prior.log_p_z_given_y(z, y), expected, **TIGHT)
+    prior.set_from(normal(rng, 40, Z).numpy(), normal(rng, 40, K).softmax(1).numpy())
+    assert_close(prior.scale, torch.ones(K, Z, dtype=z.dtype), **TIGHT)
 
 
 # ---- GM-GAN's --------------------------------------------------------------------------------------------------------

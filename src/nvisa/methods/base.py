@@ -176,9 +176,11 @@ class DeepClusterer(
 
     def _check_rows(self, X: Table) -> None:
         """Raise an error for rows that the settings do not allow."""
-        if getattr(self, "likelihood", None) == "bernoulli":
+        if self._is_bernoulli:
             if self.categories_:
                 raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
+            if self.fills_gaps_ and self.likelihood == "bernoulli_binarized":  # type: ignore[attr-defined]
+                raise SettingError("likelihood", "'bernoulli' for rows with gaps", "bernoulli_binarized")
             check_unit_interval(X)
         for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
             if hasattr(start, "predict_proba"):
@@ -212,9 +214,13 @@ class DeepClusterer(
         return tuple(BY_NAME[item] if isinstance(item, str) else item for item in items)
 
     @property
+    def _is_bernoulli(self) -> bool:
+        return str(getattr(self, "likelihood", "")).startswith("bernoulli")
+
+    @property
     def _scaling(self) -> str:
         """The networks' units of the data: ``Network.scaling``, or as they are for a Bernoulli likelihood."""
-        return "none" if getattr(self, "likelihood", None) == "bernoulli" else self._network.scaling
+        return "none" if self._is_bernoulli else self._network.scaling
 
     def _fit_numbered(
         self,

@@ -95,7 +95,7 @@ class Bound:
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """The bound of the batch ``x`` in the user's units."""
-        x = self.network.rescale(x)
+        x = self.network.as_trained(self.network.rescale(x), self.generator)
         log_q_y = self.network.log_q_y_from(h := self.network.trunk(x))
         bound, terms = self.bound(x, h, log_q_y, fraction)
         return StepOutput(bound / x.shape[1], terms, log_q_y)
@@ -163,8 +163,9 @@ class NVISA(GenerativeClusterer):
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
         "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
-        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1]; "negative_binomial" and
-        "zero_inflated_negative_binomial": for counts, as of genes in cells; with batches a :class:`NegativeBinomial`.
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as "bernoulli_binarized" drawn from them anew at
+        each step; "negative_binomial" and "zero_inflated_negative_binomial": for counts, as of genes in cells; with
+        batches a :class:`NegativeBinomial`.
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
     reparameterize

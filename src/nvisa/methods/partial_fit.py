@@ -25,7 +25,7 @@ def train_on_more_rows(clusterer: Any, X: Table, make_bound: Callable[[torch.Gen
     ``make_bound`` gives the fit's bound at its last floors, with this generator.
     """
     net = clusterer.module_
-    if clusterer.likelihood == "bernoulli":
+    if clusterer._is_bernoulli:
         check_unit_interval(X)
     generator = generator_from(check_random_state(clusterer.random_state))
     generator.manual_seed(generator.initial_seed() + clusterer.n_iter_)  # other draws for every chunk

@@ -33,6 +33,7 @@ from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
 
 __all__ = [
+    "BinarizedHead",
     "LEAK",
     "LIKELIHOODS",
     "BernoulliHead",
@@ -79,7 +80,8 @@ class Network:
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
-        Of NVISA's p(z|y) when C is 1: "diag", the paper's, or "full", which other methods refuse.
+        Of NVISA's p(z|y) when C is 1: "diag", the paper's; "full"; or "identity", of which nothing is learned, so that
+        the floor of q(z|y,x) means the same throughout. Other methods refuse the last two.
 
     Examples
     --------
@@ -93,7 +95,7 @@ class Network:
     batch_norm: Annotated[bool, InstanceOf(bool)] = True
     scaling: Annotated[str, OneOf("auto", "global", "columns", "cosine", "none")] = "auto"
     prior_components: Annotated[int, AtLeast(1)] = 1
-    prior_covariance: Annotated[str, OneOf("diag", "full")] = "diag"
+    prior_covariance: Annotated[str, OneOf("diag", "full", "identity")] = "diag"
 
 
 @runtime_checkable
@@ -360,9 +362,18 @@ class BernoulliHead(nn.Module):
         return torch.bernoulli(mean.to(generator.device), generator=generator).to(mean.device)
 
 
+class BinarizedHead(BernoulliHead):
+    """The same for x drawn anew from its probabilities each time it is trained on, dynamic binarization.
+
+    So the slides' authors train their Bernoulli rows (tfsnippet, ``bernoulli_flow``). A gray pixel is then on in one
+    epoch and off in the next, for q(y|x) too, which cannot cut by how gray it is.
+    """
+
+
 LIKELIHOODS: dict[str, Any] = {
     "gaussian": GaussianHead,
     "gaussian_shared": SharedGaussianHead,
     "gaussian_unit": UnitGaussianHead,
     "bernoulli": BernoulliHead,
+    "bernoulli_binarized": BinarizedHead,
 }

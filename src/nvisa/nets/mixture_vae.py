@@ -24,7 +24,17 @@ from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerE
 from nvisa.nets.counts import CountHead, CountUnits, GeneColumns, NegativeBinomial
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
-from nvisa.nets.layers import LEAK, LIKELIHOODS, Decoder, GaussianHead, Linear, Network, mlp, standardize
+from nvisa.nets.layers import (
+    LEAK,
+    LIKELIHOODS,
+    BinarizedHead,
+    Decoder,
+    GaussianHead,
+    Linear,
+    Network,
+    mlp,
+    standardize,
+)
 from nvisa.nets.modules import Conv, direct_head, make_decoder, make_encoder
 from nvisa.nets.priors import make_prior
 from nvisa.nets.tables import CategoricalHead, TableUnits
@@ -133,6 +143,12 @@ class MixtureVAE(nn.Module):
         loc, scale = self.z_head(F.leaky_relu(base + self.y_embedding.weight[:, None], LEAK), std_floor)
         index = y[:, :, None].expand(-1, -1, self.latent_dim)
         return loc.gather(0, index), scale.gather(0, index)
+
+    def as_trained(self, x: Float[Tensor, "B D"], generator: torch.Generator) -> Float[Tensor, "B D"]:
+        """The batch that a step of training sees: x, or zeros and ones drawn from it (:class:`BinarizedHead`)."""
+        if not isinstance(self.x_head, BinarizedHead):
+            return x
+        return torch.bernoulli(x.to(generator.device), generator=generator).to(x.device)
 
     def log_p_x_given_z(self, x: Float[Tensor, "B D"], z: Latent, std_floor: float) -> PerSample:
         """``log p(x|z)``."""

@@ -5,6 +5,7 @@ FullMixture          p(y) = pi,   N(mu_y, L_y L_y^T)                    AE+GMM, 
 MixturePrior         p(y) = 1/K,  N(mu_y, diag sigma_y^2)               NVISA, as in the slides
 NestedMixturePrior   p(y) = 1/K,  sum_c w_yc N(mu_yc, diag sigma_yc^2)  NVISA, the conclusion's "more powerful prior"
 FullPrior            p(y) = 1/K,  N(mu_y, L_y L_y^T)                    NVISA, the same
+IdentityPrior        p(y) = 1/K,  N(mu_y, I)                            NVISA, with nothing to learn in sigma_y
 FactorPrior          p(y) = 1/K,  N(mu_y, A_y A_y^T)                    GM-GAN
 """
 
@@ -33,6 +34,7 @@ __all__ = [
     "FactorPrior",
     "FullMixture",
     "FullPrior",
+    "IdentityPrior",
     "Mixture",
     "MixturePrior",
     "NestedMixturePrior",
@@ -299,14 +301,38 @@ class FullPrior(MixturePrior):
         self.set_covariances(moments(codes, proba)[0], covariances(codes, proba))
 
 
+class IdentityPrior(MixturePrior):
+    """``p(y) = 1/K`` and ``p(z|y) = N(mu_y, I)``: only the means are learned.
+
+    The floor epsilon of q(z|y,x) then has a unit. ``sigma_y`` that can be learned outgrows any floor within a few
+    epochs, and z carries all it likes from the beginning; beside a deviation of 1, a floor of 1 leaves z nearly nothing
+    to say about x within a cluster, and a floor that falls hands it out bit by bit.
+    """
+
+    log_scale: Tensor  # type: ignore[assignment]  # zero, and no parameter
+
+    def __init__(self, n_clusters: int, latent_dim: int) -> None:
+        super().__init__(n_clusters, latent_dim)
+        fixed = self.log_scale.detach()
+        del self.log_scale
+        self.register_buffer("log_scale", fixed)
+
+    def set_moments(self, loc: Array, variance: Array) -> None:
+        """Give every ``p(z|y)`` this mean [K Z]; the variance is 1, whatever is asked for."""
+        self._copy(loc=loc)
+
+
+PRIORS = {"diag": MixturePrior, "full": FullPrior, "identity": IdentityPrior}
+
+
 def make_prior(n_clusters: int, network: Network) -> MixturePrior:
     """The p(z|y) that the network's settings ask for."""
-    table, n_parts = (n_clusters, network.latent_dim), network.prior_components
-    if network.prior_covariance != "full":
-        return MixturePrior(*table) if n_parts == 1 else NestedMixturePrior(*table, n_parts)
-    if n_parts > 1:
-        raise SettingError("network.prior_covariance", f"'diag' with prior_components={n_parts}", "full")
-    return FullPrior(*table)
+    kind, n_parts = network.prior_covariance, network.prior_components
+    if n_parts == 1:
+        return PRIORS[kind](n_clusters, network.latent_dim)
+    if kind != "diag":
+        raise SettingError("network.prior_covariance", f"'diag' with prior_components={n_parts}", kind)
+    return NestedMixturePrior(n_clusters, network.latent_dim, n_parts)
 
 
 # ---- p(y) = 1/K: GM-GAN's --------------------------------------------------------------------------------------------
