@@ -260,9 +260,10 @@ class NVISA(GenerativeClusterer):
         n_clusters, found = self.n_clusters, vars(self) if fitted is None else fitted
         if self._supervision is not None or n_clusters == "auto":
             n_clusters = n_before(found["n_clusters_"], found.get("edits_", []))
+        network, shape = self._network, found.get("image_shape_")
         return MixtureVAE(
-            rescale, n_clusters, with_shape(self._network, found.get("image_shape_")),
-            likelihood=self._counting or self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
+            rescale, n_clusters, network if shape is None else with_shape(network, shape),
+            likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
         )  # fmt: skip
 
     def _fit_once(self, run: Run) -> FitResult:
