@@ -90,7 +90,11 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
             self.origin_ = origin
             X = centered(X, origin)
         levels = category_levels(vars(self)) if self.categories_ else []
-        units = TableUnits.of(X, scaling, levels, rng) if levels else make_units(X, scaling, rng)
+        if levels:
+            weight = getattr(self, "network", None) and self.network.category_weight  # type: ignore[attr-defined]
+            units: Rescale = TableUnits.of(X, scaling, levels, rng, weight=weight or 1.0)
+        else:
+            units = make_units(X, scaling, rng)
         self.fills_gaps_, self.n_axes_ = units.fill is not None, units.n_axes
         if isinstance(units, Directions):
             self.sees_directions_ = True
