@@ -241,7 +241,7 @@ class NVISA(GenerativeClusterer):
     n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
-    likelihood: Annotated[str | NegativeBinomial, LIKELIHOOD] = "gaussian_shared"
+    likelihood: Annotated[Any, LIKELIHOOD] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None

@@ -60,7 +60,7 @@ def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> 
     return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * width, *hidden], batch_norm=batch_norm, leak=0.0))
 
 
-def make_head(rescale: Rescale, likelihood: str | NegativeBinomial, n_hidden: int) -> Any:
+def make_head(rescale: Rescale, likelihood: Any, n_hidden: int) -> Any:
     """p(x|z) of rows in the networks' units, from the decoder's last hidden layer: a head for each kind of columns."""
     if isinstance(rescale, CountUnits):
         likelihood = COUNT_LIKELIHOODS[likelihood] if isinstance(likelihood, str) else likelihood
@@ -89,6 +89,9 @@ class MixtureVAE(nn.Module):
     y enters q(z|y,x) as an embedding added before the last hidden layer, which is what concatenating a
     one-hot y computes, without repeating the product with h for every sample.
     """
+
+    trunk: Any
+    decoder: Any
 
     def __init__(
         self,

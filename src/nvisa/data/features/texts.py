@@ -5,7 +5,7 @@ Nothing is downloaded: ``all_minilm_l6_v2`` is a package with its weights, other
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -43,7 +43,7 @@ class TextBackbone:
     weights_digest: str = ""
     preprocessing: str = "as the model does"
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
+    def __call__(self, texts: Any) -> Vectors:
         """Vectors [B D] of B texts."""
         found = np.asarray(self.encode(list(texts)), dtype=np.float32)
         if found.ndim != 2 or len(found) != len(texts):
