@@ -92,6 +92,7 @@ class MixtureVAE(nn.Module):
 
     trunk: Any
     decoder: Any
+    x_head: Any
 
     def __init__(
         self,
