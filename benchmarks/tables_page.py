@@ -12,7 +12,9 @@ from pathlib import Path
 import missing
 import mixed_tables
 import mixed_weights
+import parquet_memory
 import sparse_rows
+import texts
 
 sys.path.append(str(Path(__file__).parent / "single_cells"))
 import single_cell_table
@@ -37,6 +39,17 @@ def sparse(root: Path = Path()) -> str:
     return "\n".join(lines)
 
 
+def parquet(root: Path = Path()) -> str:
+    """A line for each folder."""
+    lines = ["| folder, GB | rows x columns | before, MB | peak of reading | peak of the fit |", "|---|---|---|---|---|"]
+    for path in sorted((root / parquet_memory.FOLDER).glob("*.json")):
+        record = json.loads(path.read_text())
+        rows = f"{record['shape'][0]:,} x {record['shape'][1]:,}"
+        peaks = " | ".join(f"{record[name]:,}" for name in ("mb_before", "mb_peak_read", "mb_peak"))
+        lines.append(f"| {record['gigabytes']} | {rows} | {peaks} |")
+    return "\n".join(lines)
+
+
 def rewrite(text: str, root: Path = Path()) -> str:
     """The page with every place filled."""
     made = {
@@ -44,6 +57,8 @@ def rewrite(text: str, root: Path = Path()) -> str:
         "mixed": mixed_tables.page,
         "mixed_weights": mixed_weights.page,
         "sparse": sparse,
+        "texts": texts.page,
+        "parquet": parquet,
         "single_cells": single_cell_table.table,
     }
     return fill_places(text, "tables", lambda name: made[name](root))

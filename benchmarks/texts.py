@@ -42,6 +42,12 @@ def load(name: str) -> tuple[csr_array, np.ndarray]:
     return csr_array(X), np.unique([path.parent.name for path in files], return_inverse=True)[1]
 
 
+def directions(X: csr_array, seed: int) -> np.ndarray:
+    """Latent semantic analysis: 50 singular vectors, rows of length one."""
+    z = TruncatedSVD(50, random_state=seed).fit_transform(X)
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
 def nvisa(X: csr_array, k: int, seed: int) -> np.ndarray:
     """As it comes, sparse."""
     return NVISA(k, random_state=seed).fit(X).labels_
@@ -53,23 +59,29 @@ def kmeans(X: csr_array, k: int, seed: int) -> np.ndarray:
 
 
 def svd_kmeans(X: csr_array, k: int, seed: int) -> np.ndarray:
-    """Latent semantic analysis: 50 singular vectors, rows of length one, ten starts."""
-    z = TruncatedSVD(50, random_state=seed).fit_transform(X)
-    return KMeans(k, n_init=10, random_state=seed).fit_predict(z / np.linalg.norm(z, axis=1, keepdims=True))
+    """On singular vectors, of ten starts."""
+    return KMeans(k, n_init=10, random_state=seed).fit_predict(directions(X, seed))
+
+
+def nvisa_svd(X: csr_array, k: int, seed: int) -> np.ndarray:
+    """On the same singular vectors, of length one."""
+    return NVISA(k, random_state=seed).fit(directions(X, seed)).labels_
 
 
 METHODS: dict[str, tuple[str, Callable[[csr_array, int, int], np.ndarray]]] = {
     "nvisa": ("NVISA, sparse TF-IDF", nvisa),
+    "nvisa_svd": ("TruncatedSVD, NVISA", nvisa_svd),
     "svd_kmeans": ("TruncatedSVD, k-means", svd_kmeans),
     "kmeans": ("k-means", kmeans),
 }
 
 
 def run(name: str, seed: int) -> None:
-    """One record: all methods with a seed."""
+    """One record: all methods with a seed; what it holds already stays."""
     X, y = load(name)
-    found = {}
-    for method, (_, cluster) in METHODS.items():
+    file = FOLDER / f"{name}-seed{seed}.json"
+    found = json.loads(file.read_text())["runs"] if file.exists() else {}
+    for method, (_, cluster) in ((m, of) for m, of in METHODS.items() if m not in found):
         started = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,7 +91,7 @@ def run(name: str, seed: int) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     about = {"data_set": name, "seed": seed, "command": f"python benchmarks/texts.py {name} --seeds {seed}"}
     about |= {"n_rows": X.shape[0], "n_words": X.shape[1], "k": int(y.max()) + 1}
-    (FOLDER / f"{name}-seed{seed}.json").write_text(json.dumps(about | {"runs": found}, indent=1) + "\n")
+    file.write_text(json.dumps(about | {"runs": found}, indent=1) + "\n")
 
 
 def page(root: Path = Path()) -> str:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # One file and two switches: who looks on at a fit, from the log to scikit-learn's callbacks.
 MOST = [(18, 60), (7, 15)]
 ONLY_WHERE_NEEDED = ("conversion", "gaps", "sparse", "tables", "heads", "categories", "checkpoint", "durable_files")
+ONLY_WHERE_NEEDED += ("counts", "modules")
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
 import nvisa
 from nvisa import NVISA, Augment, NegativeBinomial, Network, SettingError, Training, WarmStart
+from nvisa.methods.exporting import Predictor
 
 N, D = 240, 60
 SMALL = {
@@ -113,6 +115,14 @@ def test_batches_are_told_apart_from_groups(column, tmp_path):
 def test_what_does_not_go_with_counts_is_refused(settings, X, said):
     with pytest.raises((SettingError, ValueError), match=said):
         NVISA(3, **{"likelihood": "negative_binomial", **SMALL, **settings}).fit(X)
+
+
+def test_what_is_exported_of_counts_is_how_sure_the_clusters_are(fitted):
+    X = torch.from_numpy(cells()[0]).float()
+    proba, latent, score = Predictor(fitted)(X)
+    np.testing.assert_allclose(proba.detach(), fitted.predict_proba(cells()[0]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(latent.detach(), fitted.transform(cells()[0]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(score.exp().detach(), proba.amax(1).detach(), rtol=1e-4)
 
 
 def test_rows_without_counts_are_refused_in_a_prediction(fitted):

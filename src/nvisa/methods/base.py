@@ -198,7 +198,8 @@ class DeepClusterer(
                 if self.fills_gaps_:
                     expected = "another than Augment for rows with gaps or categories"
                     raise SettingError("consistency", expected, term, "Try 'vat'.")
-        check_shaped_and_counted(self, self._starts, self._consistency_terms)
+        if hasattr(self, "count_batches_") or type(self._network) is not Network:
+            check_shaped_and_counted(self, self._starts, self._consistency_terms)
         self._check_data(X)
 
     @property

@@ -69,6 +69,7 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
     TAKES_CATEGORIES: ClassVar[bool] = False  # whether p(x|z) has a head for them
     TAKES_GAPS: ClassVar[bool] = False  # whether p(x|z) is that of what is observed, so that NaN can be a gap
 
+    network: Any  # the setting
     module_: Any
     n_features_in_: int
     categories_: dict[str, list[Any]]
@@ -90,7 +91,8 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
             self.origin_ = origin
             X = centered(X, origin)
         levels = category_levels(vars(self)) if self.categories_ else []
-        units = TableUnits.of(X, scaling, levels, rng) if levels else make_units(X, scaling, rng)
+        weight = 1.0 if self.network is None else self.network.category_weight
+        units = TableUnits.of(X, scaling, levels, rng, weight=weight) if levels else make_units(X, scaling, rng)
         self.fills_gaps_, self.n_axes_ = units.fill is not None, units.n_axes
         if isinstance(units, Directions):
             self.sees_directions_ = True
@@ -154,7 +156,7 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
 
     def _flat(self, X: Any, *, reset: bool) -> Any:
         """Rows of two axes, of arrays of more: a fit learns their shape, if its networks see shapes."""
-        if not isinstance(X, np.ndarray) or X.ndim <= 2 or not isinstance(getattr(self, "network", None), SHAPED):
+        if not isinstance(X, np.ndarray) or X.ndim <= 2 or not isinstance(self.network, SHAPED):
             return X
         if reset:
             self.image_shape_ = X.shape[1:]
@@ -237,7 +239,7 @@ def blank_units(fitted: Mapping[str, Any]) -> Rescale:
 
 def check_shaped_and_counted(clusterer: Any, starts: Sequence[Any], terms: Sequence[Any]) -> None:
     """Raise a SettingError for what counts, or networks that see shapes, do not go with."""
-    counts, shaped = clusterer._counting is not None, isinstance(getattr(clusterer, "network", None), SHAPED)
+    counts, shaped = clusterer._counting is not None, isinstance(clusterer.network, SHAPED)
     if shaped and (counts or clusterer.fills_gaps_):
         raise SettingError("network", "a Network for counts, gaps and categories", clusterer.network)
     masked = [start for start in starts if getattr(start, "masked", 0.0)]

@@ -162,9 +162,9 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
         "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
-        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], as
-        "bernoulli_binarized" drawn from them anew at each step; "negative_binomial" and
-        "zero_inflated_negative_binomial": for counts, as of genes in cells; with batches a :class:`NegativeBinomial`.
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as "bernoulli_binarized" drawn from them anew at
+        each step; "negative_binomial" and "zero_inflated_negative_binomial": for counts, as of genes in cells; with
+        batches a :class:`NegativeBinomial`.
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
     reparameterize
@@ -240,7 +240,7 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
     n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
-    likelihood: Annotated[str | NegativeBinomial, LIKELIHOOD] = "gaussian_shared"
+    likelihood: Annotated[Any, LIKELIHOOD] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
@@ -259,9 +259,10 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         n_clusters, found = self.n_clusters, vars(self) if fitted is None else fitted
         if self._supervision is not None or n_clusters == "auto":
             n_clusters = n_before(found["n_clusters_"], found.get("edits_", []))
+        network, shape = self._network, found.get("image_shape_")
         return MixtureVAE(
-            rescale, n_clusters, with_shape(self._network, found.get("image_shape_")),
-            likelihood=self._counting or self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
+            rescale, n_clusters, network if shape is None else with_shape(network, shape),
+            likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
         )  # fmt: skip
 
     def _fit_once(self, run: Run) -> FitResult:

@@ -204,9 +204,10 @@ class CountUnits(Rescale):
         shift = np.zeros(len(totals)) if scaling == "none" else sums.sum(0) / sizes.sum()
         of_batch = mean - mean if scaling == "none" else mean - shift
         expression = np.log((totals + 0.5) / (totals + 0.5).sum())  # a gene without a count is rare, not impossible
-        numbers = (shift, _scale(deviation, scaling), batches, sizes / sizes.sum(), of_batch, expression, median)
-        made = [torch.from_numpy(np.asarray(part, np.float32)) for part in numbers]
-        units = cls(made[0], made[1], Batches(made[2], made[3], made[4]), made[5], made[6], column)
+        scale = _scale(deviation, scaling)
+        own = [torch.from_numpy(np.asarray(part, np.float32)) for part in (shift, scale, expression, median)]
+        of = [torch.from_numpy(np.asarray(part, np.float32)) for part in (batches, sizes / sizes.sum(), of_batch)]
+        units = cls(own[0], own[1], Batches(*of), own[2], own[3], column)
         units.axes = leading_axes(X, units, rng)
         return units
 

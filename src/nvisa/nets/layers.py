@@ -30,7 +30,7 @@ from nvisa.maths.distributions import (
 from nvisa.maths.products import linear, perceptron
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.nets.units import Rescale
-from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
+from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, Positive, SettingError
 
 __all__ = [
     "BinarizedHead",
@@ -77,6 +77,9 @@ class Network:
         ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
         is more than 10 times the median one, so that a few columns would drown the others; else "global". Rows that are
         unit vectors are "global". ``"cosine"``: "global" of rows divided by their length: distances go by angles.
+    category_weight
+        What a category of a table counts beside a number, in squared distances: 1 is as much, 0.125 about what
+        k-prototypes has. Which of them tells groups apart cannot be seen without labels.
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
@@ -94,6 +97,7 @@ class Network:
     latent_dim: Annotated[int, AtLeast(1)] = 10
     batch_norm: Annotated[bool, InstanceOf(bool)] = True
     scaling: Annotated[str, OneOf("auto", "global", "columns", "cosine", "none")] = "auto"
+    category_weight: Annotated[float, Positive] = 1.0
     prior_components: Annotated[int, AtLeast(1)] = 1
     prior_covariance: Annotated[str, OneOf("diag", "full", "identity")] = "diag"
 

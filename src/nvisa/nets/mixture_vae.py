@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal, mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
-from nvisa.nets.counts import CountHead, CountUnits, GeneColumns, NegativeBinomial
+from nvisa.nets.counts import COUNT_LIKELIHOODS, CountHead, CountUnits, GeneColumns, NegativeBinomial
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import (
@@ -60,10 +60,10 @@ def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> 
     return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * width, *hidden], batch_norm=batch_norm, leak=0.0))
 
 
-def make_head(rescale: Rescale, likelihood: str | NegativeBinomial, n_hidden: int) -> Any:
+def make_head(rescale: Rescale, likelihood: Any, n_hidden: int) -> Any:
     """p(x|z) of rows in the networks' units, from the decoder's last hidden layer: a head for each kind of columns."""
-    if isinstance(likelihood, NegativeBinomial):
-        assert isinstance(rescale, CountUnits)  # made for it
+    if isinstance(rescale, CountUnits):
+        likelihood = COUNT_LIKELIHOODS[likelihood] if isinstance(likelihood, str) else likelihood
         return CountHead(n_hidden, rescale, zero_inflated=likelihood.zero_inflated)
     if isinstance(rescale, TableUnits):
         n_numbers = len(rescale.numbers)
@@ -89,6 +89,10 @@ class MixtureVAE(nn.Module):
     y enters q(z|y,x) as an embedding added before the last hidden layer, which is what concatenating a
     one-hot y computes, without repeating the product with h for every sample.
     """
+
+    trunk: Any
+    decoder: Any
+    x_head: Any
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ class Conv(Network):
         square.
     hidden
         Layers of a perceptron on top of the convolutions.
-    latent_dim, batch_norm, scaling, prior_components, prior_covariance
+    latent_dim, batch_norm, scaling, category_weight, prior_components, prior_covariance
         As in :class:`nvisa.Network`.
 
     Examples
@@ -102,7 +102,7 @@ class Modules(Network):
         ``likelihood="bernoulli"``; None: a perceptron.
     shape
         Of a row as the modules see it, such as (1, 28, 28). None: that of arrays [N, ...] of the fit, or flat rows.
-    hidden, latent_dim, batch_norm, scaling, prior_components, prior_covariance
+    hidden, latent_dim, batch_norm, scaling, category_weight, prior_components, prior_covariance
         As in :class:`nvisa.Network`.
 
     Examples

@@ -71,8 +71,8 @@ def join(files: Sequence[str | Path], out: str | Path) -> Path:
         name: np.array(" + ".join(str(c.get(name, "")) for c in contents)) for name in ("backbone", "preprocessing")
     }
     with replacing_file(Path(out)) as whole, whole.open("wb") as file:
-        joined: dict[str, Any] = {**first, **made, **about, "weights_digest": np.array("")}
-        np.savez(file, **joined)
+        whole_file: dict[str, Any] = {**first, **made, **about, "weights_digest": np.array("")}
+        np.savez(file, **whole_file)
     return Path(out)
 
 

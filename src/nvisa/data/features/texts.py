@@ -5,7 +5,7 @@ Nothing is downloaded: ``all_minilm_l6_v2`` is a package with its weights, other
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from nvisa.data.errors import DataError
 from nvisa.data.features.backbones import needed, sha256
 from nvisa.data.features.networks import importable_from_here
-from nvisa.data.files.columns import read_frame
 
 __all__ = ["TEXT_BACKBONES", "TextBackbone", "load_text_backbone", "read_texts", "sentence_transformer"]
 
@@ -44,7 +43,7 @@ class TextBackbone:
     weights_digest: str = ""
     preprocessing: str = "as the model does"
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
+    def __call__(self, texts: Any) -> Vectors:
         """Vectors [B D] of B texts."""
         found = np.asarray(self.encode(list(texts)), dtype=np.float32)
         if found.ndim != 2 or len(found) != len(texts):
@@ -143,6 +142,8 @@ def read_texts(path: str | Path, column: str | None = None) -> list[str]:
     if path.suffix.lower() == ".txt":
         lines = path.read_text("utf-8").splitlines()
         return _whole([line if line.strip() else None for line in lines], path)
+    from nvisa.data.files.columns import read_frame  # noqa: PLC0415  pandas and pyarrow, which texts in lines do not need
+
     frame = read_frame(path, is_parquet=path.suffix.lower() in (".parquet", ".pq")).frame
     kinds = [name for name in frame.columns if _is_text(frame[name])]
     if column is None and kinds:
