@@ -41,7 +41,8 @@ def sparse(root: Path = Path()) -> str:
 
 def parquet(root: Path = Path()) -> str:
     """A line for each folder."""
-    lines = ["| folder, GB | rows x columns | before, MB | peak of reading | peak of the fit |", "|---|---|---|---|---|"]
+    head = "| folder, GB | rows x columns | before, MB | peak of reading | peak of the fit |"
+    lines = [head, "|---|---|---|---|---|"]
     for path in sorted((root / parquet_memory.FOLDER).glob("*.json")):
         record = json.loads(path.read_text())
         rows = f"{record['shape'][0]:,} x {record['shape'][1]:,}"

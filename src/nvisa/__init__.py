@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from nvisa.fitting.consistency import VAT, Augment
     from nvisa.fitting.initialization import WarmStart
     from nvisa.fitting.levels import select_n_clusters
+    from nvisa.fitting.run import DivergedError
     from nvisa.fitting.supervision import Supervision
-    from nvisa.fitting.training import DivergedError, Training
+    from nvisa.fitting.training import Training
     from nvisa.hub import from_hub, push_to_hub
     from nvisa.maths.bounds import VIMCO, EnumY
     from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
@@ -83,7 +84,8 @@ _HOMES = {
     "fitting.initialization": ("WarmStart",),
     "fitting.levels": ("select_n_clusters",),
     "fitting.supervision": ("Supervision",),
-    "fitting.training": ("DivergedError", "Training"),
+    "fitting.run": ("DivergedError",),
+    "fitting.training": ("Training",),
     "hub": ("from_hub", "push_to_hub"),
     "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nvisa.fitting.optimizers import Adam
-from nvisa.fitting.run import Listeners, Record, StageState
+from nvisa.fitting.run import DivergedError, Listeners, Record, StageState
 from nvisa.maths.products import factors_in, training_factors
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
@@ -33,27 +33,6 @@ __all__ = [
 ]  # fmt: skip
 
 RANKS: ContextVar[Any] = ContextVar("ranks", default=None)  # processes that share this training (``distributed.py``)
-
-
-class DivergedError(RuntimeError):
-    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept.
-
-    Examples
-    --------
-    >>> error = DivergedError("log_p_x", history=[{"bound": -90.0}])
-    >>> error.term, len(error.history)
-    ('log_p_x', 1)
-    """
-
-    def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
-        super().__init__(term, list(history))  # what pickle hands to another process
-        self.term, self.history = term, list(history)
-
-    def __str__(self) -> str:
-        return (
-            f"Training diverged: {self.term} is not finite after {len(self.history)} whole epochs. Expected finite "
-            "numbers. Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
-        )
 
 
 @dataclass(frozen=True)
@@ -170,11 +149,13 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
     return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
 
 
+Objective = Callable[[Data, np.ndarray, float], StepOutput | None]
+
 # ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 def maximize(
-    objective: Callable[[Data, np.ndarray, float], StepOutput | None],
+    objective: Objective,
     module: nn.Module,
     source: Source,
     training: Training,
@@ -263,9 +244,8 @@ def clusters_in_use(sizes: NDArray[np.integer]) -> int:
 
 
 def _step(
-    objective: Callable[..., StepOutput | None], source: Source, rows: np.ndarray, fraction: float,
-    optimizer: Optimizer, clip: float,
-) -> StepOutput | None:  # fmt: skip
+    objective: Objective, source: Source, rows: np.ndarray, fraction: float, optimizer: Optimizer, clip: float
+) -> StepOutput | None:
     """One step up the objective of these rows."""
     trained = optimizer.param_groups[0]["params"]
     with factors_in(training_factors(trained[0].device)):

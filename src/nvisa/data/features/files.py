@@ -132,7 +132,7 @@ def _vectors(
             batches = []
             for first in range(start, stop, batch_size):
                 last = min(first + batch_size, stop)
-                batches.append(backbone(rows[first:last]))  # type: ignore[arg-type]  # images or texts, as it takes
+                batches.append(backbone(rows[first:last]))
                 tell(split, last, len(rows))
             block = np.concatenate(batches)
             _keep(part, f"{split}.{start}", block)
