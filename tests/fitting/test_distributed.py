@@ -4,8 +4,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -215,18 +213,3 @@ def test_batch_norm_of_parts_is_that_of_the_whole_with_its_gradient(tmp_path):
     for part in parts:
         for k in (2, 3, 4):
             torch.testing.assert_close(part[k], whole[k])
-
-
-@pytest.mark.slow
-def test_torchrun_fits_from_the_command_line_and_one_rank_speaks(tmp_path):
-    np.save(tmp_path / "x.npy", X)
-    words = ["x.npy", "--n-clusters", "3", "--out", "m", "--init", "random", "--epochs", "2", "--checkpoint", "c"]
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    done = subprocess.run(
-        [*run, "-m", "nvisa", "fit", *words], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("saved in m") == 1
-    assert len(nvisa.load(tmp_path / "m").labels_) == 150
-    assert not (tmp_path / "c").exists()
