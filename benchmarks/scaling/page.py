@@ -13,7 +13,7 @@ from nvisa.durable_files import write_file
 
 ROOT = Path(__file__).parents[2]
 PAGE, RECORDS = ROOT / "docs" / "scaling.md", ROOT / "benchmarks" / "records" / "scaling"
-WIRE, LATENCY = 1.25e9, 1e-4  # bytes a second of 10 Gbit Ethernet, and seconds of a message in it: assumed, not measured
+WIRE, LATENCY = 1.25e9, 1e-4  # bytes a second of 10 Gbit Ethernet, seconds of a message: assumed, not measured
 
 
 def spread(record: dict[str, Any]) -> str:
@@ -59,7 +59,8 @@ def paper(record: dict[str, Any]) -> str:
     for n in (1, 8, 64):
         steps = 1e9 / (n * record["rows_a_rank"])
         seconds = step_seconds(record, n)
-        rows.append((str(n), f"{n * record['rows_a_rank']:,}", f"{1e3 * seconds:.0f}", f"{steps * seconds / 3600:,.0f}"))
+        batch, hours = n * record["rows_a_rank"], steps * seconds / 3600
+        rows.append((str(n), f"{batch:,}", f"{1e3 * seconds:.0f}", f"{hours:,.0f}"))
     return markdown(Grid(("ranks of one core", "rows a batch", "ms a step", "hours a pass over 1e9 rows"), tuple(rows)))
 
 
