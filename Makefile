@@ -79,6 +79,7 @@ table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) benchmarks/criteria_page.py
 	$(PY) benchmarks/tables_page.py
 	$(PY) benchmarks/faults/faults_page.py
+	$(PY) benchmarks/scaling/page.py
 	$(PY) -m nvisa.benchmark.long_run_page
 
 PERF := .perfenv

@@ -38,7 +38,7 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None, precision
         other in this process, but all that a cluster has inside ``joblib.parallel_config("dask" or "ray", n_jobs=-1)``.
     precision
         Of the factors of a fit's matrix products (:mod:`nvisa.maths.products`): "float32"; "bfloat16"; or "auto", the
-        latter on processors that multiply it faster (AVX512_BF16, AMX), the former elsewhere. Sums, densities,
+        latter on devices that multiply it faster (AVX512_BF16, AMX, CUDA), the former elsewhere. Sums, densities,
         parameters and every prediction are float32 in any case. None leaves it as it is: "auto".
 
     Raises

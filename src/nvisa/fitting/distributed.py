@@ -366,7 +366,11 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """A rank's own rows in place of rank 0's."""
-        return (SOURCE.get, ()) if isinstance(value, Source) else super().reducer_override(value)
+        return (_own_rows, ()) if isinstance(value, Source) else super().reducer_override(value)
+
+
+def _own_rows() -> Source:
+    return SOURCE.get()
 
 
 def _pickled(value: Any) -> bytes:
