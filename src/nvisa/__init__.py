@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nvisa.hub import from_hub, push_to_hub
     from nvisa.maths.bounds import VIMCO, EnumY
     from nvisa.maths.schedules import Constant, Cosine, Geometric, Halving, StdAnnealing
-    from nvisa.methods import adopt, load
+    from nvisa.methods import adopt, grow, load
     from nvisa.methods.ae_gmm import AEGMM
     from nvisa.methods.dec import DEC
     from nvisa.methods.gm_gan import GMGAN
@@ -64,6 +64,7 @@ __all__ = [
     "adopt",
     "config",
     "from_hub",
+    "grow",
     "load",
     "push_to_hub",
     "select_n_clusters",
@@ -82,7 +83,7 @@ _HOMES = {
     "hub": ("from_hub", "push_to_hub"),
     "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
-    "methods": ("adopt", "load"),
+    "methods": ("adopt", "grow", "load"),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
     "methods.gm_gan": ("GMGAN",),
