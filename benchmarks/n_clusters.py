@@ -1,6 +1,7 @@
 """How many clusters others find on the rows of benchmarks/levels.py, without being told a number or a class.
 
     python benchmarks/n_clusters.py [--seeds 0]     writes benchmarks/records/n_clusters; wants evoc and fast-hdbscan
+    python benchmarks/n_clusters.py --page          writes their table into docs/guides/how-many-clusters.md
 
 ``evoc``, ``hdbscan``: at their defaults, the number of clusters of their labels, noise left out. ``silhouette``: the K
 whose k-means has the largest, of 2,000 rows. ``bic``: the K of the Gaussian mixture with full covariances in ten
@@ -25,13 +26,14 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
+from nvisa.benchmark.formats import fill_places
 from nvisa.benchmark.run import processor
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "rivals")]
 levels = import_module("levels")
 tables = import_module("datasets")
 
-FOLDER = Path("benchmarks/records/n_clusters")
+FOLDER, GUIDE = Path("benchmarks/records/n_clusters"), Path("docs/guides/how-many-clusters.md")
 TRIED = (*range(2, 13), 14, 16, 20, *range(25, 51, 5))
 
 
@@ -93,11 +95,38 @@ def record(name: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def page(_: str = "", root: Path = Path()) -> str:
+    """A line for each data set: its classes, and how many clusters each finds."""
+    names = ["auto", *METHODS]
+    lines = [f"| rows | classes | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    off: dict[str, list[float]] = {name: [] for name in names}
+    for data in levels.NAMES:
+        path = root / FOLDER / f"{data}-seed0.json"
+        if path.exists():
+            made = json.loads(path.read_text())
+            auto = json.loads((root / levels.FOLDER / path.name).read_text())
+            counts = {"auto": auto["n_clusters"]} | {name: of["n_clusters"] for name, of in made["found"].items()}
+            lines.append(f"| {data} | {made['classes']} | {' | '.join(str(counts[name]) for name in names)} |")
+            for name in names:
+                off[name].append(abs(counts[name] - made["classes"]) / made["classes"])
+    near = [f"{sum(each <= 0.2 for each in off[name])} of {len(off[name])}" for name in names]
+    return "\n".join([*lines, f"| within a fifth | | {' | '.join(near)} |"])
+
+
+def rewrite(text: str, root: Path = Path()) -> str:
+    """The guide with its table filled."""
+    return fill_places(text, "table", lambda name: page(name, root))
+
+
 def main() -> None:
     """Write a record for each data set and seed that has none."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--page", action="store_true", help="write the table, run nothing")
     args = parser.parse_args()
+    if args.page:
+        GUIDE.write_text(rewrite(GUIDE.read_text()))
+        return
     warnings.simplefilter("ignore")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in levels.NAMES:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nvisa.methods.dec import DEC
     from nvisa.methods.gm_gan import GMGAN
     from nvisa.methods.gmvae import GMVAE
+    from nvisa.methods.growing import grow
     from nvisa.methods.imsat import IMSAT
     from nvisa.methods.ltvae import LTVAE
     from nvisa.methods.nvisa import NVISA
@@ -70,6 +71,7 @@ __all__ = [
     "adopt",
     "config",
     "from_hub",
+    "grow",
     "load",
     "push_to_hub",
     "select_n_clusters",
@@ -90,6 +92,7 @@ _HOMES = {
     "maths.bounds": ("VIMCO", "EnumY"),
     "maths.schedules": ("Constant", "Cosine", "Geometric", "Halving", "StdAnnealing"),
     "methods": ("adopt", "load"),
+    "methods.growing": ("grow",),
     "methods.ae_gmm": ("AEGMM",),
     "methods.dec": ("DEC",),
     "methods.gm_gan": ("GMGAN",),
