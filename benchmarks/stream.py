@@ -83,8 +83,8 @@ def page(_: str = "", root: Path = Path()) -> str:
     return "\n".join(lines) + (
         f"\n\nMNIST, a fit of {record['rows']:,} rows of the digits 0 to 4, then these chunks in turn. Of 2,000 other "
         f"rows of 0 to 4, {record['kept']:.1%} are in the cluster they were in before; accuracy on them is "
-        f"{100 * record['accuracy_after']:.1f} %, was {100 * record['accuracy_before']:.1f} %. On those and all chunks of "
-        f"new digits, {record['n_clusters']} clusters: accuracy {100 * record['accuracy_of_all']:.1f} %."
+        f"{100 * record['accuracy_after']:.1f} %, was {100 * record['accuracy_before']:.1f} %. On those and all chunks "
+        f"of new digits, {record['n_clusters']} clusters: accuracy {100 * record['accuracy_of_all']:.1f} %."
     )
 
 
