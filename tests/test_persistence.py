@@ -18,7 +18,10 @@ from nvisa import (
     NVISA,
     VAT,
     Augment,
+    Conv,
     ModelError,
+    Modules,
+    NegativeBinomial,
     Network,
     Supervision,
     Training,
@@ -47,6 +50,9 @@ EXAMPLES = [
     VIMCO(decoder_samples=2),
     EnumY(min_probability=0.01),
     Augment(image_shape=(2, 3, 1), shift=0.2),
+    Conv(channels=(4, 8), image_shape=(8, 8), hidden=(7,)),
+    Modules(shape=(1, 8, 8), latent_dim=3),
+    NegativeBinomial(zero_inflated=True, batch="donor"),
 ]
 
 
@@ -289,6 +295,16 @@ def renumbered(model):
     file.write_text(file.read_text().replace('"n_iter_": 2', '"n_iter_": 3'))
 
 
+def found(name, value):
+    """Something else in place of what the fit has found."""
+
+    def change(model):
+        manifest = json.loads((model / "manifest.json").read_text())
+        edit(model, fitted=manifest["fitted"] | {name: value})
+
+    return change
+
+
 DAMAGE = {
     "no folder": (lambda m: m.rename(m.with_name("away")), "expected a model directory, got nothing there"),
     "no manifest": (lambda m: (m / "manifest.json").unlink(), "no such file for manifest.json"),
@@ -317,6 +333,13 @@ DAMAGE = {
     "no layers": (param("network", {"$type": "Network", "hidden": []}), "model: list index out of range"),
     "nonsense": (param("n_clusters", "many"), "model: "),
     "no width": (lambda m: edit(m, fitted={}), "n_features_in_"),
+    "categories of no column": (found("categories_", {"x": ["a"]}), "expected the categories of columns"),
+    "no categories": (found("categories_", {"0": []}), "expected the categories of columns"),
+    "a temperature": (found("temperature_", "warm"), "temperature_"),
+    "an edit without a name": (found("edits_", [{"x": 1}]), "model: 'order'"),
+    "a merge of three": (found("edits_", [{"order": [0, 1.5, 2]}]), "model: .*indices"),
+    "some thresholds": (found("reject_quantiles_", {"confidence": [0.0, 0.1]}), "not of the same length"),
+    "thresholds of nothing": (found("reject_quantiles_", {"x": [0.0] * 141}), "model: "),
     "one number": (renumbered, "expected the content that was written, with SHA-256 .*it was changed after saving"),
     "a large number": (lambda m: (m / "manifest.json").write_text('{"format": 1e999}'), "larger than a float holds"),
     "half a letter": (lambda m: (m / "manifest.json").write_text('{"format": "\\ud800"}'), "surrogates not allowed"),

@@ -147,11 +147,14 @@ class ModelManifest(Reader):
     """manifest.json of a model."""
 
     def prepare(self) -> Path:
-        small().fit(X).save(self.home / "m")
+        small().fit(X).calibrate(X).merge(0, 1).save(self.home / "m")
         return self.home / "m" / "manifest.json"
 
     def read(self) -> None:
-        load(self.home / "m").predict(X[:5])
+        model = load(self.home / "m")
+        model.predict(X[:5], reject=0.01 if hasattr(model, "reject_quantiles_") else None)
+        model.predict_proba(X[:5])
+        model.score_samples(X[:5])
 
 
 class ModelArrays(ModelManifest):

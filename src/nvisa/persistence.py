@@ -56,7 +56,9 @@ KEYS: dict[str, type | tuple[type, ...]] = {
 FITTED: dict[str, type | tuple[type, ...]] = {"n_features_in_": int, "n_iter_": int, "history_": list}
 FOUND: dict[str, type | tuple[type, ...]] = {  # by some methods
     "precision_": str, "stop_reason_": str, "converged_": bool, "diagnosis_": dict, "restarts_": list,
-    "neighbor_information_": (int, float), "feature_names_in_": np.ndarray, "n_clusters_": int,
+    "neighbor_information_": (int, float), "feature_names_in_": np.ndarray, "n_clusters_": int, "n_axes_": int,
+    "fills_gaps_": bool, "categories_": dict, "origin_": np.ndarray, "temperature_": (int, float), "edits_": list,
+    "reject_quantiles_": dict, "std_floor_x_": (int, float), "std_floor_z_": (int, float),
 }  # fmt: skip
 EPOCH: dict[str, type | tuple[type, ...]] = {"stage": str, "epoch": int, "n_epochs": int, "seconds": (int, float)}
 
@@ -182,6 +184,8 @@ def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = 
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
     for where, note in notes.items():
+        if where.startswith("network."):  # a module of the user's, which load asks for
+            continue
         warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
     content = json.dumps(with_digest(manifest), indent=1, allow_nan=False).encode()
     with replacing_folder(target, (ARRAYS, MANIFEST)) as folder:

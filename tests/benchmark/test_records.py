@@ -117,7 +117,13 @@ def test_every_name_of_before_has_todays():
 
 
 def test_a_record_that_is_none_is_refused(tmp_path):
-    for text, message in (("{", "in JSON"), ("[]", "other JSON"), ('{"recipe": 1}', "other JSON")):
+    timeless = json.dumps(record() | {"seconds": None})
+    for text, message in (
+        ("{", "in JSON"),
+        ("[]", "other JSON"),
+        ('{"recipe": 1}', "other JSON"),
+        (timeless, "whole record, got another kind of seconds"),
+    ):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             load_records(tmp_path)

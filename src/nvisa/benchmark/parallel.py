@@ -6,6 +6,9 @@ A process has one thread: on two cores two runs side by side cost little more th
 spin for each other cost ten times as much. A run that dies, killed for its memory say, leaves a record that says
 "crashed", and the others go on; the next call tries it again. A run that is interrupted leaves none, and a record from
 before stays until there is a new one. To make a record again, remove its file.
+
+Inside ``joblib.parallel_config("dask")`` or "ray" the processes are those of the cluster, which need nvisa and
+the data; the records are written here.
 """
 
 import os
@@ -24,7 +27,9 @@ from nvisa.benchmark.current import is_current
 from nvisa.benchmark.experiments import Job
 from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.records import Record, read_record, record_path, write_record
-from nvisa.benchmark.run import NO_DATA, unfinished
+from nvisa.benchmark.run import NO_DATA, run, unfinished
+from nvisa.data import DataError
+from nvisa.fitting.config import in_processes, on_cluster
 from nvisa.fitting.progress import clock
 from nvisa.interruption import sigterm_raises
 
@@ -86,7 +91,7 @@ def run_all(
     Parameters
     ----------
     workers
-        Processes side by side; None: one a core.
+        Processes side by side; None: one a core, or all that the cluster has.
     models
         Folder that keeps the fitted models.
     say
@@ -97,6 +102,8 @@ def run_all(
     KeyboardInterrupt
         On Ctrl-C, or on SIGTERM (:class:`nvisa.interruption.Terminated`), once the processes have ended.
     """
+    if on_cluster():
+        return _run_on_cluster(jobs, workers, data_home, records, models, say)
     workers = min(len(jobs) or 1, workers or os.cpu_count() or 1)
     processes = _Processes()
 
@@ -147,6 +154,35 @@ def _command(job: Job, data_home: str | None, records: Path, models: Path | None
     options |= {"--data-home": data_home, "--models": models}
     words = [str(word) for option, value in options.items() if value is not None for word in (option, value)]
     return [sys.executable, "-m", "nvisa.benchmark.run", *words]
+
+
+def _run_on_cluster(
+    jobs: Sequence[Job],
+    workers: int | None,
+    data_home: str | None,
+    records: Path,
+    models: Path | None,
+    say: Callable[[str], None],
+) -> dict[Job, str]:
+    """Run the jobs where joblib sends them; a record is written as soon as it and those before it are here."""
+    calls, ends = [(job, data_home, models) for job in jobs], {}
+    for job, record in zip(jobs, in_processes(_record_of, calls, workers or -1), strict=True):
+        if isinstance(record, str):
+            ends[job] = "no data"
+            say(record)
+        else:
+            write_record(_path(job, records), record)
+            ends[job] = record["status"]
+            say(f"{job.dataset} {job.recipe} seed {job.seed}: {ends[job]} in {record['seconds']:.0f} s")
+    return ends
+
+
+def _record_of(job: Job, data_home: str | None, models: Path | None) -> Record | str:
+    """The record of a job, or why there are no data."""
+    try:
+        return run(job.recipe, job.dataset, job.seed, data_home, models)
+    except DataError as error:
+        return str(error)
 
 
 def _run_apart(job: Job, command: Sequence[str], records: Path, processes: _Processes) -> tuple[str, str]:

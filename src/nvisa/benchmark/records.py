@@ -68,10 +68,13 @@ def read_record(path: Path) -> Record:
 
 
 NUMBER = (int, float)
-RUN: dict[str, type | tuple[type, ...]] = {"recipe": str, "dataset": str, "seed": int, "status": str}
+RUN: dict[str, type | tuple[type, ...]] = {  # in every record
+    "recipe": str, "dataset": str, "seed": int, "status": str, "method": str, "params": dict, "versions": dict,
+    "seconds": NUMBER,
+}  # fmt: skip
 PARTS: dict[str, type | tuple[type, ...]] = {  # where a run has got so far
-    "method": str, "dataset_digest": (str, type(None)), "n_train": int, "n_test": int, "params": dict, "versions": dict,
-    "commit": str, "machine": dict, "metrics": dict, "history": list, "curve": list, "seconds": NUMBER,
+    "dataset_digest": (str, type(None)), "n_train": int, "n_test": int, "commit": str, "machine": dict, "curve": list,
+    "metrics": dict, "history": list,
     "cpu_seconds": NUMBER, "peak_memory_mb": (*NUMBER, type(None)), "start": dict, "restarts": list, "term": str,
     "error": str, "neighbor_information": (*NUMBER, type(None)), "neighbour_information": (*NUMBER, type(None)),
 }  # fmt: skip

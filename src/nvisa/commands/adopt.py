@@ -52,6 +52,8 @@ def adopt(
     if names is not None and rows.names is not None and names != list(map(str, rows.names)):
         raise DataError(f"{labels}: expected the rows of {data} in their order in the column 'row', got others.")
     result = fit(data, out, {**(settings or {}), "init": found}, options)
+    if result is None:  # of a rank that is not the first
+        return {}
     known = given(Supervision(found), len(found)).known
     kept = load(out).labels_ == known
     return result | {"labels": labels, "kept": float(kept[known >= 0].mean()), "n_unknown": int(np.sum(known < 0))}

@@ -2,6 +2,7 @@
 # ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,8 @@ from nvisa.commands.printing import (
 __all__ = ["OPTION_OF", "add", "fit"]
 
 CONSISTENCY = {"vat": "vat", "augment": "augment", "none": None}
-LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli"), ("columns", "global", "none")
+COUNTS = ("negative_binomial", "zero_inflated_negative_binomial")
+LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli", *COUNTS), ("columns", "global", "cosine", "none")
 
 OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "n_clusters": "--n-clusters",
@@ -32,6 +34,8 @@ OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "training.epochs": "--epochs",
     "likelihood": "--likelihood",
     "network.scaling": "--scaling",
+    "network.image_shape": "--network",
+    "network": "--network",
     "inference": "--inference",
     "init": "--init",
     "n_samples": "--n-samples",
@@ -51,6 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--checkpoint", metavar="DIR", help="keep what the same command needs to go on if it is killed")
     parser.add_argument("--likelihood", choices=LIKELIHOODS, help="p(x|z) (default: by the values)")
     parser.add_argument("--scaling", choices=SCALINGS, help="units of the networks (default: by the columns)")
+    parser.add_argument("--network", choices=("perceptron", "conv"), help="conv: convolutions, for images")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
     parser.add_argument(
         "--init", choices=("auto", "umap", "gmm", "random"), help="where training starts (default: auto)"
@@ -67,22 +72,25 @@ def run(args: argparse.Namespace) -> None:
     """Fit as the options say, and print what came of it."""
     if args.n_clusters is None:
         args.parser.error(f"expected --n-clusters K, the number of clusters. Try nvisa choose-k {args.data}")
-    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_restarts")
+    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_restarts", "network")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
     settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
 
+    is_follower = int(os.environ.get("RANK", "0")) > 0  # torchrun's
+
     def print_profile(found: Result) -> None:
         from nvisa.commands.data_profile import profile_text
 
-        if not (args.json or args.quiet):
+        if not (args.json or args.quiet or is_follower):
             print(shown(profile_text(found)), file=sys.stderr, flush=True)
 
     result = fit(
         args.data, args.out, settings, ReadOptions.of(args), epochs=args.epochs, checkpoint=args.checkpoint,
         scaling=args.scaling, on_read=print_profile,
     )  # fmt: skip
-    print_result(args, result, fit_text)
+    if result is not None:
+        print_result(args, result, fit_text)
 
 
 def fit_text(result: Result) -> str:
@@ -107,13 +115,16 @@ def fit(
     checkpoint: str | None = None,
     scaling: str | None = None,
     on_read: Callable[[Result], None] = lambda _: None,
-) -> Result:
+) -> Result | None:
     """Fit NVISA to DATA and write the model directory; labels, if known, are looked at when it is written.
+
+    Under torchrun all ranks fit (:mod:`nvisa.fitting.distributed`), and rank 0 writes; the others return None.
 
     Parameters
     ----------
     settings
-        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows.
+        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows. ``network`` is "conv"
+        for convolutions.
     epochs
         In place of the default's own choice.
     checkpoint
@@ -143,7 +154,8 @@ def fit(
     clusterer = _clusterer(settings, found, epochs)
     started = time.perf_counter()
     try:
-        clusterer.fit(as_frame(rows.X, rows.columns), checkpoint=checkpoint)
+        if _fitted(clusterer, as_frame(rows.X, rows.columns), checkpoint) is None:
+            return None
     except KeyboardInterrupt as error:
         raise type(error)(_how_to_resume(checkpoint)) from error
     seconds = time.perf_counter() - started
@@ -156,6 +168,15 @@ def fit(
     }
 
 
+def _fitted(clusterer: Any, X: Any, checkpoint: str | None) -> Any:
+    """The clusterer, fitted by this process, or by all ranks; None on all of these but the first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return clusterer.fit(X, checkpoint=checkpoint)
+    from nvisa.fitting.distributed import fit_on_ranks
+
+    return fit_on_ranks(clusterer, X, checkpoint=checkpoint)
+
+
 def _check_number(rows: Any, n_clusters: int) -> None:
     if len(rows.X) < n_clusters:
         raise ValueError(
@@ -166,14 +187,17 @@ def _check_number(rows: Any, n_clusters: int) -> None:
 
 def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None) -> Any:
     """NVISA with these settings, and those that follow from the rows."""
-    from nvisa import NVISA, Augment, Training
+    from nvisa import NVISA, Augment, Conv, Training
 
     chosen = dict(settings) | {"likelihood": found["likelihood"]}
     if chosen.get("consistency") == "augment" and found["feature_shape"] is not None:
         chosen["consistency"] = Augment(image_shape=tuple(found["feature_shape"]))
     if epochs is not None:
         chosen["training"] = Training(epochs=epochs)
-    return NVISA(**chosen, network=replace(NVISA.DEFAULT_NETWORK, scaling=found["scaling"]))
+    network, shape = NVISA.DEFAULT_NETWORK, found["feature_shape"]
+    if chosen.pop("network", None) == "conv":
+        network = Conv(image_shape=None if shape is None else tuple(shape))
+    return NVISA(**chosen, network=replace(network, scaling=found["scaling"]))
 
 
 def _how_to_resume(checkpoint: str | None) -> str:

@@ -2,6 +2,7 @@
 # ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from nvisa.commands.options import ReadOptions, add_command, add_model_and_data, add_quote_formulas
@@ -14,7 +15,9 @@ def add(commands: Any) -> None:
     """Options of the command."""
     parser = add_command(commands, "predict", run, "write the cluster of each row of DATA")
     add_model_and_data(parser)
-    parser.add_argument("--out", required=True, metavar="FILE", help="a .csv or .parquet")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="a .csv or .parquet; for a folder of Parquet also a folder"
+    )
     parser.add_argument(
         "--reject", type=float, metavar="SHARE", help="-1 for rows less likely than this share, as 0.01"
     )
@@ -45,9 +48,16 @@ def predict(
     quote_formulas: bool = False,
     reject: float | None = None,
 ) -> Result:
-    """Write the cluster of each row of DATA, with ``proba`` q(y|x), as a table; -1 for rows that ``reject`` refuses."""
+    """Write the cluster of each row of DATA, with ``proba`` q(y|x), as a table; -1 for rows that ``reject`` refuses.
+
+    A folder of Parquet with a folder to write to goes file by file (:mod:`nvisa.commands.predict_folder`).
+    """
     import numpy as np
 
+    if Path(out).suffix == "" and any(Path(data).expanduser().rglob("*.parquet")):
+        from nvisa.commands.predict_folder import predict_folder
+
+        return predict_folder(model, data, out, options, proba=proba, reject=reject)
     from nvisa.commands.models import cluster_sizes, load_with_rows
     from nvisa.commands.output_files import TABLES, check_output, write_table
 

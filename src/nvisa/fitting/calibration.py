@@ -7,8 +7,8 @@ Two neighbors are nearly always of one group, so that the cluster of one is a se
 predictions are calibrated, two draws agree as often as one of them is right (Jiang et al.). The root of the share,
 which was taken before, holds if each of the two is put right by a coin of its own. Errors of networks are no such
 coins: they lie along borders, where a whole group of neighbors has them. A group that is cut or joined in the wrong
-place is beyond this, and beyond the agreement of two fits, which make the same mistake. T is found on rows that the fit
-has not seen.
+place is beyond this, and beyond the agreement of two fits, which make the same mistake. T is found on rows that the
+fit has not seen.
 
 Sources: temperature scaling, Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017;
 agreement as an estimate of accuracy, Jiang, Nagarajan, Baek and Kolter, "Assessing generalization of SGD via

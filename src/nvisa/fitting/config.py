@@ -5,21 +5,22 @@ the calls inside ``with nvisa.config(...)``, as scikit-learn's ``config_context`
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import joblib
 import torch
+from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_limits
 
 from nvisa.maths.products import PRECISION, PRECISIONS
 from nvisa.settings import SettingError
 
-__all__ = ["config", "in_processes", "n_jobs_for"]
+__all__ = ["config", "in_processes", "n_jobs_for", "on_cluster"]
 
 Result = TypeVar("Result")
-_N_JOBS: ContextVar[int] = ContextVar("n_jobs", default=1)
+_N_JOBS: ContextVar[int | None] = ContextVar("n_jobs", default=None)
 
 
 @contextmanager
@@ -33,11 +34,11 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None, precision
     n_jobs
         Restarts (``n_restarts``) that run at once, each in a process with one thread; -1: one for each core. The
         result is bit for bit that of one after the other with ``n_threads=1``. A callback and the progress bar are
-        handed a restart's epochs when it is done. None leaves it as it is: 1, one after the other in this process.
-
+        handed a restart's epochs when it is done. None leaves it as it is, at first what joblib says: one after the
+        other in this process, but all that a cluster has inside ``joblib.parallel_config("dask" or "ray", n_jobs=-1)``.
     precision
         Of the factors of a fit's matrix products (:mod:`nvisa.maths.products`): "float32"; "bfloat16"; or "auto", the
-        latter on processors that multiply it faster (AVX512_BF16, AMX), the former elsewhere. Sums, densities,
+        latter on devices that multiply it faster (AVX512_BF16, AMX, CUDA), the former elsewhere. Sums, densities,
         parameters and every prediction are float32 in any case. None leaves it as it is: "auto".
 
     Raises
@@ -70,10 +71,25 @@ def config(*, n_threads: int | None = None, n_jobs: int | None = None, precision
 
 
 def in_processes(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], n_jobs: int) -> Iterator[Result]:
-    """``function(*call)`` of every call, in their order, each in a process with one thread, ``n_jobs`` at once."""
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        work = joblib.Parallel(n_jobs, return_as="generator")
+    """``function(*call)`` of every call, in their order, each in a process with one thread, ``n_jobs`` at once.
+
+    The processes are those of the cluster that joblib was told to use, else of this machine.
+    """
+    with nullcontext() if on_cluster() else joblib.parallel_config("loky", inner_max_num_threads=1):
+        one_by_one = get_active_backend()[0].supports_return_generator
+        work = joblib.Parallel(n_jobs, return_as="generator" if one_by_one else "list")
         yield from work(joblib.delayed(_on_one_thread)(function, call, PRECISION.get()) for call in calls)
+
+
+def on_cluster() -> bool:
+    """Whether ``joblib.parallel_config(backend=...)`` names processes that joblib does not start itself: Dask's, Ray's.
+
+    Examples
+    --------
+    >>> on_cluster()
+    False
+    """
+    return type(get_active_backend()[0]).__module__ != "joblib._parallel_backends"
 
 
 def n_jobs_for(n_calls: int) -> int:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from nvisa.fitting.training import StepOutput
 from nvisa.maths.bounds import scaled_gradient
-from nvisa.maths.distributions import information, kl_categorical, noise_like
+from nvisa.maths.distributions import information, kl_categorical, noise_like, whole_batch
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
 from nvisa.settings import AnyOf, Each, InstanceOf, NotNegative, OneOf, SettingError, refuses
 
@@ -219,7 +219,7 @@ def augmented(x: Data, settings: Augment, generator: torch.Generator) -> Data:
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbors."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -296,8 +296,8 @@ class ConsistencyObjective:
                 name, divergence = "vat", self._from_neighbor(settings, x, rows, log_q_y)
             else:
                 name, divergence = "augment", self._from_view(settings, user, log_q_y)
-            mutual = settings.information * information(log_q_y, settings.balance, self.log_sizes)
-            value = value + settings.weight * (mutual - divergence.mean())
+            mutual = settings.information * information(whole_batch(log_q_y), settings.balance, self.log_sizes)
+            value = value + settings.weight * (mutual - whole_batch(divergence).mean())
             parts |= {name: divergence, "information": parts.get("information", 0.0) + mutual}
         return StepOutput(value, parts, log_q_y)
 
@@ -314,7 +314,7 @@ class ConsistencyObjective:
         share = min(settings.bound_gradient for settings in self.terms)
         seen = log_q_y.detach() if share == 0 else scaled_gradient(log_q_y, share)
         bound, terms = self.generative.bound(x[::2], h[::2], seen[::2], fraction)
-        return bound.mean() / x.shape[1], terms
+        return whole_batch(bound).mean() / x.shape[1], terms
 
     def _from_neighbor(self, settings: VAT, x: Data, rows: np.ndarray, log_q_y: LogClusters) -> PerExample:
         """Divergence of each row from its adversarial neighbor."""

@@ -43,6 +43,7 @@ from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 __all__ = [
     "MAX_ROWS",
     "BoundBesideStart",
+    "Reconstruction",
     "Start",
     "WarmStart",
     "bound_with_fixed_q_y",
@@ -155,22 +156,24 @@ def pretrain(
         load_autoencoder(module, training)
         return []
 
-    objective = reconstructing(module, generator, masked)
+    objective = Reconstruction(module, generator, masked)
     schedule = training if share == 1.0 else training.shortened(share)
     return maximize(objective, module, source, schedule, generator, listeners, stage="pretraining")
 
 
-def reconstructing(
-    module: Any, generator: torch.Generator, masked: float = 0.0
-) -> Callable[[Data, np.ndarray, float], StepOutput]:
-    """The objective of :func:`pretrain`."""
+@dataclass
+class Reconstruction:
+    """The autoencoder's objective. A class, not a function inside another: processes that share a fit are sent it."""
 
-    def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-        seen = mask_inputs(x, module.rescale.shift, masked, generator) if masked else x
-        error = reconstruction_error(module, x, seen)
+    module: Any
+    generator: torch.Generator
+    masked: float = 0.0
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        """``- ||x - x^||^2 / D`` of the batch."""
+        seen = mask_inputs(x, self.module.rescale.shift, self.masked, self.generator) if self.masked else x
+        error = reconstruction_error(self.module, x, seen)
         return StepOutput(-error, {"reconstruction_error": error})
-
-    return objective
 
 
 def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: torch.Generator) -> Data:
@@ -182,10 +185,13 @@ def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: to
 def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
     """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it.
 
-    In the mean over what is observed of x, where it has gaps.
+    In the mean over what is observed of x, where it has gaps. Of counts it is ``-log p(x|z) / D`` at the code: squared
+    errors of their logarithms hardly see rare ones.
     """
     target = module.rescale(x)
     code = module.code(x if seen is None else seen)
+    if module.rescale.has_counts:
+        return -module.log_p_x_given_z(target, code[None], 0.0)[0] / target.shape[1]
     return mean_squared_error(target, module.reconstruct(code), -1)
 
 
@@ -252,16 +258,25 @@ def distill(
 
     ``beside`` is added to it: what the trunk that q(y|x) shares shall not forget, or shall learn meanwhile.
     """
-    target = torch.from_numpy(start.proba).to(source.device)
-
-    def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-        log_q_y = log_q_y_of(x)
-        agreement = (target[torch.from_numpy(rows)] * log_q_y).sum(-1)
-        value = agreement if beside is None else agreement + beside(x)
-        return StepOutput(value, {"log_q_of_start": agreement}, log_q_y)
-
+    objective = _Agreement(log_q_y_of, torch.from_numpy(start.proba).to(source.device), beside)
     labeled = source.part(start.rows)
     return maximize(objective, module, labeled, training, generator, listeners, stage="distillation")
+
+
+@dataclass
+class _Agreement:
+    """What :func:`distill` maximizes."""
+
+    log_q_y_of: Callable[[Data], LogClusters]
+    target: Float[Tensor, "n K"]
+    beside: Callable[[Data], PerExample] | None
+
+    def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
+        """``sum_k r_k log q(k|x)`` of the batch, and what stands beside it."""
+        log_q_y = self.log_q_y_of(x)
+        agreement = (self.target[torch.from_numpy(rows)] * log_q_y).sum(-1)
+        value = agreement if self.beside is None else agreement + self.beside(x)
+        return StepOutput(value, {"log_q_of_start": agreement}, log_q_y)
 
 
 def start_from(

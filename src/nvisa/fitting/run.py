@@ -11,10 +11,31 @@ from torch import nn
 from nvisa.nets.rows import Source, Table
 from nvisa.nets.units import Rescale
 
-__all__ = ["FitResult", "Listener", "Listeners", "Record", "Report", "Reporter", "Run", "StageState"]
+__all__ = ["DivergedError", "FitResult", "Listener", "Listeners", "Record", "Report", "Reporter", "Run", "StageState"]
 
 Record = dict[str, Any]
 Report = Callable[[Any, list[Record]], bool]  # (networks, the records of the stage so far) -> whether to end it
+
+
+class DivergedError(RuntimeError):
+    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept.
+
+    Examples
+    --------
+    >>> error = DivergedError("log_p_x", history=[{"bound": -90.0}])
+    >>> error.term, len(error.history)
+    ('log_p_x', 1)
+    """
+
+    def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
+        super().__init__(term, list(history))  # what pickle hands to another process
+        self.term, self.history = term, list(history)
+
+    def __str__(self) -> str:
+        return (
+            f"Training diverged: {self.term} is not finite after {len(self.history)} whole epochs. Expected finite "
+            "numbers. Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
+        )
 
 
 @dataclass

@@ -33,6 +33,7 @@ from nvisa.fitting.initialization import MAX_ROWS, PRETRAINING, Start, distill, 
 from nvisa.fitting.normalized_cut import merge_by_cut
 from nvisa.fitting.run import Run
 from nvisa.fitting.training import StepOutput, Training
+from nvisa.maths.distributions import whole_batch
 from nvisa.maths.shapes import Data, Int, LogClusters, PerExample, Tensor
 from nvisa.nets.rows import Source, map_blocks, subset
 from nvisa.settings import OneOf, SettingError
@@ -355,17 +356,24 @@ class Supervised:
             if len(pairs):
                 a, b = self._log_q_y(self._drawn(pairs).T.ravel()).chunk(2)
                 terms[log_p.__name__] = log_p(a, b).mean()
-        return StepOutput(step.value.mean() + torch.stack(list(terms.values())).sum(), step.terms | terms, step.log_q_y)
+        return StepOutput(
+            whole_batch(step.value).mean() + torch.stack(list(terms.values())).sum(), step.terms | terms, step.log_q_y
+        )
 
     def _agreement(self, rows: np.ndarray, log_q_y: LogClusters) -> Tensor:
         """Mean ``log q(y_x|x)`` of known rows: those of the batch, or drawn ones."""
         if self.drawn_from is not None:
             rows = self._drawn(self.drawn_from)
-            log_q_y = self._log_q_y(rows)
+            return self._known(rows, self._log_q_y(rows))[0].mean()
+        found, is_known = (whole_batch(each) for each in self._known(rows, log_q_y))
+        return found.sum() / is_known.sum().clamp_min(1)
+
+    def _known(self, rows: np.ndarray, log_q_y: LogClusters) -> tuple[PerExample, PerExample]:
+        """``log q(y_x|x)``, 0 where y_x is not known, and whether it is, 0 or 1."""
         known = self.known[torch.from_numpy(rows).to(self.known.device)]
         is_known = known != UNKNOWN
         found = log_q_y.gather(1, known.clamp_min(0)[:, None])[:, 0]
-        return torch.where(is_known, found, 0.0).sum() / is_known.sum().clamp_min(1)
+        return torch.where(is_known, found, 0.0), is_known.to(found)
 
     def _drawn(self, rows: Rows) -> Rows:
         """64 of these rows or pairs, or all if they are fewer."""

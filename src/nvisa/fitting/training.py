@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -16,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim import Optimizer
 
 from nvisa.fitting.optimizers import Adam
-from nvisa.fitting.run import Listeners, Record, StageState
+from nvisa.fitting.run import DivergedError, Listeners, Record, StageState
 from nvisa.maths.products import factors_in, training_factors
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
@@ -26,39 +28,11 @@ from nvisa.nets.rows import Source
 from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive
 
 __all__ = [
-    "DivergedError",
-    "StepOutput",
-    "Training",
-    "clusters_in_use",
-    "flush_denormals",
-    "has_settled",
-    "maximize",
-    "optimizer_step",
-    "outcome",
-    "progress",
-    "share_passed",
-]
+    "RANKS", "DivergedError", "StepOutput", "Training", "ascend", "check_finite", "clusters_in_use", "flush_denormals",
+    "has_settled", "maximize", "optimizer_step", "outcome", "progress", "share_passed",
+]  # fmt: skip
 
-
-class DivergedError(RuntimeError):
-    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept.
-
-    Examples
-    --------
-    >>> error = DivergedError("log_p_x", history=[{"bound": -90.0}])
-    >>> error.term, len(error.history)
-    ('log_p_x', 1)
-    """
-
-    def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
-        super().__init__(term, list(history))  # what pickle hands to another process
-        self.term, self.history = term, list(history)
-
-    def __str__(self) -> str:
-        return (
-            f"Training diverged: {self.term} is not finite after {len(self.history)} whole epochs. Expected finite "
-            "numbers. Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
-        )
+RANKS: ContextVar[Any] = ContextVar("ranks", default=None)  # processes that share this training (``distributed.py``)
 
 
 @dataclass(frozen=True)
@@ -175,11 +149,13 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
     return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
 
 
+Objective = Callable[[Data, np.ndarray, float], StepOutput | None]
+
 # ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 def maximize(
-    objective: Callable[[Data, np.ndarray, float], StepOutput | None],
+    objective: Objective,
     module: nn.Module,
     source: Source,
     training: Training,
@@ -207,18 +183,19 @@ def maximize(
     DivergedError
         When the objective or its gradient is no longer finite.
     """
-    trained = list(module.parameters())
     n_rows = len(source.X)
     n_epochs, n_batches = training.n_epochs(n_rows), training.n_batches(n_rows)
-    optimizer = Adam(trained, lr=0.0, betas=betas, fused=True)  # every step sets its own rate
+    optimizer = Adam(module.parameters(), lr=0.0, betas=betas, fused=True)  # every step sets its own rate
     state = StageState(stage, module, optimizer, generator, objective, Tally(n_rows))
+    ranks = None if (others := RANKS.get()) is None else others.stage(n_rows, training, betas)
+    listeners = listeners if ranks is None else ranks.around(listeners)
     for listener in listeners:
         listener.begin_stage(state)
     history, tally = state.history, state.tally
     settles = training.until_settled and training.epochs is None
     done, pace = progress(history, n_batches, settles=settles)
     started = time.perf_counter() - (history[-1]["seconds"] if history else 0.0)
-    kind = training_factors(trained[0].device)
+    make_step = _step if ranks is None else ranks.step
     module.train()
     with flush_denormals(), _kept(history):
         while done < n_epochs and not state.finished:
@@ -226,11 +203,9 @@ def maximize(
             for b, rows in enumerate(shuffled_batches(n_rows, training.batch_size, generator)):
                 fraction = min((done + pace * b / n_batches) / n_epochs, 1.0)
                 optimizer.param_groups[0]["lr"] = training.rate(fraction)
-                with factors_in(kind):
-                    step = objective(source[rows], rows, fraction)
+                step = make_step(objective, source, rows, fraction, optimizer, training.clip_norm)
                 if step is None:
                     break
-                optimizer_step(step, optimizer, trained, training.clip_norm)
                 tally.add(step, rows)
             if tally.n == 0:  # converged before the epoch's first step
                 break
@@ -268,15 +243,35 @@ def clusters_in_use(sizes: NDArray[np.integer]) -> int:
     return int((10 * len(sizes) * sizes >= sizes.sum()).sum())
 
 
-def optimizer_step(
-    step: StepOutput, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter], clip: float
-) -> None:
+def _step(
+    objective: Objective, source: Source, rows: np.ndarray, fraction: float, optimizer: Optimizer, clip: float
+) -> StepOutput | None:
+    """One step up the objective of these rows."""
+    trained = optimizer.param_groups[0]["params"]
+    with factors_in(training_factors(trained[0].device)):
+        step = objective(source[rows], rows, fraction)
+    if step is not None:
+        optimizer_step(step, optimizer, trained, clip)
+    return step
+
+
+def optimizer_step(step: StepOutput, optimizer: Optimizer, trained: list[nn.Parameter], clip: float) -> None:
     """One step up the objective, or an error that names the first term that is not finite."""
     loss = -step.value.mean()
-    if not torch.isfinite(loss):
-        raise DivergedError(next((k for k, term in step.terms.items() if not torch.isfinite(term).all()), "objective"))
+    check_finite(loss, step.terms)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    ascend(optimizer, trained, clip)
+
+
+def check_finite(value: Tensor, terms: dict[str, Tensor]) -> None:
+    """Raise an error that names the first term that is not finite, unless the objective's value is."""
+    if not torch.isfinite(value):
+        raise DivergedError(next((k for k, term in terms.items() if not torch.isfinite(term).all()), "objective"))
+
+
+def ascend(optimizer: Optimizer, trained: list[nn.Parameter], clip: float) -> None:
+    """One step along the gradient, or along as much of it as ``clip`` leaves."""
     norm = nn.utils.clip_grad_norm_(trained, clip)
     if not torch.isfinite(norm):
         raise DivergedError("gradient")

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import torch
 
-from nvisa.maths.distributions import log_normal
+from nvisa.maths.distributions import log_normal, whole_batch
 from nvisa.maths.shapes import Bool, Float, Int, Latent, PerExample, PerSample, Tensor
 from nvisa.settings import AtLeast, InRange
 
@@ -168,7 +168,7 @@ def nvil_fitting(log_w: PerSample, log_q: PerSample, baseline: PerExample, momen
     """:func:`nvil` with its running moments and its baseline C(x), which is fitted by least squares."""
     centered = log_w.detach() - baseline
     bound = nvil(log_w, log_q, baseline + moments.mean, moments.scale)
-    moments.update(centered.detach())
+    moments.update(whole_batch(centered.detach().T))
     return add_gradient(bound, -(centered - moments.mean).square().mean(0))
 
 

@@ -21,6 +21,7 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from nvisa.maths.products import Rows, contributing_rows, factor_type, residual, scatter_rows
 from nvisa.maths.shapes import Data, Float, LogClusters, Scalar, Tensor
@@ -153,6 +154,14 @@ def information(log_q_y: LogClusters, balance: float = 1.0, log_sizes: Float[Ten
         return balance * marginal_entropy(log_q_y) - entropy(log_q_y).mean()
     log_mean = torch.logsumexp(log_q_y, 0).log_softmax(0)
     return -balance * kl_categorical(log_mean, log_sizes) - entropy(log_q_y).mean()
+
+
+def whole_batch(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The rows of the batch that x has a row for each of: x itself, or of all processes that share the batch.
+
+    These intercept it (``fitting/whole_batch.py``), as torch lets its own functions be.
+    """
+    return handle_torch_function(whole_batch, (x,), x) if has_torch_function_unary(x) else x
 
 
 def responsibilities(

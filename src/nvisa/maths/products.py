@@ -41,13 +41,17 @@ _FACTORS: ContextVar[torch.dtype] = ContextVar("factors", default=torch.float32)
 def training_factors(device: torch.device) -> torch.dtype:
     """The type to which a training on this device rounds the factors of its products."""
     if PRECISION.get() == "auto":
-        return torch.bfloat16 if device.type == "cpu" and _multiplies_bfloat16() else torch.float32
+        return torch.bfloat16 if _multiplies_bfloat16(device.type) else torch.float32
     return torch.bfloat16 if PRECISION.get() == "bfloat16" else torch.float32
 
 
 @cache
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for products of bfloat16."""
+def _multiplies_bfloat16(kind: str) -> bool:
+    """Whether a device of this kind has instructions for products of bfloat16."""
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind != "cpu":
+        return False
     tests = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(test is not None and test() for test in tests)
 

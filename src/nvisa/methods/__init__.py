@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from nvisa import persistence
-from nvisa.fitting.calibration import threshold
+from nvisa.fitting.calibration import SHARES, tempered
 from nvisa.fitting.consistency import VAT, Augment
-from nvisa.fitting.drift import SHARE
 from nvisa.fitting.initialization import WarmStart
 from nvisa.fitting.supervision import Supervision
 from nvisa.fitting.training import Training
@@ -26,9 +25,10 @@ from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
+from nvisa.nets.counts import NegativeBinomial
 from nvisa.nets.layers import Network, torch_device
+from nvisa.nets.modules import Conv, Modules
 from nvisa.persistence import ModelError
-from nvisa.settings import InRange, SettingError
 
 __all__ = [
     "AEGMM",
@@ -43,7 +43,6 @@ __all__ = [
     "VAEGMM",
     "VaDE",
     "adopt",
-    "grow",
     "load",
 ]
 
@@ -62,7 +61,20 @@ METHODS: dict[str, type[DeepClusterer]] = {
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Network, Training, VIMCO, EnumY, StdAnnealing, WarmStart, Supervision, VAT, Augment)
+    for kind in (
+        Network,
+        Conv,
+        Modules,
+        NegativeBinomial,
+        Training,
+        VIMCO,
+        EnumY,
+        StdAnnealing,
+        WarmStart,
+        Supervision,
+        VAT,
+        Augment,
+    )
     + (Constant, Cosine, Geometric, Halving)
 }
 
@@ -97,60 +109,7 @@ def adopt(X: Any, labels: Any, **settings: Any) -> NVISA:
     return NVISA(**settings | {"init": np.asarray(labels)}).fit(X)
 
 
-def grow(model: NVISA, X: Any, seen: Any, *, at_least: float = 0.5) -> NVISA:
-    """The model with one more cluster, if most rows of X are unlike those of its fit; else the model itself.
-
-    A row is unlike them if its largest q(y|x) lies below the 5 % quantile of the fit's rows. Such rows of X are the new
-    cluster. The new model is fitted to them and to rows that the old one knows, which keep their clusters; rows of X
-    that it was sure of go where they are most probable. Rows drawn from the model cannot stand for those that it has
-    seen: a network tells the drawn from the real at a glance, and takes that for the border.
-
-    Parameters
-    ----------
-    model
-        A fitted :class:`NVISA`, which stays as it is.
-    X
-        New rows [N D].
-    seen
-        Rows that the model knows, of all its clusters [n D]: a few hundred of each, kept from the stream.
-    at_least
-        The share of X that has to be unlike the fit's rows: about 0.05 are if nothing has changed.
-
-    Returns
-    -------
-    NVISA
-        ``model``, or another with ``n_clusters_`` one larger; cluster k is k, the new one is the last.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from nvisa import Training
-    >>> rng = np.random.RandomState(0)
-    >>> old = rng.randn(200, 2) + np.repeat([[0, 0], [9, 0]], 100, axis=0)
-    >>> model = NVISA(2, training=Training(epochs=20), random_state=0).fit(old)
-    >>> grow(model, old[:50], seen=old) is model
-    True
-    """
-    if not (allowed := InRange(0, 1, open_low=True)).allows(at_least):
-        raise SettingError("at_least", allowed.expected, at_least)
-    if model.categories_:
-        raise ValueError("X: expected numbers, got a model of categories. Try fit, with all rows.")
-    confidence, K = model._typicality(model._checked(X))["confidence"], model.n_clusters_
-    unsure = confidence < threshold(model.reject_quantiles_["confidence"], SHARE)
-    if unsure.mean() < at_least:
-        return model
-    labels = model.predict(seen)
-    if len(missing := np.setdiff1d(np.arange(K), labels)):
-        raise ValueError(f"seen: expected rows of all {K} clusters, got none of {missing.tolist()}. Keep some of each.")
-    settings = model.get_params(deep=False) | {"n_clusters": K + 1, "n_restarts": 1}
-    settings["init"] = np.concatenate([labels, np.where(unsure, K, -1)])
-    grown = NVISA(**settings).fit(np.concatenate([np.asarray(seen), np.asarray(X)]))
-    grown.cluster_names_ = [*model._names, ""]
-    del grown.classes_
-    return grown
-
-
-def load(path: str | Path, device: str = "cpu") -> Any:
+def load(path: str | Path, device: str = "cpu", *, network: Modules | None = None) -> Any:
     """Read the fitted clusterer that ``save`` wrote. No code from the files is executed.
 
     Parameters
@@ -159,6 +118,9 @@ def load(path: str | Path, device: str = "cpu") -> Any:
         The model directory.
     device
         Where its networks go: "cpu", "cuda", ..., or "auto".
+    network
+        The :class:`Modules` of the fit, for a model with an encoder or decoder of the user's own: the file has their
+        weights, and no code.
 
     Returns
     -------
@@ -191,16 +153,49 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     manifest, arrays = persistence.read(path)
     try:
         clusterer = _unfitted(manifest)
+        if network is not None:
+            clusterer.set_params(network=network)
+        else:
+            _refuse_missing_modules(manifest)
         fitted = manifest["fitted"]
         with torch.device("meta"):  # without memory of their own, to be filled from the file
             networks: Any = clusterer._networks(blank_units(fitted), fitted)
         persistence.restore(clusterer, networks, manifest, arrays)
+        _try(clusterer)
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError, AttributeError, MemoryError) as error:
         # A manifest can be wrong in as many ways as settings have types; all of them are one to the user.
         raise ModelError(f"{path}: {error}") from error
     persistence.warn_of_versions(path, manifest)
     clusterer.module_.to(torch_device(device))
     return clusterer
+
+
+def _refuse_missing_modules(manifest: persistence.Manifest) -> None:
+    """Raise a ModelError if the networks are made of modules that the file cannot hold."""
+    missing = {name: what for name, what in manifest.get("omitted", {}).items() if name.startswith("network.")}
+    if missing:
+        said = ", ".join(f"{name.removeprefix('network.')} ({what.split()[0]})" for name, what in missing.items())
+        raise ModelError(f"expected the modules of the fit, {said}: nvisa.load(path, network=nvisa.Modules(...)).")
+
+
+def _try(clusterer: DeepClusterer) -> None:
+    """Let a model answer for a row of zeros: what is wrong in its manifest shows now, not at the first prediction.
+
+    Raises
+    ------
+    ValueError
+        If its categories are not those of columns; others as what is wrong has it.
+    """
+    categories, x = getattr(clusterer, "categories_", {}), np.zeros((1, clusterer.n_features_in_), np.float32)
+    columns = {str(d) for d in range(clusterer.n_features_in_)}
+    if not categories.keys() <= columns or not all(
+        isinstance(values, list) and values for values in categories.values()
+    ):
+        raise ValueError(f"expected the categories of columns, got {categories}")
+    with np.errstate(all="ignore"):
+        tempered(clusterer._mapped(clusterer._log_q_y, x).astype(np.float64), getattr(clusterer, "temperature_", 1.0))
+        if hasattr(clusterer, "reject_quantiles_"):
+            clusterer._is_refused(x, float(SHARES[1]))
 
 
 def _unfitted(manifest: persistence.Manifest) -> DeepClusterer:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import torch
 
-from nvisa.fitting.initialization import codes_of, pretrain, reconstructing
+from nvisa.fitting.initialization import Reconstruction, codes_of, pretrain
 from nvisa.fitting.run import FitResult, Run
 from nvisa.methods.base import DeepClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer
@@ -78,4 +78,4 @@ class AEGMM(StreamingClusterer, DeepClusterer):
         return FitResult(net, history, {"log_likelihood_": log_likelihood})
 
     def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
-        return reconstructing(net, generator, self.masked)
+        return Reconstruction(net, generator, self.masked)

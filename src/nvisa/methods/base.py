@@ -34,10 +34,10 @@ from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
 from nvisa.fitting.run import FitResult, Report, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
-from nvisa.fitting.training import Training, clusters_in_use
+from nvisa.fitting.training import RANKS, Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record
-from nvisa.methods.input import Rows, check_unit_interval
+from nvisa.methods.input import Rows, check_shaped_and_counted, check_unit_interval
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
 from nvisa.nets.rows import Source, Table, label, map_blocks, part, subset
 from nvisa.nets.units import Rescale, Rescaled
@@ -69,6 +69,7 @@ class DeepClusterer(
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
+    TAKES_MODULES: ClassVar[bool] = False  # whether the networks may be convolutions, or the user's own
 
     n_clusters: Annotated[Any, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
@@ -150,7 +151,7 @@ class DeepClusterer(
                 self.module_, self.history_, self.n_iter_ = result.module, result.history, len(result.history)
                 for name, value in result.attributes.items():
                     setattr(self, name, value)
-                self.labels_ = label(self.module_, X)
+                self.labels_ = _labels(self.module_, X)
                 some = part(X, subset(len(X), RandomState(0), 2_000))
                 self.reject_quantiles_ = self._reject_quantiles(some)
                 factors = training_factors(self.module_.rescale.shift.device)
@@ -160,7 +161,11 @@ class DeepClusterer(
     def _check_settings(self) -> None:
         """Raise a SettingError for settings that no rows can be fitted with."""
         check_settings(self)
-        plain = Network()
+        plain, kind = Network(), type(self._network)
+        if kind is not Network and not self.TAKES_MODULES:
+            raise SettingError(
+                "network", f"a Network with {type(self).__name__}: {kind.__name__} is NVISA's", self.network
+            )
         for name in () if self.READS_PRIOR else ("prior_components", "prior_covariance"):
             value, expected = getattr(self._network, name), getattr(plain, name)
             if value != expected:
@@ -193,6 +198,8 @@ class DeepClusterer(
                 if self.fills_gaps_:
                     expected = "another than Augment for rows with gaps or categories"
                     raise SettingError("consistency", expected, term, "Try 'vat'.")
+        if hasattr(self, "count_batches_") or type(self._network) is not Network:
+            check_shaped_and_counted(self, self._starts, self._consistency_terms)
         self._check_data(X)
 
     @property
@@ -246,7 +253,7 @@ class DeepClusterer(
         if result.attributes.get("classes_") is not None:
             return result
         n_clusters = result.attributes.get("n_clusters_", self.n_clusters_)
-        order = np.argsort(-np.bincount(label(result.module, X), minlength=n_clusters), kind="stable")
+        order = np.argsort(-np.bincount(_labels(result.module, X), minlength=n_clusters), kind="stable")
         result.module.permute(torch.from_numpy(order).to(device))
         return result
 
@@ -359,6 +366,12 @@ class DeepClusterer(
     @property
     def _training(self) -> Training:
         return self.training or self.DEFAULT_TRAINING
+
+
+def _labels(module: LatentNetwork, X: Table) -> NDArray[np.int64]:
+    """``argmax_y q(y|x)`` of each row [N], by all processes that share the fit."""
+    ranks = RANKS.get()
+    return label(module, X) if ranks is None else ranks.label(module, X)
 
 
 def _collapse_message(sizes: NDArray[np.integer]) -> str:

@@ -20,17 +20,19 @@ from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.exporting import write_onnx
 from nvisa.methods.input import CheckedInput, Rows, blank_units
+from nvisa.methods.lazily import is_lazy, lazily
 from nvisa.nets.layers import LatentNetwork
 from nvisa.nets.rows import Source, Table, map_blocks, part, subset
 from nvisa.nets.units import Rescale
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
-__all__ = ["Array", "FittedClusterer", "Record"]
+__all__ = ["Array", "FittedClusterer", "Lazy", "Record"]
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
+Lazy = Any  # of a Dask collection another
 NOT_KEPT = ("_callback", "_checkpoint", "_callback_fit_ctx", "_skl_callbacks_to_teardown")  # while a fit is running
 
 
@@ -65,6 +67,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     """
 
     _log_density: Callable[[Data], Tensor] | None = None  # of rows in the user's units [B], of methods with one
+    DATA_PARALLEL: ClassVar[bool] = False  # whether several processes can share a batch (``fitting/distributed.py``)
     DENSITY_EXPORTS: ClassVar[bool] = False  # whether ``_log_density`` draws nothing, so that an export can hold it
 
     labels_: NDArray[np.integer]
@@ -83,17 +86,20 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         their shapes.
         """
 
-    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64]:
+    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64] | Lazy:
         """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows.
 
         Parameters
         ----------
         X
-            Rows [N D].
+            Rows [N D]; of a Dask array or data frame the answer is one too, as of all that predicts, and computed later
+            (:mod:`nvisa.methods.lazily`).
         reject
             Answer -1 for a row whose largest q(y|x), or whose density where the method has one, is lower than that of
             this share of the training rows: 0.01 refuses about a row of a hundred such as those, by either.
         """
+        if is_lazy(X):
+            return lazily(self, "predict", X, reject=reject)
         checked = self._checked(X)
         labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
         if reject is not None:
@@ -127,8 +133,10 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
             return log_q_y
         return edited(log_q_y, self.module_.encode(x) if any("split" in edit for edit in edits) else None, edits)
 
-    def predict_proba(self, X: Rows) -> Array:
+    def predict_proba(self, X: Rows) -> Array | Lazy:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X; of a calibrated model, tempered."""
+        if is_lazy(X):
+            return lazily(self, "predict_proba", X)
         checked = self._checked(X)
         log_q = self._mapped(self._log_q_y, checked).astype(np.float64)
         return tempered(log_q, getattr(self, "temperature_", 1.0)).astype(checked.dtype)
@@ -172,8 +180,10 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         sizes = (np.bincount(which, minlength=n) for which in (self.labels_, labels))
         return found | {"sizes": size_drift(*sizes)}
 
-    def transform(self, X: Rows) -> Array:
+    def transform(self, X: Rows) -> Array | Lazy:
         """Latent vector of each row [N Z], in the floating type of X."""
+        if is_lazy(X):
+            return lazily(self, "transform", X)
         return self._stream(self.module_.encode, X)
 
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:

@@ -1,7 +1,7 @@
 """What methods that make rows or have a density add: sample, score_samples, reconstruct, prototypes."""
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer
-from nvisa.methods.fitted import Array
+from nvisa.methods.fitted import Array, Lazy
 from nvisa.methods.input import Rows
+from nvisa.methods.lazily import is_lazy, lazily
 from nvisa.nets.layers import LIKELIHOODS, generator_from
 from nvisa.nets.rows import Source, map_blocks
 from nvisa.settings import AtLeast, NotNegative, OneOf, SettingError
@@ -99,7 +100,7 @@ class GenerativeClusterer(SamplingClusterer):
         "gaussian_unit": deviation 1 (squared error); "bernoulli": for x in [0, 1].
     """
 
-    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
+    likelihood: Annotated[Any, OneOf(*LIKELIHOODS)] = "gaussian_shared"
 
     @abstractmethod
     def _log_p_x(self, x: Data) -> PerExample:
@@ -121,8 +122,10 @@ class GenerativeClusterer(SamplingClusterer):
         """What ``predict(reject=...)`` goes by: ``log p(x)``, or what puts rows in nearly the same order for less."""
         return self._log_p_x(x)
 
-    def score_samples(self, X: Rows) -> Array:
+    def score_samples(self, X: Rows) -> Array | Lazy:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
+        if is_lazy(X):
+            return lazily(self, "score_samples", X)
         return self._stream(self._log_p_x, X)
 
     def score(self, X: Rows, y: object = None) -> float:

@@ -65,8 +65,10 @@ from nvisa.methods.fitted import Record
 from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.methods.presets import HOT, PRESETS, WARM
+from nvisa.nets.counts import COUNT_LIKELIHOODS, NegativeBinomial
 from nvisa.nets.layers import LIKELIHOODS
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
+from nvisa.nets.modules import with_shape
 from nvisa.nets.units import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
@@ -142,6 +144,7 @@ class Bound:
 
 
 ESTIMATOR = AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))
+LIKELIHOOD = AnyOf(OneOf(*LIKELIHOODS, *COUNT_LIKELIHOODS), InstanceOf(NegativeBinomial))
 START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
@@ -159,8 +162,9 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
         "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
-        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as
-        "bernoulli_binarized" drawn from them anew at each step.
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as "bernoulli_binarized" drawn from them anew at
+        each step; "negative_binomial" and "zero_inflated_negative_binomial": for counts, as of genes in cells; with
+        batches a :class:`NegativeBinomial`.
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
     reparameterize
@@ -182,7 +186,8 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         Whole fits, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbor information is
         kept. No label is used.
     network, training
-        Sizes, and schedule of the optimization; None: ``Network()``, and 4,000 steps until the labels have settled.
+        Sizes, and schedule of the optimization; None: ``Network()``, and 4,000 steps until the labels have settled. For
+        images :class:`Conv`, and :class:`Modules` for an encoder or decoder of your own.
 
     Attributes
     ----------
@@ -214,8 +219,8 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
     (6, 2)
     """
 
-    READS_PRIOR = True
-    DENSITY_EXPORTS = TAKES_CATEGORIES = TAKES_GAPS = True
+    READS_PRIOR = TAKES_MODULES = True
+    DATA_PARALLEL = DENSITY_EXPORTS = TAKES_CATEGORIES = TAKES_GAPS = True
     # 2,500 steps are too few on MNIST (benchmarks/lab-notes.md, "The length"); few rows are seen no more often.
     DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
     RENAMED: ClassVar = {"reparameterise": "reparameterize", "std_floor": "std_annealing", "n_init": "n_restarts"}
@@ -235,7 +240,7 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
     n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
-    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
+    likelihood: Annotated[Any, LIKELIHOOD] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
@@ -251,12 +256,12 @@ class NVISA(StreamingClusterer, GenerativeClusterer):
         return cls(n_clusters, **(PRESETS[name] | settings))
 
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
-        n_clusters = self.n_clusters
+        n_clusters, found = self.n_clusters, vars(self) if fitted is None else fitted
         if self._supervision is not None or n_clusters == "auto":
-            found = vars(self) if fitted is None else fitted
             n_clusters = n_before(found["n_clusters_"], found.get("edits_", []))
+        network, shape = self._network, found.get("image_shape_")
         return MixtureVAE(
-            rescale, n_clusters, self._network,
+            rescale, n_clusters, network if shape is None else with_shape(network, shape),
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
         )  # fmt: skip
 
