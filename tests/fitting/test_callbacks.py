@@ -136,7 +136,7 @@ def test_nobody_listens_and_nothing_is_said(X, caplog, capsys):
 
 
 def test_a_line_is_written_by_the_logger_of_the_package(caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "nvisa"):
         log_epoch(None, {"stage": "training", "epoch": 9, "n_epochs": 9, "seconds": 3.0, "bound": -1.5})
     assert [(r.name, r.getMessage()) for r in caplog.records] == [("nvisa", "training 9/9: bound -1.5 · 0:00 left")]
 

@@ -12,6 +12,9 @@ def rows(k, n, seed):
     return CENTERS[k] + np.random.RandomState(seed).randn(n, 3)
 
 
+KNOWN = np.concatenate([rows(0, 100, 11), rows(1, 100, 12)])
+
+
 @pytest.fixture(scope="module")
 def model():
     old = np.concatenate([rows(0, 150, 0), rows(1, 100, 1)])
@@ -20,14 +23,14 @@ def model():
 
 
 def test_rows_of_old_groups_change_nothing(model):
-    assert grow(model, np.concatenate([rows(0, 60, 2), rows(1, 60, 3)])) is model
+    assert grow(model, np.concatenate([rows(0, 60, 2), rows(1, 60, 3)]), KNOWN) is model
 
 
 def test_a_new_group_is_a_new_cluster_and_old_rows_keep_theirs(model, tmp_path):
     old, new = np.concatenate([rows(0, 200, 4), rows(1, 200, 5)]), rows(2, 80, 6)
     far = np.concatenate([new, rows(0, 20, 7)])  # some rows of the chunk are of an old group
     labels, proba = model.predict(old), model.predict_proba(old)
-    grown = grow(model, far, at_least=0.3, n_replayed=400)
+    grown = grow(model, far, KNOWN, at_least=0.3)
     assert grown is not model
     assert (grown.n_clusters_, model.n_clusters_) == (3, 2)
     assert (grown.predict(old) == labels).mean() > 0.99  # none of these rows was there
@@ -41,6 +44,8 @@ def test_a_new_group_is_a_new_cluster_and_old_rows_keep_theirs(model, tmp_path):
 
 def test_half_of_a_chunk_is_what_it_takes_unless_said_otherwise(model):
     few = np.concatenate([rows(2, 30, 9), rows(0, 90, 10)])
-    assert grow(model, few) is model
+    assert grow(model, few, KNOWN) is model
+    with pytest.raises(ValueError, match=r"seen: expected rows of all 2 clusters, got none of \[1\]"):
+        grow(model, rows(2, 30, 9), KNOWN[:100])
     with pytest.raises(SettingError, match="at_least must be a number in"):
-        grow(model, few, at_least=0.0)
+        grow(model, few, KNOWN, at_least=0.0)
