@@ -42,7 +42,7 @@ Table: TypeAlias = NDArray[Any] | SparseRows  # what rows are read from
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
 FILE_BLOCK = 8192
-PIECE = 128  # scattered rows: the system maps up to some hundred KB around each; of consecutive ones 32 times as many
+PIECE = 32  # scattered rows: the system maps up to 2 MB around each; of consecutive ones 128 times as many
 
 
 def _file(X: Any) -> np.memmap | None:
@@ -76,7 +76,7 @@ def take(X: Table, rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDAr
     numbers = np.arange(len(X))[rows] if isinstance(rows, slice) else rows
     taken = np.empty((len(numbers), *X.shape[1:]), dtype or X.dtype)
     contiguous = isinstance(rows, slice) and rows.step in (None, 1)
-    piece = 32 * PIECE if contiguous else PIECE
+    piece = 128 * PIECE if contiguous else PIECE
     for start in range(0, len(numbers), piece):
         part = slice(start, start + piece)
         taken[part] = X[numbers[part][0] : numbers[part][-1] + 1] if contiguous else X[numbers[part]]

@@ -2,6 +2,7 @@
 
 import mmap
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,25 +73,22 @@ def _filled(whole: dataset.Dataset, names: list[str], kinds: list[pyarrow.DataTy
     dtype = np.dtype(np.float32 if is_narrow else np.float64)
     values = np.empty(shape, dtype) if shape[0] * shape[1] <= SMALL else _map(shape, dtype)
     start = 0
-    # Row groups are read piece by piece, one after the other: read ahead, several of 250 MB would be in memory.
-    how = dataset.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 16, pre_buffer=False)
-    batches = whole.to_batches(
-        columns=names,
-        batch_size=BATCH,
-        batch_readahead=0,
-        fragment_readahead=1,
-        fragment_scan_options=how,
-        use_threads=False,
-    )
-    for batch in batches:
+    for batch in _batches(whole.files, names):
         stop = start + batch.num_rows
-        for d in range(len(names)):
-            column = batch.column(d).cast(pyarrow.float32() if is_narrow else pyarrow.float64())
+        for d, name in enumerate(names):
+            column = batch.column(name).cast(pyarrow.float32() if is_narrow else pyarrow.float64())
             values[start:stop, d] = column.to_numpy(zero_copy_only=False)
         start = stop
         _release(values)
     pyarrow.default_memory_pool().release_unused()
     return values
+
+
+def _batches(files: list[str], names: list[str]) -> Iterator[pyarrow.RecordBatch]:
+    """File by file and piece by piece: a scanner of data sets reads ahead, several row groups of 250 MB."""
+    for path in files:
+        with parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as file:
+            yield from file.iter_batches(BATCH, columns=names, use_threads=False)
 
 
 def _release(values: np.ndarray) -> None:
