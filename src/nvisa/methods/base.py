@@ -174,7 +174,7 @@ class DeepClusterer(
         if self._is_bernoulli:
             if self.categories_:
                 raise SettingError("likelihood", "another than 'bernoulli' beside categories", "bernoulli")
-            if self.fills_gaps_ and self.likelihood == "bernoulli_binarized":  # type: ignore[attr-defined]
+            if self.fills_gaps_ and self.likelihood == "bernoulli_binarized":
                 raise SettingError("likelihood", "'bernoulli' for rows with gaps", "bernoulli_binarized")
             check_unit_interval(X)
         for start in (item.init if isinstance(item, WarmStart) else item for item in self._starts):
