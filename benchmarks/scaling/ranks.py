@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from scaling_common import keep_record, say
+from scaling_common import keep_record
 
 from nvisa import NVISA, Network, Training, config
 from nvisa.fitting.distributed import fit_on_ranks, in_ranks
 
-D, M, K, ROWS, STEPS, EPOCHS = 784, 15, 10, 512, 8, 4
+D, M, K, ROWS, STEPS, EPOCHS = 784, 15, 10, 512, 5, 3
 
 
 def step_seconds(size: int, precision: str) -> dict[str, float]:
@@ -68,11 +68,10 @@ def main() -> None:
             asked.out.write_text(json.dumps(found))
         return
     runs = []
+    about = {"columns": D, "samples": M, "clusters": K, "rows_a_rank": ROWS, "precision": asked.precision}
     for size in asked.sizes:
         runs.append({"ranks": size, **measured(size, asked.precision)})
-        say(str(runs[-1]))
-    about = {"columns": D, "samples": M, "clusters": K, "rows_a_rank": ROWS, "precision": asked.precision}
-    keep_record("ranks", about | {"runs": runs})
+        keep_record("ranks", about | {"runs": runs})
 
 
 if __name__ == "__main__":

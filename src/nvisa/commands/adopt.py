@@ -29,12 +29,17 @@ def run(args: argparse.Namespace) -> None:
     """Fit, and print what came of it."""
     settings = {"random_state": args.seed, "verbose": int(not args.quiet)}
     result = adopt(args.data, args.labels, args.out, ReadOptions.of(args), column=args.column, settings=settings)
-    print_result(args, result, lambda r: f"{r['kept']:.1%} of the labels are kept\n{fit_text(r)}".replace("%", " %", 1))
+    if result is not None:
+        print_result(args, result, _text)
+
+
+def _text(result: Result) -> str:
+    return f"{result['kept']:.1%} of the labels are kept\n{fit_text(result)}".replace("%", " %", 1)
 
 
 def adopt(
     data: str, labels: str, out: str, options: ReadOptions, *, column: str | None = None, settings: Result | None = None
-) -> Result:
+) -> Result | None:
     """Fit NVISA to DATA with the clusters of LABELS, and write the model directory."""
     import numpy as np
 
@@ -52,8 +57,8 @@ def adopt(
     if names is not None and rows.names is not None and names != list(map(str, rows.names)):
         raise DataError(f"{labels}: expected the rows of {data} in their order in the column 'row', got others.")
     result = fit(data, out, {**(settings or {}), "init": found}, options)
-    if result is None:  # of a rank that is not the first
-        return {}
+    if result is None:  # another process writes the model
+        return None
     known = given(Supervision(found), len(found)).known
     kept = load(out).labels_ == known
     return result | {"labels": labels, "kept": float(kept[known >= 0].mean()), "n_unknown": int(np.sum(known < 0))}
