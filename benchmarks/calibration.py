@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from nvisa import NVISA
+from nvisa import NVISA, load
+from nvisa.benchmark.run import processor
 from nvisa.maths.metrics import accuracy, calibration_error, match_clusters
+from nvisa.persistence import read_manifest
 
 sys.path.append(str(Path(__file__).parent / "rivals"))
 tables = import_module("datasets")
@@ -29,15 +31,26 @@ FOLDER = Path("benchmarks/records/calibration")
 N_ROWS, SHARE = 15_000, 0.05
 
 
-def run(name: str, seed: int) -> dict[str, Any]:
+def fitted_model(name: str, seed: int, K: int, X: np.ndarray, models: Path | None) -> tuple[NVISA, float]:
+    """The fit and its CPU seconds; taken from a folder of models if it is there, and kept there if one is given."""
+    path = None if models is None else models / f"{name}-{seed}"
+    if path is not None and path.exists():
+        return load(path), read_manifest(path)["extra"]["cpu_seconds"]
+    started = time.process_time()
+    model = NVISA(K, random_state=seed).fit(X)
+    seconds = time.process_time() - started
+    if path is not None:
+        model.save(path, extra={"cpu_seconds": seconds})
+    return model, seconds
+
+
+def run(name: str, seed: int, models: Path | None) -> dict[str, Any]:
     """The record of one fit."""
     X, y = tables.load(name, N_ROWS)
     fitted, chosen, judged = np.array_split(
         np.random.RandomState(seed).permutation(len(X)), [2 * len(X) // 3, 5 * len(X) // 6]
     )
-    started = time.process_time()
-    model = NVISA(int(y.max()) + 1, random_state=seed).fit(X[fitted])
-    seconds = time.process_time() - started
+    model, seconds = fitted_model(name, seed, int(y.max()) + 1, X[fitted], models)
     before = model.predict_proba(X[judged])
     after = model.calibrate(X[chosen]).predict_proba(X[judged])
     class_of = match_clusters(y[judged], before.argmax(1))
@@ -45,7 +58,8 @@ def run(name: str, seed: int) -> dict[str, Any]:
     kept = np.argsort(before.max(1), kind="stable")[int(SHARE * len(judged)) :]
     is_answered = model.predict(X[judged], reject=SHARE) >= 0
     return {
-        "data": name, "seed": seed, "rows": len(fitted), "judged_rows": len(judged), "cpu_seconds": seconds,
+        "data": name, "seed": seed, "processor": processor(),
+        "rows": len(fitted), "judged_rows": len(judged), "cpu_seconds": seconds,
         "accuracy": accuracy(y[judged], before.argmax(1)),
         "temperature": model.temperature_, "calibration": model.calibration_,
         "error_before": calibration_error(y[judged], before), "error_after": calibration_error(y[judged], after),
@@ -60,12 +74,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", default=["digits", "mnist"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--models", type=Path, help="folder to keep the fits in, and to take them from")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in args.names:
         for seed in args.seeds:
-            record = run(name, seed)
+            record = run(name, seed, args.models)
             print(json.dumps(record), flush=True)
             (FOLDER / f"{name}-seed{seed}.json").write_text(json.dumps(record) + "\n")
 

@@ -25,6 +25,8 @@ tables = import_module("datasets")
 
 FOLDER = Path("benchmarks/records/levels")
 REAL = ("digits", "mnist", "fashion_mnist", "cifar10_effnet_lite2")
+MIXTURES = tuple(f"mixture_{k}_{ratio}" for k in (2, 5, 10, 20, 35, 50) for ratio in (1, 20))
+NAMES = (*REAL, *MIXTURES)
 N_ROWS, APART = 10_000, 6.0
 
 
@@ -39,6 +41,15 @@ def mixture(k: int, ratio: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.array(centers)[y] + rng.randn(len(y), 10)).astype(np.float32), y
 
 
+def rows_of(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and classes that a seed stands for."""
+    if name not in REAL:
+        return mixture(*map(int, name.split("_")[1:]), seed)
+    X, y = tables.load(name)
+    rows = np.sort(np.random.RandomState(seed).permutation(len(X))[:N_ROWS])
+    return X[rows], y[rows]
+
+
 def main() -> None:
     """Write a record for each data set and seed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -46,15 +57,9 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    mixtures = [f"mixture_{k}_{ratio}" for k in (2, 5, 10, 20, 35, 50) for ratio in (1, 20)]
-    for name in (*REAL, *mixtures):
+    for name in NAMES:
         for seed in args.seeds if name in REAL else args.seeds[:2]:
-            if name in REAL:
-                X, y = tables.load(name)
-                rows = np.sort(np.random.RandomState(seed).permutation(len(X))[:N_ROWS])
-                X, y = X[rows], y[rows]
-            else:
-                X, y = mixture(*map(int, name.split("_")[1:]), seed)
+            X, y = rows_of(name, seed)
             started = time.process_time()
             levels = select_n_clusters(X, random_state=seed)
             seconds = time.process_time() - started

@@ -25,6 +25,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from nvisa import NVISA, Training
+from nvisa.benchmark.run import processor
 
 FOLDER = Path("benchmarks/records/serve")
 MALFORMED = (
@@ -49,6 +50,15 @@ def post(port: int, bodies: list[bytes]) -> list[tuple[int, float]]:
         found.append((status, time.perf_counter() - started))
     connection.close()
     return found
+
+
+def get(port: int, path: str) -> str:
+    """The text at a path."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("GET", path)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
 
 
 def many(port: int, n_clients: int, bodies: list[bytes]) -> tuple[list[tuple[int, float]], float]:
@@ -83,10 +93,12 @@ def main() -> None:
             answers, seconds = many(port, args.clients, [body] * args.requests)
             refused, _ = many(port, 8, [MALFORMED[i % len(MALFORMED)] for i in range(args.malformed)])
             last = post(port, [body])
+            metrics = dict(line.split() for line in get(port, "/metrics").splitlines() if line[0] != "#")
         finally:
             server.terminate()
             server.wait(30)
     record = summary(args, answers, seconds, refused, last)
+    record["predictions"] = int(metrics["nvisa_predictions_total"])
     print(json.dumps(record, indent=1))
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "digits.json").write_text(json.dumps(record) + "\n")
@@ -106,7 +118,8 @@ def summary(args: argparse.Namespace, answers: Any, seconds: float, refused: Any
     """The record."""
     waits = np.array([wait for _, wait in answers])
     return {
-        "clients": args.clients, "requests": len(answers), "rows_a_request": args.rows, "columns": 64,
+        "processor": processor(), "clients": args.clients, "requests": len(answers),
+        "rows_a_request": args.rows, "columns": 64,
         "statuses": {str(s): n for s, n in Counter(s for s, _ in answers).items()},
         "requests_a_second": len(answers) / seconds, "rows_a_second": len(answers) * args.rows / seconds,
         "seconds_p50": float(np.quantile(waits, 0.5)), "seconds_p99": float(np.quantile(waits, 0.99)),

@@ -1,4 +1,4 @@
-"""docs/tables-with-gaps-and-categories.md from benchmarks/records: missing, mixed and sparse.
+"""Pages of data as people have them from benchmarks/records: missing, mixed, sparse, and single cells.
 
     python benchmarks/tables_page.py
 
@@ -6,16 +6,24 @@ A place is what stands between ``<!-- tables NAME -->`` and ``<!-- end tables --
 """
 
 import json
+import sys
 from pathlib import Path
 
 import missing
 import mixed_tables
+import mixed_weights
+import parquet_memory
 import sparse_rows
+import texts
+
+sys.path.append(str(Path(__file__).parent / "single_cells"))
+import single_cell_table
 
 from nvisa.benchmark.formats import fill_places
 from nvisa.durable_files import write_file
 
 PAGE = Path("docs/tables-with-gaps-and-categories.md")
+CELLS = Path("docs/single-cells.md")
 
 
 def sparse(root: Path = Path()) -> str:
@@ -31,11 +39,32 @@ def sparse(root: Path = Path()) -> str:
     return "\n".join(lines)
 
 
+def parquet(root: Path = Path()) -> str:
+    """A line for each folder."""
+    head = "| folder, GB | rows x columns | before, MB | peak of reading | peak of the fit |"
+    lines = [head, "|---|---|---|---|---|"]
+    for path in sorted((root / parquet_memory.FOLDER).glob("*.json")):
+        record = json.loads(path.read_text())
+        rows = f"{record['shape'][0]:,} x {record['shape'][1]:,}"
+        peaks = " | ".join(f"{record[name]:,}" for name in ("mb_before", "mb_peak_read", "mb_peak"))
+        lines.append(f"| {record['gigabytes']} | {rows} | {peaks} |")
+    return "\n".join(lines)
+
+
 def rewrite(text: str, root: Path = Path()) -> str:
     """The page with every place filled."""
-    made = {"missing": missing.page, "mixed": mixed_tables.page, "sparse": sparse}
+    made = {
+        "missing": missing.page,
+        "mixed": mixed_tables.page,
+        "mixed_weights": mixed_weights.page,
+        "sparse": sparse,
+        "texts": texts.page,
+        "parquet": parquet,
+        "single_cells": single_cell_table.table,
+    }
     return fill_places(text, "tables", lambda name: made[name](root))
 
 
 if __name__ == "__main__":
-    write_file(PAGE, rewrite(PAGE.read_text()).encode())
+    for page in (PAGE, CELLS):
+        write_file(page, rewrite(page.read_text()).encode())

@@ -47,8 +47,9 @@ myst_heading_anchors = 3
 
 FIRST = ["NVISA", "IMSAT"]
 MODULES = {
-    "Data, features and metrics": ["data", "data.features", "maths.metrics", "report"],
-    "Mathematics": ["maths.bounds", "maths.distributions", "maths.factors", "fitting.consistency", "fitting.graph"],
+    "Data, features and metrics": ["data", "data.features", "maths.metrics", "report", "tools"],
+    "Mathematics": ["maths.bounds", "maths.distributions", "maths.counts", "maths.factors", "fitting.consistency"]
+    + ["fitting.graph"],
     "Writing a method": ["methods.base", "methods.input", "methods.fitted", "methods.generative", "settings"],
     "Latent trees": ["methods.ltvae.latent_tree", "methods.ltvae.search"],
 }

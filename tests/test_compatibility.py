@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from nvisa import (
 from nvisa.compatibility import upgrade_fit
 from nvisa.fitting import checkpoint
 from nvisa.fitting.checkpoint import open_checkpoint
+from nvisa.methods import SETTINGS
 
 BEFORE = Path(__file__).parent / "before"  # made by before/write.py
 PREDICTED = json.loads((BEFORE / "predicted.json").read_text())
@@ -221,3 +223,22 @@ def test_a_state_of_other_networks_is_a_model_error(X, left):
         file.write_text(json.dumps(manifest))
         with pytest.raises(ModelError, match="(?s)expected the state of game, got another .*Remove the folder"):
             clone(TODAY["gm_gan"]).fit(X, checkpoint=left)
+
+
+def test_the_committed_long_run_has_every_setting_of_today_so_that_it_goes_on():
+    """A setting that is new changes what a fit is compared by: ``BEFORE`` has to say what it was without."""
+    files = sorted((Path(__file__).parents[1] / "benchmarks" / "paper").glob("*/checkpoint/checkpoint.json"))
+    assert files
+    for file in files:
+        params = upgrade_fit(json.loads(file.read_text())["run"])["params"]
+        assert params.keys() == NVISA().get_params(deep=False).keys() - {"verbose"}
+        level, seen = list(params.values()), set()
+        while level:
+            below = []
+            for value in (value for value in level if isinstance(value, dict)):
+                kind = SETTINGS[value["$type"]]
+                assert value.keys() - {"$type"} == {field.name for field in fields(kind)}, kind
+                seen.add(kind.__name__)
+                below += value.values()
+            level = below
+        assert {"Network", "Training", "StdAnnealing"} <= seen

@@ -13,7 +13,8 @@ ORDER = [
     *("methods.presets", "methods.editing", "methods.exporting", "methods.categories", "methods.input"),
     "methods.lazily",
     *("methods.fitted", "methods.base", "methods.generative", "methods.partial_fit"),
-    *("methods.*", "methods.__init__", "data", "report", "__init__", "benchmark", "commands", "cli", "__main__"),
+    *("methods.*", "methods.__init__", "tools", "data", "report", "hub", "__init__"),
+    *("benchmark", "commands", "cli", "__main__"),
 ]
 LEAVES = {"settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "data"}
 FOR_ALL = {"json_values", "durable_files"}  # but these: how files are read and written

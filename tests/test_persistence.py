@@ -18,7 +18,10 @@ from nvisa import (
     NVISA,
     VAT,
     Augment,
+    Conv,
     ModelError,
+    Modules,
+    NegativeBinomial,
     Network,
     Supervision,
     Training,
@@ -47,6 +50,9 @@ EXAMPLES = [
     VIMCO(decoder_samples=2),
     EnumY(min_probability=0.01),
     Augment(image_shape=(2, 3, 1), shift=0.2),
+    Conv(channels=(4, 8), image_shape=(8, 8), hidden=(7,)),
+    Modules(shape=(1, 8, 8), latent_dim=3),
+    NegativeBinomial(zero_inflated=True, batch="donor"),
 ]
 
 

@@ -23,15 +23,16 @@ NVISA_NAMES = {"n_init": "n_restarts", "std_floor": "std_annealing"}  # other me
 IMSAT_SETTINGS = ("n_clusters", "consistency", "n_restarts", "network", "training", "random_state", "verbose")
 NO_IMSAT = ("start_score_", "std_floor_x_", "std_floor_z_")
 IMSAT_NETWORKS = ("module.rescale.", "module.trunk.", "module.y_logits.")
-TRAINING_BEFORE = {"min_steps": 1, "until_settled": False}
+BEFORE = {"Training": {"min_steps": 1, "until_settled": False}, "Network": {"category_weight": 1.0}}
 MASKED = 0.3  # what a settled start hid of its autoencoder's inputs
 
 
 def upgrade_names(value: Any) -> Any:
-    """The same JSON with today's names as keys; a schedule has the fields that it lacked, at what it did without."""
+    """The same JSON with today's names as keys; settings have the fields that they lacked, at what they did without."""
     if isinstance(value, dict):
         new = {NAMES.get(key, key): upgrade_names(item) for key, item in value.items()}
-        return (TRAINING_BEFORE | new) if new.get("$type") == "Training" else new
+        kind = new.get("$type")
+        return BEFORE.get(kind, {}) | new if isinstance(kind, str) else new
     return [upgrade_names(item) for item in value] if isinstance(value, list) else value
 
 

@@ -184,6 +184,8 @@ def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = 
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
     for where, note in notes.items():
+        if where.startswith("network."):  # a module of the user's, which load asks for
+            continue
         warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
     content = json.dumps(with_digest(manifest), indent=1, allow_nan=False).encode()
     with replacing_folder(target, (ARRAYS, MANIFEST)) as folder:

@@ -94,3 +94,21 @@ def test_the_table_says_where_a_run_stands_and_the_picture_has_a_panel_for_each_
 def test_a_recipe_of_another_table_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"full length.*slides/vimco_annealed.*'slides/default'"):
         long_run.long_run("slides/default", "mnist", 0, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Only", "ignore:.*not stored")
+def test_a_run_from_a_start_keeps_the_start_beside_it(data, tmp_path, monkeypatch):
+    settings = {"network": Network(hidden=(8,), latent_dim=2, batch_norm=False), "training": Training(epochs=2)}
+    monkeypatch.setitem(RECIPES, "start", Recipe("ae_gmm", settings))
+    again = Recipe("nvisa", {"consistency": None, **settings}, start="start", warm_start=True)
+    monkeypatch.setitem(RECIPES, "slides/tiny", again)
+    home = long_run.long_run("slides/tiny", "made_up", 1, tmp_path)
+    start = nvisa.load(home / "start")
+    monkeypatch.setitem(RECIPES, "start", Recipe("ae_gmm", {"training": Training(epochs=-1)}))  # is not fitted again
+    for path in (home / "model", home / "curve.json"):
+        (tmp_path / "before").mkdir(exist_ok=True)
+        path.rename(tmp_path / "before" / path.name)
+    long_run.long_run("slides/tiny", "made_up", 1, tmp_path)
+    before, after = (nvisa.load(folder / "model") for folder in (tmp_path / "before", home))
+    assert np.array_equal(before.predict_proba(data.X_train), after.predict_proba(data.X_train))
+    assert start.predict(data.X_train).max() == 2

@@ -113,3 +113,74 @@ def test_an_answer_that_takes_too_long_is_given_up(model):
         status, text = call("POST", "/predict", {"rows": [[1, 2, 3, 4]]})
     assert status == 503
     assert "within 0 s" in json.loads(text)["error"]
+
+
+# ---- requests that are answered together -----------------------------------------------------------------------------
+
+
+class Slow:
+    """A model that is in no hurry, and counts: it holds its first prediction until it is let go."""
+
+    n_features_in_, _n_found, _names = 4, 3, ("", "", "")
+
+    def __init__(self, model):
+        self.model, self.free, self.sizes = model, threading.Event(), []
+
+    def predict_proba(self, X):
+        self.sizes.append(len(X))
+        assert self.free.wait(30)
+        if (X == 666).any():
+            raise ArithmeticError("this row")
+        return self.model.predict_proba(X)
+
+    def predict(self, X, reject):
+        return self.model.predict(X, reject=reject)
+
+
+def asked_at_once(service, bodies):
+    """The answer, or the error, of each, asked while the first one is being answered."""
+    found = [None] * len(bodies)
+
+    def ask(i):
+        try:
+            found[i] = service.predict(json.dumps(bodies[i]).encode())
+        except ArithmeticError as error:
+            found[i] = error
+
+    threads = [threading.Thread(target=ask, args=[i]) for i in range(len(bodies))]
+    threads[0].start()
+    while not service.model.sizes:
+        time.sleep(0.001)
+    for i, thread in enumerate(threads[1:], start=1):  # in this order
+        thread.start()
+        while len(service._waiting) < i:
+            time.sleep(0.001)
+    service.model.free.set()
+    for thread in threads:
+        thread.join(30)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.*feature names")
+def test_requests_that_wait_are_answered_together_each_with_its_own_rows(model, frame):
+    X = frame[frame.columns[:4]].to_numpy(np.float64)
+    cuts = [X[:3], X[3:10], X[10:11], X[11:30], X[30:45]]
+    shares = [None, 0.3, None, 0.1, 0.3]
+    bodies = [{"rows": x.tolist()} | ({} if r is None else {"reject": r}) for x, r in zip(cuts, shares, strict=True)]
+    service = Service(Slow(model), "m", Limits(rows=30))
+    found = asked_at_once(service, bodies)
+    assert service.model.sizes == [3, 27, 15]  # the oldest first, and never more rows than a request may have
+    for x, share, answer in zip(cuts, shares, found, strict=True):
+        assert answer["clusters"] == model.predict(x, reject=share).tolist()
+        assert answer["probabilities"] == model.predict_proba(x).round(6).tolist()
+    assert (service.n_predictions, service.n_rows, service._waiting) == (3, 45, [])
+    assert any(-1 in answer["clusters"] for answer in found)
+
+
+@pytest.mark.filterwarnings("ignore:.*feature names")
+def test_a_request_that_fails_fails_alone(model, frame):
+    X = frame[frame.columns[:4]].to_numpy(np.float64)
+    rows = (X[:2].tolist(), X[:3].tolist(), [[666.0] * 4], X[:4].tolist())
+    found = asked_at_once(Service(Slow(model), "m"), [{"rows": some} for some in rows])
+    assert [len(answer["clusters"]) for answer in (found[0], found[1], found[3])] == [2, 3, 4]
+    assert isinstance(found[2], ArithmeticError)

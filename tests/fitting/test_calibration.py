@@ -30,14 +30,27 @@ def test_beyond_what_any_temperature_reaches_it_stops(log_q):
     assert temperature(log_q, 0.1) == 20.0
 
 
-def test_an_overconfident_classifier_of_rows_in_groups_gets_its_accuracy_back():
-    """Labels are wrong by chance in 5 % of rows, neighbors are of one group: c = sqrt(c^2 + shared errors)."""
+def test_agreement_is_accuracy_where_predictions_are_calibrated():
+    """Rows of a place x have the class k with chance p_k(x), and a neighbor's cluster is drawn from the same p(x).
+
+    E p_argmax = chance that the cluster argmax p(x) is right = chance that the neighbor agrees with it.
+    """
     rng = np.random.RandomState(0)
-    group = np.repeat(np.arange(20), 500)
-    is_wrong = rng.rand(len(group)) < 0.05
-    labels = np.where(is_wrong, (group + rng.randint(1, 20, len(group))) % 20, group)
-    near = (np.arange(len(group)) // 500 * 500)[:, None] + rng.randint(500, size=(len(group), 10))
-    assert neighbor_agreement(labels, near) ** 0.5 == pytest.approx(1 - is_wrong.mean(), abs=2e-3)
+    p = rng.dirichlet([0.5] * 4, size=50_000)
+    labels = np.concatenate([p.argmax(1), (rng.rand(len(p), 1) > p.cumsum(1)).sum(1)])
+    other = np.arange(50_000)
+    near = np.concatenate([other + 50_000, other])[:, None]  # each the other's
+    assert neighbor_agreement(labels, near) == pytest.approx(p.max(1).mean(), abs=5e-3)
+
+
+def test_an_overconfident_q_gets_its_confidence_back():
+    """q is p at a quarter of its temperature; neighbors' clusters are drawn from p: T is 4."""
+    rng = np.random.RandomState(1)
+    p = rng.dirichlet([0.5] * 4, size=50_000)
+    log_q = 4 * np.log(np.maximum(p, 1e-12))
+    log_q -= np.logaddexp.reduce(log_q, axis=1, keepdims=True)
+    drawn = (rng.rand(len(p), 1) > p.cumsum(1)).sum(1)
+    assert temperature(log_q, float((drawn == log_q.argmax(1)).mean())) == pytest.approx(4, rel=0.05)
 
 
 def test_as_many_rows_lie_below_a_threshold_as_it_says():

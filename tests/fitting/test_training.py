@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from nvisa.fitting.run import DivergedError
 from nvisa.fitting.training import (
-    DivergedError,
     StepOutput,
     Training,
     clusters_in_use,

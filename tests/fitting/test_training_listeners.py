@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nvisa.fitting.run import Listener
-from nvisa.fitting.training import DivergedError, StepOutput, Tally, maximize
+from nvisa.fitting.run import DivergedError, Listener
+from nvisa.fitting.training import StepOutput, Tally, maximize
 from one_vector import EachEpoch, Point, rows_source, training
 from oracles import normal
 

@@ -9,7 +9,8 @@ from sklearn.datasets import make_blobs
 from torch.testing import assert_close
 
 from nvisa.fitting import checkpoint
-from nvisa.fitting.training import DivergedError, StepOutput, Training
+from nvisa.fitting.run import DivergedError
+from nvisa.fitting.training import StepOutput, Training
 from nvisa.maths.bounds import scaled_gradient
 from nvisa.maths.metrics import accuracy
 from nvisa.maths.schedules import Cosine

@@ -1,12 +1,17 @@
 """New rows after a fit: the density follows them, the clusters keep their numbers."""
 
+from copy import deepcopy
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
+from numpy.random import RandomState
 from sklearn.datasets import make_blobs
 
 import nvisa
-from nvisa import NVISA, VAT, Cosine, Network, Training
+from nvisa import AEGMM, DEC, GMGAN, GMVAE, IMSAT, LTVAE, NVISA, VAEGMM, VAT, Cosine, Network, Training, VaDE
+from nvisa.nets.layers import generator_from
 
 CENTERS = np.array([[0.0] * 5, [6.0] * 5, [-6.0, 6.0] * 2 + [0.0]])
 
@@ -113,3 +118,62 @@ def test_bad_chunks_are_refused_and_change_nothing(fitted, X, match):
     with pytest.raises(ValueError, match=match):
         fitted.partial_fit(X)
     assert all(torch.equal(value, before[name]) for name, value in fitted.module_.state_dict().items())
+
+
+# ---- every method that can -------------------------------------------------------------------------------------------
+
+STREAMING = [AEGMM, GMVAE, IMSAT, VAEGMM, VaDE]
+
+
+@cache
+def small(kind):
+    """Fitted to the first rows; whoever goes on with it takes a copy."""
+    own = {"init": "gmm", "pretraining": Training(epochs=10)} if kind in (GMVAE, VaDE) else {}
+    training = Training(epochs=30, batch_size=64, learning_rate=Cosine(1e-2))
+    network = Network(hidden=(16,), latent_dim=2, batch_norm=kind is IMSAT)
+    return kind(3, network=network, training=training, random_state=0, **own).fit(blobs(300, 0)[0])
+
+
+@pytest.mark.parametrize("kind", STREAMING)
+def test_the_objective_of_new_rows_rises_and_old_rows_keep_their_labels(kind):
+    (old, _), (new, _) = blobs(300, 0), blobs(300, 1, shift=0.7)
+    model = deepcopy(small(kind))
+    labels, buffers = model.labels_.copy(), {name: b.clone() for name, b in model.module_.named_buffers()}
+    for _ in range(8):
+        model.partial_fit(new)
+    records = [record for record in model.history_ if record["stage"] == "partial_fit"]
+    assert [record["epoch"] for record in records] == [1] * 8
+    if kind is not IMSAT:  # whose objective is agreement, full from the start
+        assert records[-1]["objective"] > records[0]["objective"]
+    assert (model.predict(old) == labels).mean() > 0.98
+    assert all(torch.equal(b, buffers[name]) for name, b in model.module_.named_buffers())  # no statistic of a chunk
+    np.testing.assert_array_equal(model.labels_, model.predict(new))
+
+
+@pytest.mark.parametrize("kind", STREAMING)
+def test_what_is_maximized_is_what_the_fit_maximizes(kind):
+    """Without drift, at the first step: the objective of these weights, rows and draws, less nothing."""
+    X, model = blobs(60, 1)[0], deepcopy(small(kind))
+    generator = torch.Generator().manual_seed(generator_from(RandomState(0)).initial_seed() + model.n_iter_)
+    order = torch.randperm(60, generator=generator).numpy()
+    model.module_.eval()
+    with nvisa.config(precision="float32"):
+        step = model._objective(model.module_, 60, generator)(torch.from_numpy(X[order]), order, 0.0)
+        record = model.partial_fit(X).history_[-1]
+    assert record["objective"] == pytest.approx(float(step.value.detach().mean()), rel=1e-4)
+    assert record["drift"] == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [DEC, GMGAN, LTVAE])
+def test_the_others_have_none(kind):
+    assert not hasattr(kind, "partial_fit")
+
+
+def test_drift_is_seen_where_it_is(fitted):
+    same, moved = fitted.drift(blobs(300, 8)[0]), fitted.drift(blobs(300, 9, shift=1.0)[0])
+    assert same["log_density"]["share"] < 0.15
+    assert moved["log_density"]["share"] > 0.2
+    assert moved["log_density"]["p_value"] < 1e-9
+    assert same["sizes"]["p_value"] > 0.05
+    X, y = blobs(300, 3)
+    assert fitted.drift(X[y != 1])["sizes"]["distance"] == pytest.approx(1 / 3, abs=0.05)

@@ -106,3 +106,20 @@ def test_a_fit_to_a_loader_predicts_every_form_alike():
     for form in (torch.from_numpy(X).requires_grad_(), Pictures(), X.tolist(), np.ma.masked_array(X)):
         np.testing.assert_array_equal(model.predict(form), model.labels_)
     np.testing.assert_array_equal(make("ae_gmm", epochs=1).fit(frame).labels_, model.labels_)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "h5py"])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_arrays_of_zarr_and_h5py_are_read_block_by_block(kind, is_large, tmp_path, monkeypatch):
+    package = pytest.importorskip(kind, reason=f"{kind} is not installed")
+    if kind == "zarr":
+        made = package.open_array(str(tmp_path / "x.zarr"), mode="w", shape=X.shape, chunks=(64, 3), dtype="float32")
+    else:
+        made = package.File(tmp_path / "x.h5", "w").create_dataset("X", X.shape, "float32", chunks=(64, 3))
+    made[:] = X
+    monkeypatch.setattr(conversion, "BLOCK", 70)
+    monkeypatch.setattr(conversion, "SMALL", 0 if is_large else 1 << 28)
+    rows = as_rows(made)
+    np.testing.assert_array_equal(rows, X)
+    assert is_mapped(rows) == is_large
+    assert rows.dtype == np.float32

@@ -38,6 +38,15 @@ def test_every_column_has_variance_one_and_the_way_back_is_exact(table, units):
     assert_close(v.mean(0), torch.zeros(7).double(), atol=1e-5, rtol=0.0)
 
 
+def test_a_category_counts_as_often_beside_a_number_as_it_is_told_to(table, units):
+    light = TableUnits.of(table, "auto", LEVELS, np.random.RandomState(0), weight=0.25).double()
+    x = torch.from_numpy(table[:50])
+    heavy, found = units(x), light(x)
+    assert_close(found[:, :2], heavy[:, :2])
+    assert_close(torch.cdist(found[:, 2:], found[:, 2:]) ** 2, 0.25 * torch.cdist(heavy[:, 2:], heavy[:, 2:]) ** 2)
+    assert_close(light.inverse(found), x, rtol=1e-6, atol=1e-6)
+
+
 def test_a_gap_is_one_in_its_whole_block_and_is_filled_for_distances(table, units):
     x = torch.from_numpy(table[:6].copy())
     x[1, 1], x[2, 0] = torch.nan, torch.nan

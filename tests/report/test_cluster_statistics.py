@@ -35,6 +35,19 @@ def test_typical_rows_are_the_nearest_in_the_clusters_own_deviations(random):
     assert [rows.tolist() for rows in stretched] == [rows.tolist() for rows in found]
 
 
+def test_a_traversal_goes_along_the_axis_of_most_variance(random):
+    """Against the largest eigenvector of the covariance."""
+    z = random.randn(500, 3) * [1.0, 4.0, 2.0] @ np.linalg.qr(random.randn(3, 3))[0] + [5.0, -2.0, 0.5]
+    variance, axes = np.linalg.eigh(np.cov(z.T, bias=True))
+    walked = statistics.traversal(z, 5)
+    np.testing.assert_allclose(walked[2], z.mean(0), atol=1e-12)
+    step = walked[3] - walked[2]
+    assert np.linalg.norm(step) == pytest.approx(variance[-1] ** 0.5)
+    assert abs(step @ axes[:, -1]) == pytest.approx(variance[-1] ** 0.5)
+    assert step[np.abs(step).argmax()] > 0
+    np.testing.assert_allclose(walked - z.mean(0), -(walked - z.mean(0))[::-1], atol=1e-12)
+
+
 def test_uncertain_rows_are_those_of_their_cluster_with_the_smallest_maximum(q):
     labels = q.argmax(1)
     for k, found in enumerate(statistics.uncertain(q, labels, 3)):

@@ -9,6 +9,7 @@ import pytest
 
 from nvisa import AEGMM
 from nvisa.report import page, write_report
+from nvisa.report.cluster_statistics import traversal
 from nvisa.report.evaluation import Evaluation
 from report_pages import QUICK, decoded, opened, payload_of
 from small_methods import make
@@ -47,6 +48,27 @@ def test_the_page_holds_what_the_clusterer_says(fitted, rows, tmp_path):
     text = path.read_text()
     worst = int(fitted.score_samples(rows).argmin())
     assert re.search(r'id="anomalies">.*?data-row="(\d+)"', text, re.DOTALL)[1] == str(worst)
+
+
+def test_the_walk_of_a_cluster_is_what_the_clusterer_decodes(fitted, rows):
+    evaluation = Evaluation(fitted, rows)
+    cards = page._clusters(evaluation, gallery := page.Gallery(evaluation))
+    z, labels, shown = fitted.transform(rows), fitted.predict(rows), 0
+    for card in cards:
+        walks = [members for title, members in card["parts"] if title.startswith("A walk")]
+        if (labels == card["k"]).sum() >= 3:
+            ((first, *_, last),) = walks
+            shown += 1
+            ends = traversal(z[labels == card["k"]], page.PER_CLUSTER)[[0, -1]]
+            np.testing.assert_allclose(
+                np.stack([gallery.rows[first["at"]], gallery.rows[last["at"]]]),
+                fitted.decode(ends),
+                rtol=1e-5,
+                atol=1e-6,
+            )
+        else:
+            assert walks == []
+    assert shown
 
 
 def test_the_same_page_is_the_same_file(fitted, rows, tmp_path):

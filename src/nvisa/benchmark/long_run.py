@@ -1,5 +1,6 @@
 """A run that outlives the machine: the slides' recipe at full length, hours at a time, on one machine after the other.
 
+    <folder>/start/        the model that the fit starts from, where the recipe has one
     <folder>/checkpoint/   what the fit needs to go on, written every half minute, the newest only
     <folder>/curve.json    accuracy on test, bound, floors and entropies of q(y|x), every ``EVERY`` epochs
     <folder>/model/        once it is done
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import nvisa
 from nvisa import data as datasets
 from nvisa.benchmark.current import as_text, params_of
 from nvisa.benchmark.recipes import RECIPES
@@ -90,11 +92,12 @@ def long_run(recipe: str, dataset: str, seed: int, folder: Path, data_home: str 
         raise ValueError(msg)
     parts = (recipe.rsplit("/", maxsplit=1)[-1], *([] if dataset == "mnist" else [dataset]), str(seed))
     data, home = datasets.load(dataset, data_home), folder / "-".join(parts)
-    clusterer = RECIPES[recipe].build(data.n_classes, seed)
     if (home / "model").exists():
         remove_checkpoint(home / "checkpoint")  # a kill may have come between
         return home
     home.mkdir(parents=True, exist_ok=True)
+    start = RECIPES[recipe].start and _started(RECIPES[recipe].start, data, seed, home / "start")
+    clusterer = RECIPES[recipe].build(data.n_classes, seed, start or None)
     about = {
         "recipe": recipe, "dataset": dataset, "seed": seed, "dataset_digest": data.digest, "commit": source_commit(),
         "cpu": processor(), "products": str(training_factors(torch.device("cpu"))).removeprefix("torch."),
@@ -104,3 +107,10 @@ def long_run(recipe: str, dataset: str, seed: int, folder: Path, data_home: str 
     clusterer.on_epoch(curve).fit(data.X_train, checkpoint=home / "checkpoint")
     clusterer.save(home / "model")
     return home
+
+
+def _started(recipe: str, data: Dataset, seed: int, path: Path) -> Any:
+    """The model that a run starts from: on every machine that which the first has fitted."""
+    if not path.exists():
+        RECIPES[recipe].build(data.n_classes, seed).fit(data.X_train).save(path)
+    return nvisa.load(path)

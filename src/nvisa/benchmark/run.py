@@ -37,7 +37,7 @@ from nvisa.benchmark.recipes import RECIPES
 from nvisa.benchmark.records import model_path, record_path, write_record
 from nvisa.data import DataError, Dataset
 from nvisa.durable_files import locked
-from nvisa.fitting.training import DivergedError
+from nvisa.fitting.run import DivergedError
 from nvisa.json_values import encode
 from nvisa.maths.metrics import accuracy, evaluate
 from nvisa.methods import load

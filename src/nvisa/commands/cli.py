@@ -129,7 +129,7 @@ def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[
         return exit_codes.WRONG_INPUT, f"error: {_in_options(error)}"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # NumPy's, torch's
         return exit_codes.WRONG_INPUT, f"error: MemoryError: {error}. Try fewer rows or columns, or a smaller network."
-    from nvisa.fitting.training import DivergedError  # noqa: PLC0415  needs torch, which --help does not wait for
+    from nvisa.fitting.run import DivergedError  # noqa: PLC0415  needs torch, which --help does not wait for
 
     if isinstance(error, DivergedError):
         return exit_codes.DIVERGED, f"error: {error}"

@@ -12,7 +12,7 @@ from nvisa.commands.printing import Result, listed, notes_lines
 from nvisa.commands.rows import Rows
 from nvisa.nets.rows import as_given, blocks
 from nvisa.nets.sparse import SparseRows
-from nvisa.nets.units import centered, make_rescale, origin_of
+from nvisa.nets.units import centered, has_unit_rows, make_rescale, origin_of
 
 __all__ = ["profile", "profile_text"]
 
@@ -23,6 +23,8 @@ def profile(rows: Rows, *, likelihood: str | None = None, scaling: str | None = 
     likelihood = likelihood or ("bernoulli" if is_binary else "gaussian_shared")
     if likelihood == "bernoulli":
         scaling, why = "none", "probabilities have no scale"
+    elif likelihood.endswith("negative_binomial"):
+        scaling, why = (scaling, "as asked for") if scaling else ("global", "logarithms of counts have one unit")
     else:
         scaling, why = (scaling, "as asked for") if scaling else _scaling(rows)
     return {
@@ -84,6 +86,8 @@ def _scaling(rows: Rows) -> tuple[str, str]:
 
     Columns that only count on (pixel0, pixel1, ...) are one vector, and the library's own rule decides.
     """
+    if not rows.n_gaps and has_unit_rows(rows.X):
+        return "global", "the rows are unit vectors, so that distances go by cosines"
     if rows.columns is not None and len({re.sub(r"[\W\d_]+$", "", name) for name in rows.columns}) > 1:
         return "columns", "columns with names of their own have units of their own"
     with warnings.catch_warnings():
@@ -98,12 +102,15 @@ SCALES = {
     "auto": "decided by the columns' deviations",
     "columns": "each column by its own deviation",
     "global": "one scale for all columns",
+    "cosine": "rows by their length, then one scale for all columns",
     "none": "none",
 }
 LIKELIHOODS = {
     "bernoulli": "a probability each (bernoulli)",
     "gaussian": "numbers whose deviations depend on z (gaussian)",
     "gaussian_shared": "numbers with one deviation a column (gaussian_shared)",
+    "negative_binomial": "counts beside the sum of their row (negative_binomial)",
+    "zero_inflated_negative_binomial": "counts with additional zeros (zero_inflated_negative_binomial)",
 }
 
 

@@ -1,4 +1,4 @@
-"""``nvisa features``: a data set of images or a folder of them, to a feature file."""
+"""``nvisa features``: images or texts to a feature file; feature files of the same rows side by side."""
 # ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
 import argparse
@@ -9,17 +9,25 @@ from nvisa.commands.options import SUBFOLDERS_HELP, add_command, add_data_home
 from nvisa.commands.printing import SAME_COMMAND, Result, print_result
 from nvisa.commands.progress import DownloadProgress, ImageProgress
 
-__all__ = ["add", "features"]
+__all__ = ["add", "features", "joined", "texts"]
 
+TEXT_FILES = (".txt", ".csv", ".tsv", ".parquet", ".pq")
+INPUT_HELP = (
+    "a data set of images (nvisa data list), a folder of images, texts (.txt, .csv, .parquet), or a feature file"
+)
 SHORT = {"efficientnet_lite2": "effnet_lite2", "resnet50": "resnet50"}  # in the names of feature files
 
 
 def add(commands: Any) -> None:
     """Options of the command."""
-    parser = add_command(commands, "features", run, "turn images into a feature file by a pretrained backbone")
-    parser.add_argument("input", metavar="INPUT", help="a data set of images (nvisa data list) or a folder of images")
+    parser = add_command(commands, "features", run, "turn images or texts into a feature file by a pretrained backbone")
+    parser.add_argument("input", metavar="INPUT", help=INPUT_HELP)
     names = "efficientnet_lite2, resnet50; your own: an .onnx, TorchScript (.pt) or package.module:factory"
-    parser.add_argument("--backbone", required=True, metavar="NAME", help=names)
+    of_texts = "texts: all_minilm_l6_v2, a folder of sentence-transformers or package.module:factory"
+    parser.add_argument("--backbone", metavar="NAME", help=f"{names}; {of_texts}")
+    parser.add_argument("--text-column", metavar="NAME", help="of a .csv or .parquet (default: the longest texts)")
+    more = "feature files of the same rows, to stand beside INPUT, one: each counts alike"
+    parser.add_argument("--join", nargs="+", metavar="FILE", help=more)
     for name in ("mean", "std"):
         text = f"your own: {name} of R G B, of pixels in 0..1 as torchvision counts (default: pixels to -1..1)"
         parser.add_argument(f"--{name}", nargs=3, type=float, metavar=("R", "G", "B"), help=text)
@@ -33,9 +41,50 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the file and print what it holds."""
-    names = ("out", "data_home", "labels_from_folders", "batch_size", "mean", "std", "size", "trust", "quiet")
-    result = features(args.input, args.backbone, **{name: getattr(args, name) for name in names})
-    print_result(args, result, lambda r: f"{r['n_rows']:,} images, {r['n_features']:,} features each: wrote {r['out']}")
+    what = "rows" if args.join else "texts" if _is_texts(args.input) else "images"
+    if (args.backbone is None) == (args.join is None):
+        args.parser.error("expected --backbone NAME, or --join FILE ... for files that are made already")
+    if args.join or what == "texts":
+        if args.out is None:
+            args.parser.error("expected --out FILE.npz")
+        result = (
+            joined([args.input, *args.join], args.out)
+            if args.join
+            else texts(args.input, args.backbone, args.out, column=args.text_column, quiet=args.quiet)
+        )
+    else:
+        names = ("out", "data_home", "labels_from_folders", "batch_size", "mean", "std", "size", "trust", "quiet")
+        result = features(args.input, args.backbone, **{name: getattr(args, name) for name in names})
+    print_result(args, result, lambda r: f"{r['n_rows']:,} {what}, {r['n_features']:,} features each: wrote {r['out']}")
+
+
+def _is_texts(source: str) -> bool:
+    return Path(source).suffix.lower() in TEXT_FILES
+
+
+def texts(source: str, backbone: str, out: str, *, column: str | None = None, quiet: bool = False) -> Result:
+    """Write ``X``, a vector for each text of a .txt, .csv or .parquet."""
+    from nvisa.data.features import extract, load_text_backbone, read_texts
+
+    loaded, rows = load_text_backbone(backbone), read_texts(source, column)
+    progress = None if quiet else ImageProgress()
+    extract({"X": rows}, loaded, out, progress=progress)
+    return _described(out, loaded.name)
+
+
+def joined(files: list[str], out: str) -> Result:
+    """Write feature files of the same rows as one."""
+    from nvisa.data.features import join
+
+    return _described(str(join(files, out)), "")
+
+
+def _described(out: str, backbone: str) -> Result:
+    import numpy as np
+
+    with np.load(out, allow_pickle=False) as archive:
+        parts = [archive[name].shape for name in ("X", "x_train", "x_test") if name in archive.files]
+    return {"out": out, "n_rows": sum(shape[0] for shape in parts), "n_features": parts[0][1], "backbone": backbone}
 
 
 def features(

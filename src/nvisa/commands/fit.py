@@ -25,7 +25,8 @@ from nvisa.commands.printing import (
 __all__ = ["OPTION_OF", "add", "fit"]
 
 CONSISTENCY = {"vat": "vat", "augment": "augment", "none": None}
-LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli"), ("columns", "global", "none")
+COUNTS = ("negative_binomial", "zero_inflated_negative_binomial")
+LIKELIHOODS, SCALINGS = ("gaussian_shared", "gaussian", "bernoulli", *COUNTS), ("columns", "global", "cosine", "none")
 
 OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "n_clusters": "--n-clusters",
@@ -33,6 +34,8 @@ OPTION_OF = {  # settings of nvisa.NVISA, as a SettingError names them
     "training.epochs": "--epochs",
     "likelihood": "--likelihood",
     "network.scaling": "--scaling",
+    "network.image_shape": "--network",
+    "network": "--network",
     "inference": "--inference",
     "init": "--init",
     "n_samples": "--n-samples",
@@ -52,6 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--checkpoint", metavar="DIR", help="keep what the same command needs to go on if it is killed")
     parser.add_argument("--likelihood", choices=LIKELIHOODS, help="p(x|z) (default: by the values)")
     parser.add_argument("--scaling", choices=SCALINGS, help="units of the networks (default: by the columns)")
+    parser.add_argument("--network", choices=("perceptron", "conv"), help="conv: convolutions, for images")
     parser.add_argument("--inference", choices=("vimco", "nvil", "enum_y"), help="gradient estimator")
     parser.add_argument(
         "--init", choices=("auto", "umap", "gmm", "random"), help="where training starts (default: auto)"
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     """Fit as the options say, and print what came of it."""
     if args.n_clusters is None:
         args.parser.error(f"expected --n-clusters K, the number of clusters. Try nvisa choose-k {args.data}")
-    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_restarts")
+    names = ("n_clusters", "likelihood", "inference", "init", "n_samples", "n_restarts", "network")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings |= {"random_state": args.seed, "verbose": int(not args.quiet)}
     settings |= {} if args.consistency is None else {"consistency": CONSISTENCY[args.consistency]}
@@ -119,7 +123,8 @@ def fit(
     Parameters
     ----------
     settings
-        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows.
+        Of :class:`nvisa.NVISA`; the likelihood, if it is not among them, follows from the rows. ``network`` is "conv"
+        for convolutions.
     epochs
         In place of the default's own choice.
     checkpoint
@@ -182,14 +187,17 @@ def _check_number(rows: Any, n_clusters: int) -> None:
 
 def _clusterer(settings: Mapping[str, Any], found: Result, epochs: int | None) -> Any:
     """NVISA with these settings, and those that follow from the rows."""
-    from nvisa import NVISA, Augment, Training
+    from nvisa import NVISA, Augment, Conv, Training
 
     chosen = dict(settings) | {"likelihood": found["likelihood"]}
     if chosen.get("consistency") == "augment" and found["feature_shape"] is not None:
         chosen["consistency"] = Augment(image_shape=tuple(found["feature_shape"]))
     if epochs is not None:
         chosen["training"] = Training(epochs=epochs)
-    return NVISA(**chosen, network=replace(NVISA.DEFAULT_NETWORK, scaling=found["scaling"]))
+    network, shape = NVISA.DEFAULT_NETWORK, found["feature_shape"]
+    if chosen.pop("network", None) == "conv":
+        network = Conv(image_shape=None if shape is None else tuple(shape))
+    return NVISA(**chosen, network=replace(network, scaling=found["scaling"]))
 
 
 def _how_to_resume(checkpoint: str | None) -> str:

@@ -4,7 +4,8 @@
     GET  /health    the model and what it expects
     GET  /metrics   counts and seconds, in Prometheus' text format
 
-What is malformed is answered 4xx with a sentence; no request makes the model do more than its limits.
+What is malformed is answered 4xx with a sentence; no request makes the model do more than its limits. Requests that
+arrive during a prediction wait, and are answered together by the next one: 16 of 64 rows cost what two cost alone.
 """
 # ruff: noqa: PLC0415  what needs torch or starlette is imported when the command runs: --help should not wait for it
 
@@ -13,7 +14,9 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from nvisa.commands.options import add_command
@@ -103,31 +106,82 @@ def parsed(body: bytes, n_features: int, max_rows: int) -> tuple[Any, float | No
     return X, reject
 
 
+class Asked:
+    """The rows of one request, the share of them to refuse or None, and its answer once it is there."""
+
+    def __init__(self, X: Any, reject: float | None) -> None:
+        self.X, self.reject = X, reject
+        self.answer: dict[str, Any] | None = None
+        self.error: Exception | None = None
+
+
+def _together(function: Callable[[Any], Any], asked: list[Asked]) -> list[Any]:
+    """``function`` of the rows of all, once, and the part of each."""
+    import numpy as np
+
+    return np.split(function(np.concatenate([one.X for one in asked])), np.cumsum([len(one.X) for one in asked])[:-1])
+
+
 @dataclass
 class Service:
-    """A model, its limits, and what it has been asked so far. One prediction runs at a time."""
+    """A model, its limits, and what it has been asked so far. One prediction runs at a time, of all that wait."""
 
     model: Any
     name: str
     limits: Limits = field(default_factory=Limits)
     requests: Counter[int] = field(default_factory=Counter)
     n_rows: int = 0
+    n_predictions: int = 0
     seconds: float = 0.0
+    _waiting: list[Asked] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def predict(self, body: bytes) -> dict[str, Any]:
-        """The answer to a request."""
+        """The answer to a request: made here for all that wait, unless another thread has made it meanwhile."""
+        own = Asked(*parsed(body, self.model.n_features_in_, self.limits.rows))
+        self._waiting.append(own)  # which is atomic, and so is what `_taken` does to the list
+        with self._lock:
+            while own.answer is None and own.error is None:
+                self._answer(self._taken())
+        if own.error is not None:
+            raise own.error
+        assert own.answer is not None
+        return own.answer
+
+    def _taken(self) -> list[Asked]:
+        """The oldest of those that wait, as many as the rows of one request may be, at least one."""
+        taken = [self._waiting.pop(0)]
+        n = len(taken[0].X)
+        while self._waiting and n + len(self._waiting[0].X) <= self.limits.rows:
+            taken.append(self._waiting.pop(0))
+            n += len(taken[-1].X)
+        return taken
+
+    def _answer(self, asked: list[Asked]) -> None:
+        """Predict the rows of all of them at once; if that fails, of each alone, so that no other one is to blame."""
         import warnings
 
-        X, reject = parsed(body, self.model.n_features_in_, self.limits.rows)
         started = time.perf_counter()
-        with self._lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of rows far from those of the fit: it is the asker's to know
-            proba = self.model.predict_proba(X)
-            clusters = proba.argmax(1) if reject is None else self.model.predict(X, reject=reject)
-            self.n_rows += len(X)
-            self.seconds += time.perf_counter() - started
-        return {"clusters": clusters.tolist(), "probabilities": proba.round(6).tolist()}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of rows far from those of the fit: it is the asker's to know
+                proba = _together(self.model.predict_proba, asked)
+                clusters = {id(one): q.argmax(1) for one, q in zip(asked, proba, strict=True)}
+                for share in {one.reject for one in asked} - {None}:
+                    some = [one for one in asked if one.reject == share]
+                    labels = _together(partial(self.model.predict, reject=share), some)
+                    clusters |= {id(one): found for one, found in zip(some, labels, strict=True)}
+            for one, q in zip(asked, proba, strict=True):
+                one.answer = {"clusters": clusters[id(one)].tolist(), "probabilities": q.round(6).tolist()}
+        except Exception as error:  # told to the one that asked, in its own thread
+            if len(asked) > 1:
+                for one in asked:
+                    self._answer([one])
+                return
+            asked[0].error = error
+        self.n_predictions += 1
+        self.n_rows += sum(len(one.X) for one in asked)
+        self.seconds += time.perf_counter() - started
 
     def health(self) -> dict[str, Any]:
         """What the model is and expects."""
@@ -143,6 +197,7 @@ class Service:
         lines = ["# TYPE nvisa_requests_total counter"]
         lines += [f'nvisa_requests_total{{status="{status}"}} {n}' for status, n in sorted(self.requests.items())]
         lines += ["# TYPE nvisa_rows_total counter", f"nvisa_rows_total {self.n_rows}"]
+        lines += ["# TYPE nvisa_predictions_total counter", f"nvisa_predictions_total {self.n_predictions}"]
         lines += ["# TYPE nvisa_predict_seconds_total counter", f"nvisa_predict_seconds_total {self.seconds:.6f}"]
         return "\n".join(lines) + "\n"
 

@@ -1,11 +1,14 @@
 """How sure q(y|x) may be, and which rows are to be refused: both learned from rows without labels.
 
     q_T(y|x)  proportional to  q(y|x)^(1/T)          the temperature T moves no largest entry
-    T:  mean_x max_y q_T(y|x)  =  sqrt( share of neighbor pairs that have one cluster )
+    T:  mean_x max_y q_T(y|x)  =  share of neighbor pairs that have one cluster
 
-Two neighbors are nearly always of one group. If each is put right with chance c, they have one cluster with chance c^2,
-apart from errors that they share: a group that is cut or joined in the wrong place is beyond any estimate without
-labels. T is found on rows that the fit has not seen.
+Two neighbors are nearly always of one group, so that the cluster of one is a second draw for the other; and where
+predictions are calibrated, two draws agree as often as one of them is right (Jiang et al.). The root of the share,
+which was taken before, holds if each of the two is put right by a coin of its own. Errors of networks are no such
+coins: they lie along borders, where a whole group of neighbors has them. A group that is cut or joined in the wrong
+place is beyond this, and beyond the agreement of two fits, which make the same mistake. T is found on rows that the
+fit has not seen.
 
 Sources: temperature scaling, Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017;
 agreement as an estimate of accuracy, Jiang, Nagarajan, Baek and Kolter, "Assessing generalization of SGD via

@@ -389,7 +389,8 @@ def fingerprint(value: Any, X: Table) -> Any:
 
 
 def _content(value: Any, X: Table) -> bytes:
-    if isinstance(module := getattr(value, "module_", None), nn.Module):
+    module = value if isinstance(value, nn.Module) else getattr(value, "module_", None)
+    if isinstance(module, nn.Module):
         return safetensors.torch.save({name: t.cpu().contiguous() for name, t in module.state_dict().items()})
     if hasattr(value, "predict_proba"):
         return np.ascontiguousarray(value.predict_proba(as_given(X))).tobytes()

@@ -219,7 +219,7 @@ def augmented(x: Data, settings: Augment, generator: torch.Generator) -> Data:
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norm keeps its running statistics inside: they belong to the data, not to adversarial neighbors."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm1d)]
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -348,15 +348,17 @@ def drift_penalty(
 ) -> Callable[[Data, np.ndarray, float], StepOutput]:
     """The objective less ``KL( q_before(y|x) || q(y|x) )``: training on new rows must not forget the clusters.
 
-    The trunk's batch norm stays as it is: a chunk's mean and deviation are not the data's.
+    The trunk's batch norm stays as it is: a chunk's mean and deviation are not the data's. An objective without q(y|x)
+    of its own, such as an autoencoder's, is held by that of the module.
     """
+    fixed = getattr(module, "trunk", module)
 
     def penalized(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """The objective less the drift of its batch."""
-        module.trunk.eval()
+        fixed.eval()
         step = objective(x, rows, fraction)
-        assert step.log_q_y is not None
-        drift = kl_categorical(before.log_q_y(x).detach(), step.log_q_y)
-        return StepOutput(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, step.log_q_y)
+        log_q_y = module.log_q_y(x) if step.log_q_y is None else step.log_q_y
+        drift = kl_categorical(before.log_q_y(x).detach(), log_q_y)
+        return StepOutput(step.value.mean() - drift.mean(), step.terms | {"drift": drift}, log_q_y)
 
     return penalized

@@ -33,8 +33,8 @@ from sklearn.base import clone
 from torch import Tensor, distributed
 
 from nvisa.fitting.config import config
-from nvisa.fitting.run import Listener, Listeners, StageState
-from nvisa.fitting.training import RANKS, DivergedError, StepOutput, Training, ascend, check_finite, maximize
+from nvisa.fitting.run import DivergedError, Listener, Listeners, StageState
+from nvisa.fitting.training import RANKS, StepOutput, Training, ascend, check_finite, maximize
 from nvisa.fitting.whole_batch import WholeBatch
 from nvisa.maths.products import factors_in, training_factors
 from nvisa.nets.layers import torch_device

@@ -43,6 +43,7 @@ from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
 __all__ = [
     "MAX_ROWS",
     "BoundBesideStart",
+    "Reconstruction",
     "Start",
     "WarmStart",
     "bound_with_fixed_q_y",
@@ -155,18 +156,18 @@ def pretrain(
         load_autoencoder(module, training)
         return []
 
-    objective = _Reconstruction(module, masked, generator)
+    objective = Reconstruction(module, generator, masked)
     schedule = training if share == 1.0 else training.shortened(share)
     return maximize(objective, module, source, schedule, generator, listeners, stage="pretraining")
 
 
 @dataclass
-class _Reconstruction:
+class Reconstruction:
     """The autoencoder's objective. A class, not a function inside another: processes that share a fit are sent it."""
 
     module: Any
-    masked: float
     generator: torch.Generator
+    masked: float = 0.0
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """``- ||x - x^||^2 / D`` of the batch."""
@@ -184,10 +185,13 @@ def mask_inputs(x: Data, shift: Float[Tensor, " D"], share: float, generator: to
 def reconstruction_error(module: Any, x: Data, seen: Data | None = None) -> PerExample:
     """``||x - x^||^2 / D`` in the networks' units, x^ decoded from the code of x, or of what is ``seen`` of it.
 
-    In the mean over what is observed of x, where it has gaps.
+    In the mean over what is observed of x, where it has gaps. Of counts it is ``-log p(x|z) / D`` at the code: squared
+    errors of their logarithms hardly see rare ones.
     """
     target = module.rescale(x)
     code = module.code(x if seen is None else seen)
+    if module.rescale.has_counts:
+        return -module.log_p_x_given_z(target, code[None], 0.0)[0] / target.shape[1]
     return mean_squared_error(target, module.reconstruct(code), -1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-__all__ = ["EpochProgress", "clock", "describe", "time_left"]
+__all__ = ["EpochProgress", "clock", "describe", "is_tenth", "time_left"]
 
 Record = dict[str, Any]
 
@@ -99,7 +99,7 @@ class EpochProgress:
         title = f"{stage} {self.runs.get(stage, 1)}/{n_restarts}" if n_restarts > 1 else stage
         if self.bars is not None:
             self._draw(self.bars, title, record)
-        elif _is_tenth(record["epoch"], record["n_epochs"]):
+        elif is_tenth(record["epoch"], record["n_epochs"]):
             line = f"{title} {record['epoch']}/{record['n_epochs']}: {describe(record)}"
             print(line, file=self.console.file, flush=True)
 
@@ -118,6 +118,6 @@ def _bars(console: Console) -> Progress:
     return Progress(*columns, TextColumn("{task.fields[text]}"), console=console, refresh_per_second=4)
 
 
-def _is_tenth(epoch: int, n_epochs: int) -> bool:
+def is_tenth(epoch: int, n_epochs: int) -> bool:
     """Whether another tenth of the run is done with this epoch."""
     return 10 * epoch // n_epochs > 10 * (epoch - 1) // n_epochs

@@ -11,9 +11,31 @@ from torch import nn
 from nvisa.nets.rows import Source, Table
 from nvisa.nets.units import Rescale
 
-__all__ = ["FitResult", "Listener", "Listeners", "Record", "Reporter", "Run", "StageState"]
+__all__ = ["DivergedError", "FitResult", "Listener", "Listeners", "Record", "Report", "Reporter", "Run", "StageState"]
 
 Record = dict[str, Any]
+Report = Callable[[Any, list[Record]], bool]  # (networks, the records of the stage so far) -> whether to end it
+
+
+class DivergedError(RuntimeError):
+    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept.
+
+    Examples
+    --------
+    >>> error = DivergedError("log_p_x", history=[{"bound": -90.0}])
+    >>> error.term, len(error.history)
+    ('log_p_x', 1)
+    """
+
+    def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
+        super().__init__(term, list(history))  # what pickle hands to another process
+        self.term, self.history = term, list(history)
+
+    def __str__(self) -> str:
+        return (
+            f"Training diverged: {self.term} is not finite after {len(self.history)} whole epochs. Expected finite "
+            "numbers. Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
+        )
 
 
 @dataclass
@@ -42,7 +64,7 @@ class Run:
     number
         Of the restart, from 0.
     report
-        Called with the networks and an epoch's record; None: nobody looks.
+        Called with the networks and the records of the stage so far; True ends it. None: nobody looks.
     listeners
         Who is called back by the training loop: one that reports, and a checkpoint.
     """
@@ -54,7 +76,7 @@ class Run:
     rng: RandomState
     generator: torch.Generator
     number: int
-    report: Callable[[Any, Record], None] | None
+    report: Report | None
     listeners: "Listeners"
 
 
@@ -81,8 +103,8 @@ class Listener:
     def begin_stage(self, state: StageState) -> None:
         """Before the first step; may put the state back to where it was left."""
 
-    def end_epoch(self, state: StageState) -> None:
-        """After each epoch, whose record is the last of ``state.history``."""
+    def end_epoch(self, state: StageState) -> bool | None:
+        """After each epoch, whose record is the last of ``state.history``; True ends the stage."""
 
     def end_stage(self, state: StageState) -> None:
         """After the last epoch, with ``state.finished`` set."""
@@ -93,11 +115,11 @@ Listeners = Sequence[Listener]
 
 @dataclass
 class Reporter(Listener):
-    """Hands every epoch's record on, with the networks."""
+    """Hands the records of the stage on, with the networks."""
 
     module: Any
-    report: Callable[[Any, Record], None]
+    report: Report
 
-    def end_epoch(self, state: StageState) -> None:
-        """Hand on the last record."""
-        self.report(self.module, state.history[-1])
+    def end_epoch(self, state: StageState) -> bool:
+        """Whether one of those who look on has seen enough."""
+        return self.report(self.module, state.history)

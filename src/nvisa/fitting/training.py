@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nvisa.fitting.optimizers import Adam
-from nvisa.fitting.run import Listeners, Record, StageState
+from nvisa.fitting.run import DivergedError, Listeners, Record, StageState
 from nvisa.maths.products import factors_in, training_factors
 from nvisa.maths.schedules import Constant, Cosine, Schedule
 from nvisa.maths.shapes import Data, LogClusters, PerExample, Scalar, Tensor
@@ -29,31 +29,10 @@ from nvisa.settings import AnyOf, AtLeast, InstanceOf, NotNegative, Positive
 
 __all__ = [
     "RANKS", "DivergedError", "StepOutput", "Training", "ascend", "check_finite", "clusters_in_use", "flush_denormals",
-    "has_settled", "maximize", "optimizer_step", "outcome", "progress",
+    "has_settled", "maximize", "optimizer_step", "outcome", "progress", "share_passed",
 ]  # fmt: skip
 
 RANKS: ContextVar[Any] = ContextVar("ranks", default=None)  # processes that share this training (``distributed.py``)
-
-
-class DivergedError(RuntimeError):
-    """Training left the finite numbers (the slides' N/A). ``term`` names where; ``history`` is kept.
-
-    Examples
-    --------
-    >>> error = DivergedError("log_p_x", history=[{"bound": -90.0}])
-    >>> error.term, len(error.history)
-    ('log_p_x', 1)
-    """
-
-    def __init__(self, term: str, history: Sequence[Record] = ()) -> None:
-        super().__init__(term, list(history))  # what pickle hands to another process
-        self.term, self.history = term, list(history)
-
-    def __str__(self) -> str:
-        return (
-            f"Training diverged: {self.term} is not finite after {len(self.history)} whole epochs. Expected finite "
-            "numbers. Try a std floor that stays higher, a smaller learning rate or clip_norm, or more samples."
-        )
 
 
 @dataclass(frozen=True)
@@ -170,11 +149,13 @@ def shuffled_batches(n_rows: int, batch_size: int, generator: torch.Generator) -
     return np.array_split(order, max(1, math.ceil(n_rows / batch_size)))
 
 
+Objective = Callable[[Data, np.ndarray, float], StepOutput | None]
+
 # ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 def maximize(
-    objective: Callable[[Data, np.ndarray, float], StepOutput | None],
+    objective: Objective,
     module: nn.Module,
     source: Source,
     training: Training,
@@ -232,9 +213,8 @@ def maximize(
             epoch = len(history) + 1
             history.append({"stage": stage, "epoch": epoch, "n_epochs": n_epochs, "seconds": seconds} | tally.means())
             done, pace = progress(history, n_batches, settles=settles)
-            for listener in listeners:
-                listener.end_epoch(state)
-            if step is None:
+            enough = [listener.end_epoch(state) for listener in listeners]
+            if step is None or any(enough):
                 break
     module.eval()
     state.finished = True
@@ -264,9 +244,8 @@ def clusters_in_use(sizes: NDArray[np.integer]) -> int:
 
 
 def _step(
-    objective: Callable[..., StepOutput | None], source: Source, rows: np.ndarray, fraction: float,
-    optimizer: Optimizer, clip: float,
-) -> StepOutput | None:  # fmt: skip
+    objective: Objective, source: Source, rows: np.ndarray, fraction: float, optimizer: Optimizer, clip: float
+) -> StepOutput | None:
     """One step up the objective of these rows."""
     trained = optimizer.param_groups[0]["params"]
     with factors_in(training_factors(trained[0].device)):
@@ -389,12 +368,20 @@ def progress(history: Sequence[Record], n_batches: int, *, settles: bool) -> tup
     return done, HASTE if settles and has_settled(history, n_batches) else 1
 
 
+def share_passed(history: Sequence[Record], training: Training, n_rows: int) -> float:
+    """The share of the schedule that a stage has passed: 1, unless a callback has ended it."""
+    settles = training.until_settled and training.epochs is None
+    done, _ = progress(history, training.n_batches(n_rows), settles=settles)
+    return min(done / training.n_epochs(n_rows), 1.0)
+
+
 def outcome(history: Sequence[Record], training: Training, n_rows: int) -> dict[str, Any]:
     """``converged_`` and ``stop_reason_`` of a stage: whether its labels have settled, and how it ended."""
     settled = has_settled(history, training.n_batches(n_rows))
     epochs, planned = len(history), training.n_epochs(n_rows)
     if epochs < planned:
-        reason = f"labels settled: {epochs} epochs of {planned} planned"
+        why = "labels settled" if share_passed(history, training, n_rows) == 1.0 else "a callback ended it"
+        reason = f"{why}: {epochs} epochs of {planned} planned"
     else:
         reason = f"all {planned} epochs" + ("" if settled else "; labels were still changing")
     return {"converged_": settled, "stop_reason_": reason}

@@ -25,7 +25,9 @@ from nvisa.methods.ltvae import LTVAE
 from nvisa.methods.nvisa import NVISA
 from nvisa.methods.vade import VaDE
 from nvisa.methods.vae_gmm import VAEGMM
+from nvisa.nets.counts import NegativeBinomial
 from nvisa.nets.layers import Network, torch_device
+from nvisa.nets.modules import Conv, Modules
 from nvisa.persistence import ModelError
 
 __all__ = [
@@ -59,7 +61,20 @@ METHODS: dict[str, type[DeepClusterer]] = {
 # Every settings class that a model directory may name.
 SETTINGS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Network, Training, VIMCO, EnumY, StdAnnealing, WarmStart, Supervision, VAT, Augment)
+    for kind in (
+        Network,
+        Conv,
+        Modules,
+        NegativeBinomial,
+        Training,
+        VIMCO,
+        EnumY,
+        StdAnnealing,
+        WarmStart,
+        Supervision,
+        VAT,
+        Augment,
+    )
     + (Constant, Cosine, Geometric, Halving)
 }
 
@@ -94,7 +109,7 @@ def adopt(X: Any, labels: Any, **settings: Any) -> NVISA:
     return NVISA(**settings | {"init": np.asarray(labels)}).fit(X)
 
 
-def load(path: str | Path, device: str = "cpu") -> Any:
+def load(path: str | Path, device: str = "cpu", *, network: Modules | None = None) -> Any:
     """Read the fitted clusterer that ``save`` wrote. No code from the files is executed.
 
     Parameters
@@ -103,6 +118,9 @@ def load(path: str | Path, device: str = "cpu") -> Any:
         The model directory.
     device
         Where its networks go: "cpu", "cuda", ..., or "auto".
+    network
+        The :class:`Modules` of the fit, for a model with an encoder or decoder of the user's own: the file has their
+        weights, and no code.
 
     Returns
     -------
@@ -135,6 +153,10 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     manifest, arrays = persistence.read(path)
     try:
         clusterer = _unfitted(manifest)
+        if network is not None:
+            clusterer.set_params(network=network)
+        else:
+            _refuse_missing_modules(manifest)
         fitted = manifest["fitted"]
         with torch.device("meta"):  # without memory of their own, to be filled from the file
             networks: Any = clusterer._networks(blank_units(fitted), fitted)
@@ -146,6 +168,14 @@ def load(path: str | Path, device: str = "cpu") -> Any:
     persistence.warn_of_versions(path, manifest)
     clusterer.module_.to(torch_device(device))
     return clusterer
+
+
+def _refuse_missing_modules(manifest: persistence.Manifest) -> None:
+    """Raise a ModelError if the networks are made of modules that the file cannot hold."""
+    missing = {name: what for name, what in manifest.get("omitted", {}).items() if name.startswith("network.")}
+    if missing:
+        said = ", ".join(f"{name.removeprefix('network.')} ({what.split()[0]})" for name, what in missing.items())
+        raise ModelError(f"expected the modules of the fit, {said}: nvisa.load(path, network=nvisa.Modules(...)).")
 
 
 def _try(clusterer: DeepClusterer) -> None:

@@ -12,9 +12,12 @@ al., IJCNN 2020). Every deviation from them is listed in docs/methods/ae_gmm.md.
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from nvisa.fitting.initialization import codes_of, pretrain
+import torch
+
+from nvisa.fitting.initialization import Reconstruction, codes_of, pretrain
 from nvisa.fitting.run import FitResult, Run
 from nvisa.methods.base import DeepClusterer
+from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network
 from nvisa.nets.units import Rescale
@@ -23,7 +26,7 @@ from nvisa.settings import AtLeast, InRange, OneOf
 __all__ = ["AEGMM"]
 
 
-class AEGMM(DeepClusterer):
+class AEGMM(StreamingClusterer, DeepClusterer):
     """Autoencoder, then a Gaussian mixture of its codes.
 
     Parameters
@@ -73,3 +76,6 @@ class AEGMM(DeepClusterer):
         history = pretrain(net, run.source, self._training, run.generator, listeners, masked=self.masked)
         log_likelihood = net.fit_mixture(codes_of(net, run.source, run.rng), self.n_init, run.rng)
         return FitResult(net, history, {"log_likelihood_": log_likelihood})
+
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
+        return Reconstruction(net, generator, self.masked)

@@ -12,7 +12,7 @@ input. Methods that make rows subclass ``SamplingClusterer`` of generative.py an
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -25,19 +25,19 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from nvisa.fitting.callbacks import LOG, WatchedFit, with_callbacks
 from nvisa.fitting.checkpoint import CheckpointWriter, data_digest, fingerprint, open_checkpoint
 from nvisa.fitting.config import in_processes, n_jobs_for
 from nvisa.fitting.consistency import BY_NAME, VAT, Augment
 from nvisa.fitting.graph import nearest, neighbor_information
 from nvisa.fitting.initialization import WarmStart, check_start
 from nvisa.fitting.levels import levels_of
-from nvisa.fitting.progress import EpochProgress
-from nvisa.fitting.run import FitResult, Reporter, Run
+from nvisa.fitting.run import FitResult, Report, Reporter, Run
 from nvisa.fitting.supervision import Supervision, n_supervised
 from nvisa.fitting.training import RANKS, Training, clusters_in_use
 from nvisa.maths.products import training_factors
 from nvisa.methods.fitted import FittedClusterer, Record
-from nvisa.methods.input import Rows, check_unit_interval
+from nvisa.methods.input import Rows, check_shaped_and_counted, check_unit_interval
 from nvisa.nets.layers import LatentNetwork, Network, build, generator_from, torch_device
 from nvisa.nets.rows import Source, Table, label, map_blocks, part, subset
 from nvisa.nets.units import Rescale, Rescaled
@@ -45,13 +45,13 @@ from nvisa.settings import AtLeast, InstanceOf, SettingError, Settings, check_se
 
 __all__ = ["DeepClusterer", "generator_from", "label"]
 
-Report = Callable[[Any, Record], None]  # is called with the networks, or the clusterer, and an epoch's record
 Fitted = TypeVar("Fitted", bound="DeepClusterer")  # not Self, which the shape checker cannot read
 
 
 class DeepClusterer(
-    FittedClusterer, Settings, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator, ABC
-):
+    FittedClusterer, Settings, WatchedFit, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin,
+    BaseEstimator, ABC,
+):  # fmt: skip
     """Abstract clusterer; see the module's text for what a method defines.
 
     Parameters
@@ -69,6 +69,7 @@ class DeepClusterer(
     DEFAULT_NETWORK: ClassVar[Network] = Network()
     DEFAULT_TRAINING: ClassVar[Training] = Training()
     READS_PRIOR: ClassVar[bool] = False  # whether p(z|y) is what ``Network.prior_*`` say
+    TAKES_MODULES: ClassVar[bool] = False  # whether the networks may be convolutions, or the user's own
 
     n_clusters: Annotated[Any, AtLeast(2)] = 10
     network: Annotated[Network | None, InstanceOf(Network, None)] = None
@@ -121,7 +122,18 @@ class DeepClusterer(
         ConvergenceWarning
             If fewer than half of the clusters are in use at the end, or only one.
         """
-        with self._unchanged_on_failure(), self._progress_shown() as report:
+        with self._unchanged_on_failure():
+            self._fit_watched(X, y, checkpoint)
+        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
+        LOG.info("%s: sizes of clusters %s", type(self).__name__, sizes.tolist())
+        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
+            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
+        return self
+
+    @with_callbacks  # type: ignore[untyped-decorator]  # scikit-learn's
+    def _fit_watched(self, X: Rows, y: object, checkpoint: str | Path | None) -> None:
+        """The fit, top to bottom, with those who look on."""
+        with self._progress_shown(X, y) as report:
             for name in [name for name in vars(self) if name.endswith("_")]:  # another fit's
                 delattr(self, name)
             self._check_settings()
@@ -145,15 +157,15 @@ class DeepClusterer(
                 factors = training_factors(self.module_.rescale.shift.device)
                 self.precision_ = str(factors).removeprefix("torch.")
             self._checkpoint = writer
-        sizes = np.bincount(self.labels_, minlength=self.n_clusters_)
-        if (2 * clusters_in_use(sizes) < len(sizes) and not self._sizes_are_of_start) or (sizes > 0).sum() < 2:
-            warnings.warn(_collapse_message(sizes), ConvergenceWarning, stacklevel=2)
-        return self
 
     def _check_settings(self) -> None:
         """Raise a SettingError for settings that no rows can be fitted with."""
         check_settings(self)
-        plain = Network()
+        plain, kind = Network(), type(self._network)
+        if kind is not Network and not self.TAKES_MODULES:
+            raise SettingError(
+                "network", f"a Network with {type(self).__name__}: {kind.__name__} is NVISA's", self.network
+            )
         for name in () if self.READS_PRIOR else ("prior_components", "prior_covariance"):
             value, expected = getattr(self._network, name), getattr(plain, name)
             if value != expected:
@@ -186,6 +198,8 @@ class DeepClusterer(
                 if self.fills_gaps_:
                     expected = "another than Augment for rows with gaps or categories"
                     raise SettingError("consistency", expected, term, "Try 'vat'.")
+        if hasattr(self, "count_batches_") or type(self._network) is not Network:
+            check_shaped_and_counted(self, self._starts, self._consistency_terms)
         self._check_data(X)
 
     @property
@@ -263,7 +277,8 @@ class DeepClusterer(
         else:
             children = [None if checkpoint is None else checkpoint.child(i) for i in range(n_restarts)]
             calls = [(X, rescale, seed, i, children[i]) for i, seed in enumerate(seeds)]
-            results = [self._replayed(found, report) for found in in_processes(self._fit_alone, calls, n_jobs)]
+            found = in_processes(self._unwatched()._fit_alone, calls, n_jobs)
+            results = [self._replayed(result, report) for result in found]
         looked_at = Source(X, results[0].module.rescale.shift.device).part(rows)
         probas = [np.exp(map_blocks(result.module.log_q_y, looked_at)) for result in results]
         graph = nearest(Rescaled(X, rescale)[rows], 10)[0]
@@ -285,8 +300,8 @@ class DeepClusterer(
     def _replayed(self, result: FitResult, report: Report | None) -> FitResult:
         """The result of another process, which had no callback: its epochs are reported now."""
         if report is not None:
-            for record in result.history:
-                report(result.module, record)
+            for n in range(len(result.history)):
+                report(result.module, result.history[: n + 1])
             result.module.eval()
         return result
 
@@ -311,36 +326,6 @@ class DeepClusterer(
         run = {"class": type(self).__name__, "params": params, "data": data_digest(X)}
         with open_checkpoint(path, run, rng) as writer:
             yield writer
-
-    # ---- who looks on
-
-    def on_epoch(self: Fitted, callback: Report | None) -> Fitted:
-        """Call ``callback(clusterer, record)`` after every epoch of :meth:`fit`; None removes it. Returns self.
-
-        The clusterer can predict inside. The callback is not a setting: ``clone`` and ``save`` drop it.
-        """
-        self._callback = callback
-        return self
-
-    @contextmanager
-    def _progress_shown(self) -> Iterator[Report | None]:
-        """What is called with the networks and an epoch's record: progress bar and callback; None for neither."""
-        callback = getattr(self, "_callback", None)
-        if not self.verbose:
-            yield None if callback is None else self._reporting(callback)
-            return
-        with EpochProgress() as progress:
-            yield self._reporting(*(f for f in (progress, callback) if f is not None))
-
-    def _reporting(self, *callbacks: Report) -> Report:
-        def report(module: Any, record: Record) -> None:
-            """Let them look, the networks in evaluation mode while they do."""
-            self.module_ = module.eval()
-            for callback in callbacks:
-                callback(self, record)
-            module.train()
-
-        return report
 
     @property
     def _sizes_are_of_start(self) -> bool:

@@ -3,7 +3,7 @@
     x [N D]  ->  probabilities [N K], latent [N Z], score [N]
 
 in the user's units; scaling, edits and temperature are inside. The score is what ``predict(reject=...)`` compares: the
-density of NVISA, else how sure the largest probability is, as a logarithm. x is float32,
+density of NVISA, of counts and elsewhere how sure the largest probability is, as a logarithm. x is float32,
 or float64 where columns lie far from zero: ``origin_`` is subtracted inside.
 """
 
@@ -53,7 +53,8 @@ class Predictor(nn.Module):
             x = (x - self.origin).float()
         log_q = own._log_q_y(x)
         proba = (log_q / getattr(own, "temperature_", 1.0)).softmax(-1)
-        score = own._log_density(x) if own.DENSITY_EXPORTS else log_q.amax(-1)
+        has_density = own.DENSITY_EXPORTS and not self.networks.rescale.has_counts  # ONNX has no gamma function
+        score = own._log_density(x) if has_density else log_q.amax(-1)
         return proba, self.networks.encode(x), score
 
 

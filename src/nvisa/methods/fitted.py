@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from nvisa.fitting.calibration import SHARES, neighbor_agreement, quantiles, temperature, tempered, threshold
+from nvisa.fitting.drift import low_drift, size_drift
 from nvisa.fitting.edits import edited
 from nvisa.fitting.graph import nearest, principal_components
 from nvisa.maths.shapes import Data, Tensor
@@ -32,6 +33,7 @@ Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
 Lazy = Any  # of a Dask collection another
+NOT_KEPT = ("_callback", "_checkpoint", "_callback_fit_ctx", "_skl_callbacks_to_teardown")  # while a fit is running
 
 
 class FittedClusterer(CheckedInput, EditableClusterer, ABC):
@@ -142,7 +144,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     def calibrate(self: Fitted, X: Rows) -> Fitted:
         """Choose the temperature of :meth:`predict_proba` by rows that the fit has not seen [N D], without labels.
 
-        The mean of the largest q(y|x) becomes the root of the share of neighbor pairs that have one cluster
+        The mean of the largest q(y|x) becomes the share of neighbor pairs that have one cluster
         (:mod:`nvisa.fitting.calibration`), by a neighbor a hundred rows, at most ten. No row changes its cluster.
         ``calibration_`` says what it was, and is. Refusals (:meth:`predict`) go by these rows from then on: a fit is
         surer of rows that it has seen.
@@ -155,11 +157,28 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         near = nearest(principal_components(x, RandomState(0)), min(10, max(1, len(rows) // 100)))[0]
         log_q = map_blocks(self._log_q_y, source, rows=rows).astype(np.float64)
         agreement = neighbor_agreement(log_q.argmax(1), near)
-        self.temperature_ = temperature(log_q, agreement**0.5)
+        self.temperature_ = temperature(log_q, agreement)
         self.reject_quantiles_ = self._reject_quantiles(part(checked, rows))
         before, after = (float(tempered(log_q, t).max(1).mean()) for t in (1.0, self.temperature_))
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
+
+    def drift(self, X: Rows) -> dict[str, dict[str, float]]:
+        """Whether rows X [N D] that come later are still like those of the fit (:mod:`nvisa.fitting.drift`), no label.
+
+        Returns
+        -------
+        dict
+            "confidence" and, where the method has one, "log_density": the ``share`` of X below the 5 % quantile of the
+            fit's rows; "sizes": the ``distance`` of the sizes of clusters from those of ``labels_``, in [0, 1]. Each
+            with its ``p_value``. A fit is surer of rows that it has seen: after :meth:`calibrate` the quantiles are
+            those of other rows.
+        """
+        checked, n = self._checked(X), self.n_clusters_
+        found = {name: low_drift(of, self.reject_quantiles_[name]) for name, of in self._typicality(checked).items()}
+        labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
+        sizes = (np.bincount(which, minlength=n) for which in (self.labels_, labels))
+        return found | {"sizes": size_drift(*sizes)}
 
     def transform(self, X: Rows) -> Array | Lazy:
         """Latent vector of each row [N Z], in the floating type of X."""
@@ -219,7 +238,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without callback and checkpoint, tensors on the CPU: a model trained on a GPU opens anywhere."""
         own: Any = super().__getstate__()
-        state = {name: value for name, value in own.items() if name not in ("_callback", "_checkpoint")}
+        state = {name: value for name, value in own.items() if name not in NOT_KEPT}
         if "module_" in state:
             state["module_"] = deepcopy(state["module_"]).cpu()
         return state

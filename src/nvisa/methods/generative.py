@@ -1,7 +1,7 @@
 """What methods that make rows or have a density add: sample, score_samples, reconstruct, prototypes."""
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class GenerativeClusterer(SamplingClusterer):
         "gaussian_unit": deviation 1 (squared error); "bernoulli": for x in [0, 1].
     """
 
-    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
+    likelihood: Annotated[Any, OneOf(*LIKELIHOODS)] = "gaussian_shared"
 
     @abstractmethod
     def _log_p_x(self, x: Data) -> PerExample:

@@ -41,6 +41,7 @@ from nvisa.maths.schedules import Cosine
 from nvisa.maths.shapes import Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Scalar, Tensor
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import GenerativeClusterer
+from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import LEAST_SCALE, Autoencoder, Encoder
 from nvisa.nets.layers import GaussianHead, Network, inverse_softplus
 from nvisa.nets.priors import moments
@@ -148,7 +149,7 @@ def free_bits_penalty(kl_y: PerExample, free_bits: float) -> Scalar:
     return F.relu(free_bits - kl_y.mean())
 
 
-class GMVAE(GenerativeClusterer):
+class GMVAE(StreamingClusterer, GenerativeClusterer):
     """Gaussian-mixture variational autoencoder of Dilokthanakul et al.
 
     Parameters
@@ -220,18 +221,21 @@ class GMVAE(GenerativeClusterer):
 
     def _train(self, net: Networks, run: Run) -> list[Record]:
         """Maximize L(x) per feature, with its free bits."""
+        objective = self._objective(net, len(run.source), run.generator)
+        return maximize(objective, net, run.source, self._training, run.generator, run.listeners)
 
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
             """L(x) of a batch, by M draws of z and w."""
             shape = (self.n_samples, len(x))
-            noise_z = noise_like(x.new_empty(*shape, net.latent_dim), run.generator)
-            noise_w = noise_like(x.new_empty(*shape, self.noise_dim), run.generator)
+            noise_z = noise_like(x.new_empty(*shape, net.latent_dim), generator)
+            noise_w = noise_like(x.new_empty(*shape, self.noise_dim), generator)
             terms, log_q_y = net.elbo(x, noise_z, noise_w, self.std_floor)
             step = StepOutput.of_bound(terms, x.shape[1], log_q_y)
             step.value = step.value - free_bits_penalty(-terms["minus_kl_y"], self.free_bits) / x.shape[1]
             return step
 
-        return maximize(objective, net, run.source, self._training, run.generator, run.listeners)
+        return objective
 
     def _log_p_x(self, x: Data) -> PerExample:
         """``log 1/S sum_s p(x|z_s) p(z_s|w_s) p(w_s) / q(z_s|x) q(w_s|x)``: y is summed exactly, (z, w) drawn."""

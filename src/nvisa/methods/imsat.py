@@ -24,6 +24,7 @@ from nvisa.fitting.run import FitResult, Run
 from nvisa.fitting.training import Training, maximize
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.methods.base import DeepClusterer
+from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.nets.layers import Network, mlp
 from nvisa.nets.units import Rescale, Rescaled
 from nvisa.settings import AtLeast
@@ -61,7 +62,7 @@ class Networks(nn.Module):
             table.copy_(table[order])
 
 
-class IMSAT(DeepClusterer):
+class IMSAT(StreamingClusterer, DeepClusterer):
     """Information maximizing self-augmented training: consistency of q(y|x) alone.
 
     Parameters
@@ -107,3 +108,6 @@ class IMSAT(DeepClusterer):
         objective = ConsistencyObjective(net, terms, distance, run.generator)
         history = maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, objective.found())
+
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
+        return consistent_with_bound(self, net, n_rows, generator)

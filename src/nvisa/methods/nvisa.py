@@ -48,7 +48,7 @@ from nvisa.fitting.supervision import (
     given,
     start_from_supervision,
 )
-from nvisa.fitting.training import StepOutput, Training, maximize, outcome
+from nvisa.fitting.training import StepOutput, Training, maximize, outcome, share_passed
 from nvisa.maths.bounds import (
     VIMCO,
     EnumY,
@@ -63,11 +63,12 @@ from nvisa.maths.schedules import Constant, StdAnnealing
 from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record
 from nvisa.methods.generative import GenerativeClusterer
-from nvisa.methods.input import Rows
-from nvisa.methods.partial_fit import train_on_more_rows
+from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.methods.presets import HOT, PRESETS, WARM
+from nvisa.nets.counts import COUNT_LIKELIHOODS, NegativeBinomial
 from nvisa.nets.layers import LIKELIHOODS
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
+from nvisa.nets.modules import with_shape
 from nvisa.nets.units import Rescale, Rescaled, top_deviation
 from nvisa.settings import AnyOf, AtLeast, Each, Fitted, InstanceOf, OneOf, SettingError
 
@@ -143,10 +144,11 @@ class Bound:
 
 
 ESTIMATOR = AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))
+LIKELIHOOD = AnyOf(OneOf(*LIKELIHOODS, *COUNT_LIKELIHOODS), InstanceOf(NegativeBinomial))
 START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 
-class NVISA(GenerativeClusterer):
+class NVISA(StreamingClusterer, GenerativeClusterer):
     """Gaussian-mixture VAE clustering with non-reparameterized inference and std annealing.
 
     Parameters
@@ -160,8 +162,9 @@ class NVISA(GenerativeClusterer):
         M, for VIMCO (at least 2) and NVIL. EnumY draws one z for each y.
     likelihood
         "gaussian_shared": a deviation per feature that all z share, the fast default; "gaussian":
-        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as
-        "bernoulli_binarized" drawn from them anew at each step.
+        sigma_x(z), as in the slides; "bernoulli": for x in [0, 1], or as "bernoulli_binarized" drawn from them anew at
+        each step; "negative_binomial" and "zero_inflated_negative_binomial": for counts, as of genes in cells; with
+        batches a :class:`NegativeBinomial`.
     posterior
         "joint": q(y|x) q(z|y,x); "mean_field": q(y|x) q(z|x).
     reparameterize
@@ -183,7 +186,8 @@ class NVISA(GenerativeClusterer):
         Whole fits, side by side in ``with nvisa.config(n_jobs=...)``; the one with the largest neighbor information is
         kept. No label is used.
     network, training
-        Sizes, and schedule of the optimization; None: ``Network()``, and 4,000 steps until the labels have settled.
+        Sizes, and schedule of the optimization; None: ``Network()``, and 4,000 steps until the labels have settled. For
+        images :class:`Conv`, and :class:`Modules` for an encoder or decoder of your own.
 
     Attributes
     ----------
@@ -215,7 +219,7 @@ class NVISA(GenerativeClusterer):
     (6, 2)
     """
 
-    READS_PRIOR = True
+    READS_PRIOR = TAKES_MODULES = True
     DATA_PARALLEL = DENSITY_EXPORTS = TAKES_CATEGORIES = TAKES_GAPS = True
     # 2,500 steps are too few on MNIST (benchmarks/lab-notes.md, "The length"); few rows are seen no more often.
     DEFAULT_TRAINING = Training(steps=4000, max_epochs=20, min_steps=300, until_settled=True)
@@ -236,7 +240,7 @@ class NVISA(GenerativeClusterer):
     n_clusters: Annotated[Any, AnyOf(AtLeast(2), OneOf("auto"))] = 10
     inference: Annotated[str | VIMCO | EnumY, ESTIMATOR] = "vimco"
     n_samples: Annotated[int, AtLeast(1)] = 3
-    likelihood: Annotated[str, OneOf(*LIKELIHOODS)] = "gaussian_shared"
+    likelihood: Annotated[Any, LIKELIHOOD] = "gaussian_shared"
     posterior: Annotated[str, OneOf("joint", "mean_field")] = "joint"
     reparameterize: Annotated[bool, InstanceOf(bool)] = False
     std_annealing: Annotated[StdAnnealing | None, InstanceOf(StdAnnealing, None)] = None
@@ -252,12 +256,12 @@ class NVISA(GenerativeClusterer):
         return cls(n_clusters, **(PRESETS[name] | settings))
 
     def _networks(self, rescale: Rescale, fitted: Mapping[str, Any] | None = None) -> MixtureVAE:
-        n_clusters = self.n_clusters
+        n_clusters, found = self.n_clusters, vars(self) if fitted is None else fitted
         if self._supervision is not None or n_clusters == "auto":
-            found = vars(self) if fitted is None else fitted
             n_clusters = n_before(found["n_clusters_"], found.get("edits_", []))
+        network, shape = self._network, found.get("image_shape_")
         return MixtureVAE(
-            rescale, n_clusters, self._network,
+            rescale, n_clusters, network if shape is None else with_shape(network, shape),
             likelihood=self.likelihood, posterior=self.posterior, baseline=self.inference == "nvil",
         )  # fmt: skip
 
@@ -281,8 +285,9 @@ class NVISA(GenerativeClusterer):
                 found |= objective.found()
             objective = objective if known is None else Supervised.of(objective, run.module, known, run)
             trained = maximize(objective, run.module, run.source, training, run.generator, run.listeners)
-        found |= {"std_floor_x_": bound.floor_x(1.0), "std_floor_z_": bound.floor_z(1.0)}
         found |= outcome(trained, training, len(run.source))
+        passed = share_passed(trained, training, len(run.source))
+        found |= {"std_floor_x_": bound.floor_x(passed), "std_floor_z_": bound.floor_z(passed)}
         if known is not None and known.classes is not None:
             found["classes_"] = known.classes
         if self._consistency_terms or clear is not None:
@@ -374,16 +379,7 @@ class NVISA(GenerativeClusterer):
 
     # ---- beyond the slides: more rows, later
 
-    def partial_fit(self, X: Rows, y: object = None) -> "NVISA":
-        """Go on training with one pass over new rows [N D]; the clusters keep their numbers. Before any fit: ``fit``.
-
-        The floors and batch norm stay as the fit has left them, the learning rate is a tenth of its first, information
-        is not rewarded (a chunk tells nothing about the sizes of clusters), and ``-KL( q_before(y|x) || q(y|x) )`` is
-        added, so that nothing is forgotten. ``labels_`` becomes that of X.
-        """
-        if not self.__sklearn_is_fitted__():
-            return self.fit(X)
-        how = (self.inference, self.n_samples, self.reparameterize)
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
         floors = (Constant(self.std_floor_x_), Constant(self.std_floor_z_))
-        train_on_more_rows(self, self._checked(X), lambda generator: Bound(self.module_, *how, *floors, generator))
-        return self
+        bound = Bound(net, self.inference, self.n_samples, self.reparameterize, *floors, generator)
+        return consistent_with_bound(self, net, n_rows, generator, bound)

@@ -29,6 +29,7 @@ from nvisa.maths.mixtures import fit_mixture
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Array, Record
 from nvisa.methods.generative import CodingClusterer
+from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import Autoencoder, Encoder
 from nvisa.nets.layers import Network
 from nvisa.nets.priors import Mixture, moments
@@ -79,7 +80,7 @@ class Networks(Autoencoder):
         self.prior.permute(order)
 
 
-class VaDE(CodingClusterer):
+class VaDE(StreamingClusterer, CodingClusterer):
     """Variational deep embedding.
 
     Parameters
@@ -125,11 +126,12 @@ class VaDE(CodingClusterer):
         net = run.module
         history, score = self._start(net, run)
 
-        def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-            return self._bound(net, x, run.generator)
-
+        objective = self._objective(net, len(run.source), run.generator)
         history += maximize(objective, net, run.source, self._training, run.generator, run.listeners)
         return FitResult(net, history, {"start_score_": score})
+
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
+        return lambda x, rows, fraction: self._bound(net, x, generator)
 
     def _start(self, net: Networks, run: Run) -> tuple[list[Record], float]:
         """Pretrain, and give the prior its first clusters; what was trained, and the score of the assignment."""

@@ -25,6 +25,7 @@ from nvisa.maths.distributions import kl_normal, log_normal, noise_like
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.fitted import Record
 from nvisa.methods.generative import CodingClusterer
+from nvisa.methods.partial_fit import Objective, StreamingClusterer
 from nvisa.nets.autoencoder import MixtureAutoencoder
 from nvisa.nets.layers import Network
 from nvisa.nets.units import Rescale
@@ -46,7 +47,7 @@ class Networks(MixtureAutoencoder):
         }
 
 
-class VAEGMM(CodingClusterer):
+class VAEGMM(StreamingClusterer, CodingClusterer):
     """Variational autoencoder, then a Gaussian mixture of its posterior means.
 
     ``score_samples`` is the density of the VAE, whose prior is N(0, I); ``sample`` draws z from the mixture,
@@ -105,12 +106,15 @@ class VAEGMM(CodingClusterer):
 
     def _train(self, net: Networks, run: Run) -> list[Record]:
         """Maximize L(x) per feature."""
+        objective = self._objective(net, len(run.source), run.generator)
+        return maximize(objective, net, run.source, self._training, run.generator, run.listeners)
 
+    def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
         def objective(x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
-            noise = noise_like(x.new_empty(len(x), net.latent_dim), run.generator)
+            noise = noise_like(x.new_empty(len(x), net.latent_dim), generator)
             return StepOutput.of_bound(net.elbo(x, noise, self.std_floor), x.shape[1])
 
-        return maximize(objective, net, run.source, self._training, run.generator, run.listeners)
+        return objective
 
     def _log_p_z(self, z: Float[Tensor, "M B Z"]) -> PerSample:
         return log_normal(z, torch.zeros_like(z), torch.ones_like(z))

@@ -30,7 +30,7 @@ from nvisa.maths.distributions import (
 from nvisa.maths.products import linear, perceptron
 from nvisa.maths.shapes import Data, Float, Int, LogClusters, Tensor
 from nvisa.nets.units import Rescale
-from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, SettingError
+from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, Positive, SettingError
 
 __all__ = [
     "BinarizedHead",
@@ -39,6 +39,7 @@ __all__ = [
     "BernoulliHead",
     "Decoder",
     "GaussianHead",
+    "Kept",
     "LatentNetwork",
     "Network",
     "SharedGaussianHead",
@@ -74,7 +75,11 @@ class Network:
         ``"global"``: subtract each column's mean, divide by one number (pixels, embeddings).
         ``"columns"``: divide each column by its own standard deviation (tables with mixed units).
         ``"none"``: leave the data as they are. ``"auto"``: "columns" if the largest column deviation
-        is more than 10 times the median one, so that a few columns would drown the others; else "global".
+        is more than 10 times the median one, so that a few columns would drown the others; else "global". Rows that are
+        unit vectors are "global". ``"cosine"``: "global" of rows divided by their length: distances go by angles.
+    category_weight
+        What a category of a table counts beside a number, in squared distances: 1 is as much, 0.125 about what
+        k-prototypes has. Which of them tells groups apart cannot be seen without labels.
     prior_components
         C: NVISA's p(z|y) is a mixture of C Gaussians. 1 is the paper's. Other methods refuse another C.
     prior_covariance
@@ -91,7 +96,8 @@ class Network:
     hidden: Annotated[tuple[int, ...], Each(AtLeast(1))] = (500, 500)
     latent_dim: Annotated[int, AtLeast(1)] = 10
     batch_norm: Annotated[bool, InstanceOf(bool)] = True
-    scaling: Annotated[str, OneOf("auto", "global", "columns", "none")] = "auto"
+    scaling: Annotated[str, OneOf("auto", "global", "columns", "cosine", "none")] = "auto"
+    category_weight: Annotated[float, Positive] = 1.0
     prior_components: Annotated[int, AtLeast(1)] = 1
     prior_covariance: Annotated[str, OneOf("diag", "full", "identity")] = "diag"
 
@@ -149,20 +155,25 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, leak: float = LEAK) -
     return nn.Sequential(*layers)
 
 
+class Kept(nn.Module):
+    """A module whose weights are somebody's: a fit begins with them."""
+
+
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Glorot-normal weights and zero biases in every linear or convolutional layer, from the given generator only.
 
-    A module with a method ``initialize(generator)`` is asked to do it for itself.
+    A module with a method ``initialize(generator)`` is asked to do it for itself; those in a :class:`Kept` one stay.
     """
-    for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+    kept = {inner for outer in module.modules() if isinstance(outer, Kept) for inner in outer.modules()}
+    for layer in (layer for layer in module.modules() if layer not in kept):
+        if callable(begin := getattr(layer, "initialize", None)):  # a module of ours that knows its own
+            begin(generator)
+        elif isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.xavier_normal_(layer.weight, generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, std=1.0 / math.sqrt(layer.embedding_dim), generator=generator)
-        elif callable(begin := getattr(layer, "initialize", None)):  # a module of ours that knows its own
-            begin(generator)
 
 
 def build(make: Callable[[], Any], generator: torch.Generator, device: torch.device | None = None) -> Any:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.distributions import draw_normal, log_normal, mean_squared_error
 from nvisa.maths.shapes import Bool, Data, Float, Int, Latent, LogClusters, PerExample, PerSample, Tensor
+from nvisa.nets.counts import COUNT_LIKELIHOODS, CountHead, CountUnits, GeneColumns, NegativeBinomial
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import (
@@ -34,6 +35,7 @@ from nvisa.nets.layers import (
     mlp,
     standardize,
 )
+from nvisa.nets.modules import Conv, direct_head, make_decoder, make_encoder
 from nvisa.nets.priors import make_prior
 from nvisa.nets.tables import CategoricalHead, TableUnits
 from nvisa.nets.units import Rescale
@@ -41,6 +43,7 @@ from nvisa.nets.units import Rescale
 __all__ = ["Drawn", "MixtureVAE", "draw", "log_p_x", "log_weights"]
 
 Array = NDArray[np.floating]
+OWN = ("encoder", "decoder")  # what the user may have brought
 
 
 def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
@@ -49,13 +52,19 @@ def make_trunk(rescale: Rescale, hidden: Sequence[int], *, batch_norm: bool) -> 
     Plain ReLU: with a leak, consistency lets whole clusters merge.
     """
     width, fill = rescale.width, rescale.fill
+    if isinstance(rescale, CountUnits):
+        d = rescale.n_genes
+        return nn.Sequential(GeneColumns(d), *mlp([d, *hidden], batch_norm=batch_norm, leak=0.0))
     if fill is None:
         return mlp([width, *hidden], batch_norm=batch_norm, leak=0.0)
     return nn.Sequential(Observed(deepcopy(fill)), *mlp([2 * width, *hidden], batch_norm=batch_norm, leak=0.0))
 
 
-def make_head(rescale: Rescale, likelihood: str, n_hidden: int) -> Any:
+def make_head(rescale: Rescale, likelihood: Any, n_hidden: int) -> Any:
     """p(x|z) of rows in the networks' units, from the decoder's last hidden layer: a head for each kind of columns."""
+    if isinstance(rescale, CountUnits):
+        likelihood = COUNT_LIKELIHOODS[likelihood] if isinstance(likelihood, str) else likelihood
+        return CountHead(n_hidden, rescale, zero_inflated=likelihood.zero_inflated)
     if isinstance(rescale, TableUnits):
         n_numbers = len(rescale.numbers)
         heads = [LIKELIHOODS[likelihood](n_hidden, n_numbers)] if n_numbers else []
@@ -81,13 +90,17 @@ class MixtureVAE(nn.Module):
     one-hot y computes, without repeating the product with h for every sample.
     """
 
+    trunk: Any
+    decoder: Any
+    x_head: Any
+
     def __init__(
         self,
         rescale: Rescale,
         n_clusters: int,
         network: Network,
         *,
-        likelihood: str,
+        likelihood: str | NegativeBinomial,
         posterior: str,
         baseline: bool = False,
     ) -> None:
@@ -95,16 +108,25 @@ class MixtureVAE(nn.Module):
         hidden, self.latent_dim = list(network.hidden), network.latent_dim
         prior = make_prior(n_clusters, network)
         self.rescale = rescale
-        self.trunk = make_trunk(rescale, hidden, batch_norm=network.batch_norm)
-        self.y_logits = nn.Linear(hidden[-1], n_clusters)
-        self.z_base = Linear(hidden[-1], hidden[-1])
-        self.y_embedding = nn.Embedding(n_clusters, hidden[-1]) if posterior == "joint" else None
-        self.z_head = GaussianHead(hidden[-1], self.latent_dim)
+        self.decoder: Any  # ours, or the user's
+        self.x_head: Any
+        own_encoder, own_decoder = (isinstance(network, Conv) or getattr(network, of, None) for of in OWN)
+        if own_encoder:
+            self.trunk, n = make_encoder(network, rescale.width)
+        else:
+            self.trunk, n = make_trunk(rescale, hidden, batch_norm=network.batch_norm), hidden[-1]
+        self.y_logits = nn.Linear(n, n_clusters)
+        self.z_base = Linear(n, n)
+        self.y_embedding = nn.Embedding(n_clusters, n) if posterior == "joint" else None
+        self.z_head = GaussianHead(n, self.latent_dim)
         self.prior = prior
-        self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
-        self.x_head = make_head(rescale, likelihood, hidden[0])
+        if own_decoder:
+            self.decoder, self.x_head = make_decoder(network, rescale.width), direct_head(likelihood, rescale.width)
+        else:
+            self.decoder = Decoder([self.latent_dim, *reversed(hidden)])
+            self.x_head = make_head(rescale, likelihood, hidden[0])
         # NVIL's input-dependent baseline C(x): one hidden layer on the detached trunk.
-        self.baseline = nn.Sequential(mlp([hidden[-1], hidden[-1]]), nn.Linear(hidden[-1], 1)) if baseline else None
+        self.baseline = nn.Sequential(mlp([n, n]), nn.Linear(n, 1)) if baseline else None
 
     def log_q_y_from(self, h: Float[Tensor, "B H"]) -> LogClusters:
         """``log q(y|x)`` from ``h = trunk(x)``."""
@@ -158,8 +180,10 @@ class MixtureVAE(nn.Module):
     def draw_x(self, z: Float[Tensor, "B Z"], generator: torch.Generator | None, std_floor: float) -> Data:
         """``x ~ p(x|z)`` in the user's units; without a generator its mean."""
         h = self.decoder(z)
-        x = self.x_head.mean(h) if generator is None else self.x_head.draw(h, generator, std_floor)
-        return self.rescale.inverse(x)
+        if generator is None:
+            return self.rescale.inverse(self.x_head.mean(h))
+        x = self.rescale.inverse(self.x_head.draw(h, generator, std_floor))
+        return x.round() if self.rescale.has_counts else x
 
     @torch.no_grad()
     def init_scales(self, x: Data, std_floor_x: float, std_floor_z: float) -> None:

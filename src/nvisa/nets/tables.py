@@ -4,7 +4,8 @@
 * networks' units [N V]: the numbers, then C columns ``( [code = c] - share_c ) / spread`` for each category
 
 ``spread^2 = 1 - sum_c share_c^2`` gives a category as much variance as a standardized number has, so that in distances,
-graphs and k-means no column counts more than another. p(x|z) has a softmax for each category: :class:`CategoricalHead`.
+graphs and k-means no column counts more than another; ``Network.category_weight`` says otherwise. p(x|z) has a softmax
+for each category: :class:`CategoricalHead`.
 """
 
 from collections.abc import Sequence
@@ -72,17 +73,19 @@ class TableUnits(Rescale):
         return -(~x[:, self.numbers].isnan()).to(x) @ self.scale[self.numbers].log()
 
     @classmethod
-    def of(cls, X: Any, scaling: str, levels: Sequence[int], rng: RandomState) -> "TableUnits":
+    def of(cls, X: Any, scaling: str, levels: Sequence[int], rng: RandomState, *, weight: float = 1.0) -> "TableUnits":
         """Numbers by their columns, unless they are asked to be otherwise, categories, and what to expect in gaps.
 
-        ``levels`` has the number of categories of each column, 0 for numbers.
+        ``levels`` has the number of categories of each column, 0 for numbers; squared distances of categories count
+        ``weight`` times.
         """
         numbers = [d for d, n in enumerate(levels) if not n]
         shift, scale = torch.zeros(len(levels)), torch.ones(len(levels))
         if numbers:
             made = make_rescale(X[:, numbers], "columns" if scaling == "auto" else scaling)
             shift[numbers], scale[numbers] = made.shift, made.scale
-        units = cls(shift, scale, levels, *shares(X, levels))
+        share, spread = shares(X, levels)
+        units = cls(shift, scale, levels, share, spread / weight**0.5)
         units.fill = fill_for(X, units, rng)
         return units
 

@@ -10,22 +10,27 @@ import numpy as np
 import torch
 from numpy.random import RandomState
 from numpy.typing import NDArray
+from scipy.sparse.linalg import norm as sparse_norm
+from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nvisa.maths.shapes import Data, Float
 from nvisa.nets.conversion import temporary_map
 from nvisa.nets.gaps import Fill
-from nvisa.nets.rows import Source, Table, blocks, count_gaps, is_mapped, map_blocks, release, subset, take
+from nvisa.nets.rows import Source, Table, blocks, count_gaps, is_mapped, map_blocks, part, release, subset, take
 from nvisa.nets.sparse import SparseRows, leading_axes
 from nvisa.settings import SettingError
 
 __all__ = [
+    "Directions",
     "Rescale",
     "Rescaled",
     "centered",
     "feature_view",
     "fill_for",
+    "has_unit_rows",
     "make_rescale",
     "make_units",
     "moments",
@@ -35,6 +40,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.floating]
+DIRECTION_ROWS = 20_000  # whose mean and scale are those of all
 FACTOR_ROWS = 5_000  # that the fill of gaps is fitted to
 
 
@@ -48,7 +54,7 @@ class Rescale(nn.Module):
     shift: Tensor
     scale: Tensor
     axes: Tensor | None
-    has_categories = False
+    has_categories = has_counts = False
 
     def __init__(
         self,
@@ -89,6 +95,40 @@ class Rescale(nn.Module):
         return -(~x.isnan()).to(x) @ self.scale.log()
 
 
+class Directions(Rescale):
+    """The same of ``x / ||x||``: squared distances are ``2 - 2 cos``, in one scale. Back come unit vectors."""
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Return x in the networks' units; rows of zeros have no direction, and stay zeros."""
+        return super().forward(F.normalize(x, dim=-1))
+
+    @classmethod
+    def of(cls, X: Table, rng: RandomState) -> "Directions":
+        """Of at most 20,000 rows.
+
+        Raises
+        ------
+        SettingError
+            For rows with gaps, whose length nobody knows.
+        """
+        if count_gaps(X).any():
+            raise SettingError("network.scaling", "another than 'cosine' for rows with gaps", "cosine")
+        rows = part(X, subset(len(X), rng, DIRECTION_ROWS))
+        of_one = SparseRows(normalize(rows.csr)) if isinstance(rows, SparseRows) else normalize(rows)
+        made = make_rescale(of_one, "global")
+        axes = leading_axes(of_one, made.scale, rng) if isinstance(of_one, SparseRows) else None
+        return cls(made.shift, made.scale, axes=axes)
+
+
+def has_unit_rows(X: Table) -> bool:
+    """Whether the rows are unit vectors, by a thousand spread over them: what was compared by cosines."""
+    if X.shape[1] < 2:
+        return False
+    some = part(X, np.unique(np.linspace(0, len(X) - 1, min(len(X), 1_000)).astype(int)))
+    lengths = sparse_norm(some.csr, axis=1) if isinstance(some, SparseRows) else np.linalg.norm(some, axis=1)
+    return bool(np.abs(lengths - 1.0).max() < 1e-3)
+
+
 @dataclass
 class Rescaled:
     """Rows of X as ``rescale.features`` shows them, made as they are asked for."""
@@ -109,6 +149,8 @@ class Rescaled:
 
 def make_units(X: Table, scaling: str, rng: RandomState) -> Rescale:
     """:func:`make_rescale`, with what rows with gaps and wide sparse rows need besides."""
+    if scaling == "cosine":
+        return Directions.of(X, rng)
     rescale = make_rescale(X, scaling)
     if isinstance(X, SparseRows):
         rescale.axes = leading_axes(X, rescale.scale, rng)
@@ -140,7 +182,8 @@ def make_rescale(X: Table, scaling: str) -> Rescale:
     common = np.sqrt((deviation**2).mean()) or 1.0
     varying = deviation[deviation > 0]
     if scaling == "auto":
-        scaling = "columns" if varying.size and varying.max() > 10 * np.median(varying) else "global"
+        uneven = varying.size and varying.max() > 10 * np.median(varying)
+        scaling = "columns" if uneven and not has_unit_rows(X) else "global"
     if scaling == "none":
         mean = np.zeros_like(mean)
     elif scaling == "global":
@@ -148,7 +191,7 @@ def make_rescale(X: Table, scaling: str) -> Rescale:
     elif scaling == "columns":
         scale[deviation > 0] = varying
     else:
-        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
+        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none' for these rows", scaling)
     return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
 
 

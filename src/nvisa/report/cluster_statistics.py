@@ -24,6 +24,7 @@ __all__ = [
     "matched_order",
     "overlap",
     "scores",
+    "traversal",
     "typical",
     "uncertain",
 ]
@@ -48,6 +49,16 @@ def typical(z: Array, labels: Ints, n_clusters: int, n: int) -> list[Ints]:
         offset = (own - own.mean(0)) / np.where(scale > 0, scale, 1.0) if len(own) else own
         found.append(members[np.argsort((offset**2).sum(1), kind="stable")[:n]])
     return found
+
+
+def traversal(z: Array, n: int, reach: float = 2.0) -> Array:
+    """``mean + t s v`` for n values t in -reach .. reach [n Z]: along the axis v of these latent vectors' largest
+    deviation s; the sign of v is that its largest entry is positive.
+    """
+    mean = z.mean(0)
+    _, lengths, axes = np.linalg.svd(z - mean, full_matrices=False)
+    axis = axes[0] * np.sign(axes[0][np.abs(axes[0]).argmax()])
+    return mean + np.linspace(-reach, reach, n)[:, None] * axis * (lengths[0] / len(z) ** 0.5)
 
 
 def uncertain(q: Array, labels: Ints, n: int) -> list[Ints]:

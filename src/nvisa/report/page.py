@@ -173,6 +173,7 @@ def _clusters(evaluation: Evaluation, gallery: Gallery) -> list[Part]:
     cards = [{"k": k, "size": int(size), "parts": []} for k, size in enumerate(evaluation.sizes)]
     if evaluation.X is not None:
         _add_members(cards, evaluation, gallery)
+        _add_traversals(cards, evaluation, gallery)
     _add_samples(cards, evaluation.clusterer, gallery)
     return cards
 
@@ -200,6 +201,18 @@ def _add_members(cards: list[Part], evaluation: Evaluation, gallery: Gallery) ->
             )
             for d in apart
         ]
+
+
+def _add_traversals(cards: list[Part], evaluation: Evaluation, gallery: Gallery) -> None:
+    """What varies within a cluster: decoded along the axis on which its latent vectors vary most."""
+    clusterer = evaluation.clusterer
+    if not hasattr(clusterer, "decode") or clusterer.categories_:
+        return
+    for card in cards:
+        z = evaluation.z[evaluation.labels == card["k"]]
+        if len(z) >= 3:
+            walked = clusterer.decode(statistics.traversal(z, PER_CLUSTER))
+            card["parts"].append(("A walk along its widest latent axis, -2 to 2 deviations", gallery.add(walked)))
 
 
 def _add_samples(cards: list[Part], clusterer: Any, gallery: Gallery) -> None:

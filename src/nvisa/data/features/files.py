@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nvisa.data.features.backbones import Backbone
+from nvisa.data.features.texts import TextBackbone
 from nvisa.durable_files import locked, replacing_file, write_file
 from nvisa.json_values import parse
 
 __all__ = ["extract", "part_of"]
 
-Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | Sequence[str]  # or texts
 Progress = Callable[[str, int, int], None]
 BLOCK = 512  # images between two saves
 LOCK = ".lock"
@@ -32,7 +33,7 @@ LOCK = ".lock"
 
 def extract(
     images: Mapping[str, Images],
-    backbone: Backbone,
+    backbone: Backbone | TextBackbone,
     out: str | Path,
     *,
     labels: Mapping[str, Any] | None = None,
@@ -44,7 +45,8 @@ def extract(
     Parameters
     ----------
     images
-        Split to its uint8 images, such as ``{"x_train": [N H W 3], "x_test": ...}``. Sequences of images are sliced.
+        Split to its uint8 images, such as ``{"x_train": [N H W 3], "x_test": ...}``; or to its texts, for a backbone of
+        texts. Sequences are sliced.
     labels
         Further arrays of the file, such as ``y_train``.
     progress
@@ -83,7 +85,7 @@ def part_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.part")
 
 
-def _start(part: Path, images: Mapping[str, Images], backbone: Backbone) -> None:
+def _start(part: Path, images: Mapping[str, Images], backbone: Backbone | TextBackbone) -> None:
     """Keep the finished blocks of an earlier run if it was the same job, else remove them."""
     job = {
         "backbone": [backbone.name, backbone.weights_digest, backbone.preprocessing],
@@ -113,7 +115,7 @@ def _fingerprint(rows: Images) -> str:
 def _vectors(
     split: str,
     rows: Images,
-    backbone: Backbone,
+    backbone: Backbone | TextBackbone,
     part: Path,
     batch_size: int,
     progress: Progress | None,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nvisa.data.errors import DataError
 from nvisa.data.features.backbones import BACKBONES, Backbone, needed, sha256
 
-__all__ = ["load_backbone"]
+__all__ = ["importable_from_here", "load_backbone"]
 
 TORCHSCRIPT = (".pt", ".pth", ".ts")
 KINDS = f"an .onnx file, a TorchScript file ({', '.join(TORCHSCRIPT)}) or package.module:factory"
@@ -161,7 +161,7 @@ def _factory(name: str, size: int | None) -> Backbone:
     """A module, or what a callable returns; its random weights, if any, are drawn from a generator of its own."""
     package, _, attribute = name.partition(":")
     try:
-        with _importable_from_here(), torch.random.fork_rng(devices=[]):
+        with importable_from_here(), torch.random.fork_rng(devices=[]):
             found = getattr(importlib.import_module(package), attribute)
             module = found if isinstance(found, nn.Module) else found()
     except Exception as error:  # whatever the user's code raises
@@ -175,7 +175,7 @@ def _factory(name: str, size: int | None) -> Backbone:
 
 
 @contextmanager
-def _importable_from_here() -> Iterator[None]:
+def importable_from_here() -> Iterator[None]:
     """The current folder first on the path, as for ``python -m``; the program ``nvisa`` has its own folder there."""
     sys.path.insert(0, "")
     try:

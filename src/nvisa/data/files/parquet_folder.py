@@ -72,13 +72,24 @@ def _filled(whole: dataset.Dataset, names: list[str], kinds: list[pyarrow.DataTy
     dtype = np.dtype(np.float32 if is_narrow else np.float64)
     values = np.empty(shape, dtype) if shape[0] * shape[1] <= SMALL else _map(shape, dtype)
     start = 0
-    for batch in whole.to_batches(columns=names, batch_size=BATCH, batch_readahead=1, fragment_readahead=1):
+    # Row groups are read piece by piece, one after the other: read ahead, several of 250 MB would be in memory.
+    how = dataset.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 16, pre_buffer=False)
+    batches = whole.to_batches(
+        columns=names,
+        batch_size=BATCH,
+        batch_readahead=0,
+        fragment_readahead=1,
+        fragment_scan_options=how,
+        use_threads=False,
+    )
+    for batch in batches:
         stop = start + batch.num_rows
         for d in range(len(names)):
             column = batch.column(d).cast(pyarrow.float32() if is_narrow else pyarrow.float64())
             values[start:stop, d] = column.to_numpy(zero_copy_only=False)
         start = stop
         _release(values)
+    pyarrow.default_memory_pool().release_unused()
     return values
 
 

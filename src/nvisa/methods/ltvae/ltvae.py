@@ -236,7 +236,7 @@ class LTVAE(CodingClusterer):
         def report(record: Record) -> None:
             history.append({"stage": "structure search", **record})
             if run.report is not None:
-                run.report(net, history[-1])
+                run.report(net, history)
 
         return report
 
