@@ -96,6 +96,16 @@ def test_ranks_give_the_bounds_and_labels_of_one_process(kind, tmp_path):
     assert_same(first, alone(**settings))
 
 
+@pytest.mark.slow
+def test_a_callback_of_rank_0_ends_training_on_all(tmp_path):
+    def work(_):
+        return fit_on_ranks(clusterer().on_epoch(lambda _, record: record["epoch"] == 2), X)
+
+    first, second = on_ranks(2, work, tmp_path)
+    assert second is None
+    assert len(first.history_) == 2
+
+
 class _StopError(Exception):
     """Somebody's reason."""
 

@@ -208,8 +208,8 @@ class Ranks:
         return self
 
     def around(self, listeners: Listeners) -> Sequence[Listener]:
-        """The listeners of a stage, and those that keep the others in step with them."""
-        return listeners if self.rank else [_BeforeAll(self), *listeners, _AfterAll(self)]
+        """The listeners of a stage, and what keeps the others in step with them."""
+        return listeners if self.rank else [_Leader(self, listeners)]
 
     def parts(self, n_rows: int) -> list[int]:
         """Where each rank's part of a batch begins, and the end; at even rows, for some take every second one."""
@@ -284,22 +284,16 @@ class Ranks:
 # ---- in step with rank 0 ---------------------------------------------------------------------------------------------
 
 
-class _BeforeAll(Listener):
-    """Knows that the others wait from the end of an epoch on: if another listener ends the fit, they can be told."""
+class _Leader(Listener):
+    """Rank 0's listeners, and the others in step with them: they get a stage, and hear after each epoch."""
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
-
-    def end_epoch(self, state: StageState) -> None:
-        """They wait."""
-        self.ranks.others_wait = True
-
-
-class _AfterAll(_BeforeAll):
-    """Sends the others a stage as it stands when it begins, and the networks after each epoch."""
+    def __init__(self, ranks: Ranks, own: Listeners) -> None:
+        self.ranks, self.own = ranks, own
 
     def begin_stage(self, state: StageState) -> None:
-        """Send all of it."""
+        """Send all of it, once a checkpoint has put it back to where it was."""
+        for listener in self.own:
+            listener.begin_stage(state)
         ranks = self.ranks
         call = {"objective": state.objective, "module": state.module, "generator": state.generator, "stage": state.name}
         kept = {"optimizer": state.optimizer.state_dict(), "labels": state.tally.labels}
@@ -308,15 +302,20 @@ class _AfterAll(_BeforeAll):
         ranks.tell("stage", {"call": call | ranks.how, "precision": factors, "kept": kept})
         ranks.others_wait = state.finished
 
-    def end_epoch(self, state: StageState) -> None:
-        """Go on, with these networks."""
-        self.ranks.tell("go")
+    def end_epoch(self, state: StageState) -> bool:
+        """Whether somebody has seen enough; the others hear it, and get these networks."""
+        self.ranks.others_wait = True  # if a listener ends the fit, they can be told
+        enough = any([listener.end_epoch(state) for listener in self.own])
+        self.ranks.tell("go", enough)
         self.ranks.others_wait = False
         _send(state.module)
+        return enough
 
     def end_stage(self, state: StageState) -> None:
         """They wait for whatever comes next."""
         self.ranks.others_wait = True
+        for listener in self.own:
+            listener.end_stage(state)
 
 
 class _Follower(Listener):
@@ -331,12 +330,13 @@ class _Follower(Listener):
         state.tally.labels = self.kept["labels"]
         state.history, state.finished = self.kept["history"], self.kept["finished"]
 
-    def end_epoch(self, state: StageState) -> None:
+    def end_epoch(self, state: StageState) -> bool:
         """Wait; what is no "go" is the end."""
         kind, content = self.ranks.hear(self.source)
         if kind != "go":
             raise RankError(f"rank 0 has ended: {content}")
         _send(state.module)
+        return content
 
 
 def _send(module: torch.nn.Module) -> None:
