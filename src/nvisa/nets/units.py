@@ -191,7 +191,7 @@ def make_rescale(X: Table, scaling: str) -> Rescale:
     elif scaling == "columns":
         scale[deviation > 0] = varying
     else:
-        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none' for these rows", scaling)
+        raise SettingError("network.scaling", "one of 'auto', 'global', 'columns', 'none'", scaling)
     return Rescale(torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32)))
 
 
