@@ -23,10 +23,7 @@ NVISA_NAMES = {"n_init": "n_restarts", "std_floor": "std_annealing"}  # other me
 IMSAT_SETTINGS = ("n_clusters", "consistency", "n_restarts", "network", "training", "random_state", "verbose")
 NO_IMSAT = ("start_score_", "std_floor_x_", "std_floor_z_")
 IMSAT_NETWORKS = ("module.rescale.", "module.trunk.", "module.y_logits.")
-BEFORE: dict[str, dict[str, Any]] = {
-    "Training": {"min_steps": 1, "until_settled": False},
-    "Network": {"category_weight": 1.0},
-}
+BEFORE: dict[str, Json] = {"Training": {"min_steps": 1, "until_settled": False}, "Network": {"category_weight": 1.0}}
 MASKED = 0.3  # what a settled start hid of its autoencoder's inputs
 
 
