@@ -94,7 +94,7 @@ def page(_: str = "", root: Path = Path()) -> str:
 
 def rewrite(text: str, root: Path = Path()) -> str:
     """The guide with its table filled."""
-    return fill_places(text, "table", lambda name: page(name, root))
+    return fill_places(text, "stream", lambda name: page(name, root))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ ORDER = [
     *("methods.presets", "methods.editing", "methods.exporting", "methods.categories", "methods.input"),
     "methods.lazily",
     *("methods.fitted", "methods.base", "methods.generative", "methods.partial_fit"),
-    *("methods.*", "methods.__init__", "tools", "data", "report", "hub", "__init__"),
+    *("methods.*", "methods.growing", "methods.__init__", "tools", "data", "report", "hub", "__init__"),
     *("benchmark", "commands", "cli", "__main__"),
 ]
 LEAVES = {"settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "data"}

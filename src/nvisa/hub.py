@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from nvisa.durable_files import write_file
 from nvisa.methods import load
 from nvisa.persistence import ARRAYS, MANIFEST
 
@@ -146,7 +147,7 @@ def push_to_hub(
     """
     with TemporaryDirectory() as folder:
         clusterer.save(path := Path(folder) / "model")
-        (path / "README.md").write_text(model_card(clusterer, repo_id, license=license), encoding="utf-8")
+        write_file(path / "README.md", model_card(clusterer, repo_id, license=license).encode())
         api = _hub().HfApi(token=token, library_name="nvisa", library_version=version("nvisa"))
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=path, commit_message=message))

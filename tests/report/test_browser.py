@@ -244,6 +244,7 @@ def test_the_page_of_records(visit, tmp_path):
     metrics = {"train": {"accuracy": 0.5, "nmi": 0.5, "ari": 0.5}}
     (tmp_path / "a.json").write_text(
         '{"recipe": "<script>window.hacked=1</script>", "dataset": "digits", "seed": 0, "status": "ok", "seconds": 1.0,'
+        ' "method": "nvisa", "params": {}, "versions": {},'
         f' "metrics": {metrics!r}'.replace("'", '"')
         + ', "history": [{"bound": 1.0}, {"bound": 2.0}]}'
     )

@@ -41,7 +41,7 @@ Watched = TypeVar("Watched", bound="WatchedFit")
 LOG = logging.getLogger("nvisa")
 
 
-@dataclass(frozen=True)
+@dataclass
 class EarlyStopping:
     """End a stage of training once a number of its records no longer improves; for ``clusterer.on_epoch``.
 

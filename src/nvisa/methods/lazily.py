@@ -37,7 +37,7 @@ def lazily(clusterer: Any, method: str, X: Any, **how: Any) -> Any:
     empty = call.of_rows(np.empty((0, X.shape[1]), X.dtype))
     chunks = (X.chunks[0],) if empty.ndim == 1 else (X.chunks[0], (empty.shape[1],))
     where: dict[str, Any] = {"drop_axis": 1} if empty.ndim == 1 else {}
-    return X.map_blocks(call.of_rows, meta=empty, chunks=chunks, **where)
+    return X.map_blocks(call.of_rows, dtype=empty.dtype, meta=empty, chunks=chunks, **where)
 
 
 @dataclass(frozen=True)
