@@ -69,7 +69,8 @@ def test_the_block_for_ray_runs(names):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pyspark's of itself and of pandas
-def test_the_block_for_spark_runs(names):
+def test_the_block_for_spark_runs(names, monkeypatch):
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install pyspark")
     exec(blocks("spark")[0], names)
     found = names["rows"].mapInPandas(names["clusters"], "cluster long").toPandas().cluster
