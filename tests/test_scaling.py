@@ -52,12 +52,12 @@ def names():
 
 @pytest.mark.slow
 def test_the_python_blocks_run(names):
-    assert np.array_equal(
-        names["lazy"].map_blocks(names["model"].predict, drop_axis=1).compute(), names["model"].labels_
-    )
+    assert np.array_equal(names["model"].predict(names["lazy"]).compute(), names["model"].labels_)
+    assert [model.n_clusters_ for model in names["models"]] == [2, 3, 4]
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # ray's of its own processes
 def test_the_block_for_ray_runs(names):
     ray = pytest.importorskip("ray.data", reason="ray is not installed: pip install ray[data]")
     assert ray is not None
@@ -68,7 +68,9 @@ def test_the_block_for_ray_runs(names):
 
 
 @pytest.mark.slow
-def test_the_block_for_spark_runs(names):
+@pytest.mark.filterwarnings("ignore")  # pyspark's of itself and of pandas
+def test_the_block_for_spark_runs(names, monkeypatch):
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install pyspark")
     exec(blocks("spark")[0], names)
     found = names["rows"].mapInPandas(names["clusters"], "cluster long").toPandas().cluster
