@@ -207,9 +207,7 @@ def test_every_setting_that_has_an_option_is_one_of_nvisa():
     for name in fit.OPTION_OF:
         setting, _, field = name.partition(".")
         assert setting in inspect.signature(nvisa.NVISA).parameters
-        assert (
-            not field or field in {"training": nvisa.Training, "network": nvisa.Conv}[setting].__dataclass_fields__
-        )
+        assert not field or field in {"training": nvisa.Training, "network": nvisa.Conv}[setting].__dataclass_fields__
 
 
 ENDS = [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")]

@@ -36,7 +36,18 @@ def test_the_command_writes_the_page_that_python_writes(fitted, tmp_path, monkey
 def test_the_command_says_what_it_cannot_do(fitted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fitted.save("model")
-    record = {"method": "nvisa", "params": {}, "versions": {}, "recipe": "default", "dataset": "mnist", "seed": 0, "status": "diverged", "metrics": {}, "history": []}
+    record = {
+        "method": "nvisa",
+        "params": {},
+        "versions": {},
+        "seconds": 1.0,
+        "recipe": "default",
+        "dataset": "mnist",
+        "seed": 0,
+        "status": "diverged",
+        "metrics": {},
+        "history": [],
+    }
     (tmp_path / "0.json").write_text(json.dumps(record))
     for argv, message in (
         (["model", "--out", "r.pdf"], "expected a name ending in .html"),
