@@ -17,10 +17,16 @@ from nvisa.commands import cli
 
 ROOT = Path(__file__).parents[1]
 PAGE, RECORDS = ROOT / "docs" / "scaling.md", ROOT / "benchmarks" / "records" / "scaling"
+OTHERS = ("ray", "pyspark")
 
 
-def blocks(kind):
-    return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+def blocks(engine):
+    """The blocks for "ray" or "pyspark"; for "dask" those that import neither."""
+    found = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    others = {
+        name: [block for block in found if f"import {name}\n" in block or f"from {name}." in block] for name in OTHERS
+    }
+    return others.get(engine) or [block for block in found if block not in sum(others.values(), [])]
 
 
 def record(name):
@@ -45,7 +51,7 @@ def names():
     """What the blocks of the page define, run once; a cluster of one thread in place of two processes."""
     pytest.importorskip("dask.distributed", reason='dask is not installed: pip install "nvisa[cluster]"')
     found: dict[str, object] = {}
-    for block in blocks("python"):
+    for block in blocks("dask"):
         exec(block.replace("n_workers=2", "n_workers=1, processes=False"), found)
     return found
 
@@ -72,7 +78,7 @@ def test_the_block_for_ray_runs(names):
 def test_the_block_for_spark_runs(names, monkeypatch):
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install pyspark")
-    exec(blocks("spark")[0], names)
+    exec(blocks("pyspark")[0], names)
     found = names["rows"].mapInPandas(names["clusters"], "cluster long").toPandas().cluster
     np.testing.assert_array_equal(found, names["model"].predict(names["X"]))
     names["spark"].stop()

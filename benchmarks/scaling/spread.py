@@ -42,7 +42,7 @@ def main() -> None:
     n_workers = os.cpu_count() or 1
     with (
         tempfile.TemporaryDirectory() as home,
-        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):

@@ -27,7 +27,7 @@ def cluster(request):
         distributed = pytest.importorskip(
             "dask.distributed", reason="dask is not installed: pip install nvisa[cluster]"
         )
-        own = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        own = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
         with own, distributed.Client(own):
             yield "dask"
     else:

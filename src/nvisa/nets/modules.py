@@ -95,10 +95,10 @@ class Modules(Network):
     Parameters
     ----------
     encoder
-        From rows [n, *shape] in the networks' units to hidden units [n, H], H of your choice; None: a perceptron of
+        From rows ``[n, *shape]`` in the networks' units to hidden units [n, H], H of your choice; None: a perceptron of
         ``hidden`` layers.
     decoder
-        From latent vectors [n, latent_dim] to E[x|z] [n, *shape] in the networks' units, log odds for
+        From latent vectors [n, latent_dim] to E[x|z] ``[n, *shape]`` in the networks' units, log odds for
         ``likelihood="bernoulli"``; None: a perceptron.
     shape
         Of a row as the modules see it, such as (1, 28, 28). None: that of arrays [N, ...] of the fit, or flat rows.
