@@ -86,7 +86,7 @@ def test_the_block_for_spark_runs(names, monkeypatch):
 
 @pytest.mark.slow
 def test_the_commands_run(tmp_path, monkeypatch):
-    torchrun, predict = sorted(blocks("sh"), reverse=True)
+    torchrun, predict = sorted(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL), reverse=True)
     monkeypatch.chdir(tmp_path)
     X = np.random.RandomState(0).randn(60, 3).astype(np.float32)
     np.save("rows.npy", X)

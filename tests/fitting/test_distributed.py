@@ -71,10 +71,18 @@ def numbers(history):
 
 
 def assert_same(one, other):
+    """Numbers to rounding; q(y|x) to half a percent, since biases below batch norm have no gradient but rounding, which
+    Adam makes steps of; labels but where two clusters are as probable as each other.
+    """
     for found, expected in zip(numbers(one.history_), numbers(other.history_), strict=True):
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    np.testing.assert_array_equal(one.labels_, other.labels_)
-    assert [r.get("label_change") for r in one.history_] == [r.get("label_change") for r in other.history_]
+    proba = other.predict_proba(X)
+    np.testing.assert_allclose(one.predict_proba(X), proba, atol=5e-3)
+    clear = np.diff(np.sort(proba)[:, -2:])[:, 0] > 0.01
+    assert clear.mean() > 0.8
+    np.testing.assert_array_equal(one.labels_[clear], other.labels_[clear])
+    moved = [[record.get("label_change", 0.0) for record in fit.history_] for fit in (one, other)]
+    np.testing.assert_allclose(*moved, atol=0.03)
 
 
 NO_NORM = Network(hidden=(16,), latent_dim=2, batch_norm=False)
@@ -87,6 +95,7 @@ KINDS = {
 
 
 @pytest.mark.slow
+@pytest.mark.global_rng  # torch.distributed's, when it is imported
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_give_the_bounds_and_labels_of_one_process(kind, tmp_path):
     """Batches of 38 and 37 rows: parts of several sizes, odd ones too."""
