@@ -78,8 +78,6 @@ table: $(STAMP)  ## write the tables of README.md and docs/ from the records
 	$(PY) benchmarks/rivals/page.py
 	$(PY) benchmarks/criteria_page.py
 	$(PY) benchmarks/tables_page.py
-	$(PY) benchmarks/n_clusters.py --page
-	$(PY) benchmarks/stream.py --page
 	$(PY) benchmarks/faults/faults_page.py
 	$(PY) benchmarks/scaling/page.py
 	$(PY) -m nvisa.benchmark.long_run_page

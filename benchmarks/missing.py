@@ -10,9 +10,8 @@ the same K and no label.
 
 import json
 import sys
-import time
-import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,9 @@ from sklearn.cluster import KMeans
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.mixture import GaussianMixture
-from small_experiments import run_missing
+from small_experiments import agreement, run_missing, timed
 
 from nvisa import NVISA
-from nvisa.maths.metrics import accuracy, ari
 
 sys.path.append(str(Path(__file__).parent / "rivals"))
 
@@ -113,16 +111,10 @@ def run(name: str, seed: int) -> None:
             holes = standardized(np.where(gaps, np.nan, X))
             truth = (X - np.nanmean(np.where(gaps, np.nan, X), 0)) / np.nanstd(np.where(gaps, np.nan, X), 0)
             for method, cluster in METHODS.items():
-                started = time.process_time()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    labels, filled = cluster(holes, int(y.max()) + 1, seed)
+                (labels, filled), seconds = timed(partial(cluster, holes, int(y.max()) + 1, seed))
                 error = float(np.sqrt(np.square(filled - truth)[gaps].mean()))
-                scores = {"ari": ari(y, labels), "accuracy": accuracy(y, labels), "rmse": error}
-                seconds = time.process_time() - started
-                found.append(
-                    {"mechanism": mechanism, "rate": rate, "method": method, "cpu_seconds": round(seconds, 2)} | scores
-                )
+                about = {"mechanism": mechanism, "rate": rate, "method": method, "cpu_seconds": seconds}
+                found.append(about | agreement(y, labels) | {"rmse": error})
     FOLDER.mkdir(parents=True, exist_ok=True)
     command = f"python benchmarks/missing.py {name} --seeds {seed}"
     record = {"data_set": name, "seed": seed, "command": command, "runs": found}

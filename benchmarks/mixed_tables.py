@@ -10,9 +10,8 @@ ones" sees a standardized column for each category.
 import io
 import json
 import sys
-import time
-import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
-from small_experiments import run_missing
+from small_experiments import agreement, run_missing, timed
 
 from nvisa import NVISA
-from nvisa.maths.metrics import accuracy, ari
 
 sys.path.append(str(Path(__file__).parent / "rivals"))
 
@@ -141,12 +139,8 @@ def run(name: str, seed: int) -> None:
     frame, y = load(name)
     found = {}
     for method, (_, cluster) in METHODS.items():
-        started = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            labels = cluster(frame, int(y.max()) + 1, seed)
-        seconds = round(time.process_time() - started, 2)
-        found[method] = {"ari": ari(y, labels), "accuracy": accuracy(y, labels), "cpu_seconds": seconds}
+        labels, seconds = timed(partial(cluster, frame, int(y.max()) + 1, seed))
+        found[method] = agreement(y, labels) | {"cpu_seconds": seconds}
     FOLDER.mkdir(parents=True, exist_ok=True)
     numbers, codes = split(frame)
     about = {"data_set": name, "seed": seed, "command": f"python benchmarks/mixed_tables.py {name} --seeds {seed}"}

@@ -1,7 +1,6 @@
 """How many clusters others find on the rows of benchmarks/levels.py, without being told a number or a class.
 
     python benchmarks/n_clusters.py [--seeds 0]     writes benchmarks/records/n_clusters; wants evoc and fast-hdbscan
-    python benchmarks/n_clusters.py --page          writes their table into docs/guides/how-many-clusters.md
 
 ``evoc``, ``hdbscan``: at their defaults, the number of clusters of their labels, noise left out. ``silhouette``: the K
 whose k-means has the largest, of 2,000 rows. ``bic``: the K of the Gaussian mixture with full covariances in ten
@@ -26,14 +25,13 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from nvisa.benchmark.formats import fill_places
 from nvisa.benchmark.run import processor
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "rivals")]
 levels = import_module("levels")
 tables = import_module("datasets")
 
-FOLDER, GUIDE = Path("benchmarks/records/n_clusters"), Path("docs/guides/how-many-clusters.md")
+FOLDER = Path("benchmarks/records/n_clusters")
 TRIED = (*range(2, 13), 14, 16, 20, *range(25, 51, 5))
 
 
@@ -95,7 +93,7 @@ def record(name: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def page(_: str = "", root: Path = Path()) -> str:
+def page(root: Path = Path()) -> str:
     """A line for each data set: its classes, and how many clusters each finds."""
     names = ["auto", *METHODS]
     lines = [f"| rows | classes | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
@@ -113,20 +111,11 @@ def page(_: str = "", root: Path = Path()) -> str:
     return "\n".join([*lines, f"| within a fifth | | {' | '.join(near)} |"])
 
 
-def rewrite(text: str, root: Path = Path()) -> str:
-    """The guide with its table filled."""
-    return fill_places(text, "clusters", lambda name: page(name, root))
-
-
 def main() -> None:
     """Write a record for each data set and seed that has none."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--page", action="store_true", help="write the table, run nothing")
     args = parser.parse_args()
-    if args.page:
-        GUIDE.write_text(rewrite(GUIDE.read_text()))
-        return
     warnings.simplefilter("ignore")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in levels.NAMES:

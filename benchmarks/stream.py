@@ -1,7 +1,6 @@
 """A stream of MNIST by class: what `drift` says of it, what `partial_fit` keeps, and whether a new digit is found.
 
     python benchmarks/stream.py [--seed 0] [--models FOLDER]     writes benchmarks/records/stream
-    python benchmarks/stream.py --page                           writes the table of docs/guides/rows-that-come-later.md
 
 NVISA(5) is fitted to 5,000 rows of the digits 0 to 4. Then chunks of 500 rows come: two of the same digits, then one of
 each digit from 5 to 9 alone. Of each chunk, before it is learned: drift; then `grow` and `partial_fit`. 2,000 rows of
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from nvisa import NVISA, grow, load
-from nvisa.benchmark.formats import fill_places
 from nvisa.benchmark.run import processor
 from nvisa.maths.metrics import accuracy, ari
 
@@ -29,7 +27,7 @@ sys.path.append(str(Path(__file__).parent / "rivals"))
 tables = import_module("datasets")
 
 KEPT = 400  # rows of a digit that are kept
-FOLDER, GUIDE = Path("benchmarks/records/stream"), Path("docs/guides/rows-that-come-later.md")
+FOLDER = Path("benchmarks/records/stream")
 
 
 def fitted(X: np.ndarray, seed: int, models: Path | None) -> NVISA:
@@ -76,7 +74,7 @@ def run(seed: int, models: Path | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def page(_: str = "", root: Path = Path()) -> str:
+def page(root: Path = Path()) -> str:
     """A line for each chunk of the record, and what has become of the rows of 0 to 4."""
     record = json.loads((root / FOLDER / "mnist-seed0.json").read_text())
     lines = ["| 500 rows of | unsure (0.05 expected) | clusters added | in its largest cluster |", "|---|---|---|---|"]
@@ -92,21 +90,12 @@ def page(_: str = "", root: Path = Path()) -> str:
     )
 
 
-def rewrite(text: str, root: Path = Path()) -> str:
-    """The guide with its table filled."""
-    return fill_places(text, "stream", lambda name: page(name, root))
-
-
 def main() -> None:
     """Write a record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", type=Path, help="folder to keep the fit in, and to take it from")
-    parser.add_argument("--page", action="store_true", help="write the guide's table, run nothing")
     args = parser.parse_args()
-    if args.page:
-        GUIDE.write_text(rewrite(GUIDE.read_text()))
-        return
     warnings.simplefilter("ignore")
     record = run(args.seed, args.models)
     print(json.dumps({key: value for key, value in record.items() if key != "chunks"}))

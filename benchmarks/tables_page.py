@@ -1,4 +1,4 @@
-"""Pages of data as people have them from benchmarks/records: missing, mixed, sparse, and single cells.
+"""Tables of the small experiments, in pages and guides, from benchmarks/records.
 
     python benchmarks/tables_page.py
 
@@ -12,8 +12,10 @@ from pathlib import Path
 import missing
 import mixed_tables
 import mixed_weights
+import n_clusters
 import parquet_memory
 import sparse_rows
+import stream
 import texts
 
 sys.path.append(str(Path(__file__).parent / "single_cells"))
@@ -22,8 +24,15 @@ import single_cell_table
 from nvisa.benchmark.formats import fill_places
 from nvisa.durable_files import write_file
 
-PAGE = Path("docs/tables-with-gaps-and-categories.md")
-CELLS = Path("docs/single-cells.md")
+PAGES = [
+    Path("docs", f"{name}.md")
+    for name in (
+        "tables-with-gaps-and-categories",
+        "single-cells",
+        "guides/how-many-clusters",
+        "guides/rows-that-come-later",
+    )
+]
 
 
 def sparse(root: Path = Path()) -> str:
@@ -61,10 +70,12 @@ def rewrite(text: str, root: Path = Path()) -> str:
         "texts": texts.page,
         "parquet": parquet,
         "single_cells": single_cell_table.table,
+        "n_clusters": n_clusters.page,
+        "stream": stream.page,
     }
     return fill_places(text, "tables", lambda name: made[name](root))
 
 
 if __name__ == "__main__":
-    for page in (PAGE, CELLS):
+    for page in PAGES:
         write_file(page, rewrite(page.read_text()).encode())

@@ -9,9 +9,8 @@ frequent words, rows of length one. Every method is given K and no label.
 
 import json
 import sys
-import time
-import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from scipy.sparse import csr_array
 from sklearn.cluster import KMeans
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from small_experiments import run_missing
+from small_experiments import agreement, run_missing, timed
 
 from nvisa import NVISA
-from nvisa.maths.metrics import accuracy, ari
 
 sys.path.append(str(Path(__file__).parent / "rivals"))
 
@@ -82,12 +80,8 @@ def run(name: str, seed: int) -> None:
     file = FOLDER / f"{name}-seed{seed}.json"
     found = json.loads(file.read_text())["runs"] if file.exists() else {}
     for method, (_, cluster) in ((m, of) for m, of in METHODS.items() if m not in found):
-        started = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            labels = cluster(X, int(y.max()) + 1, seed)
-        seconds = round(time.process_time() - started, 2)
-        found[method] = {"ari": ari(y, labels), "accuracy": accuracy(y, labels), "cpu_seconds": seconds}
+        labels, seconds = timed(partial(cluster, X, int(y.max()) + 1, seed))
+        found[method] = agreement(y, labels) | {"cpu_seconds": seconds}
     FOLDER.mkdir(parents=True, exist_ok=True)
     about = {"data_set": name, "seed": seed, "command": f"python benchmarks/texts.py {name} --seeds {seed}"}
     about |= {"n_rows": X.shape[0], "n_words": X.shape[1], "k": int(y.max()) + 1}

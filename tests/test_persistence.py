@@ -141,13 +141,15 @@ def test_a_field_that_is_not_ours_is_refused():
         {"training": Training(epochs=1, learning_rate=1e-3)},
         {"network": Network((8,), latent_dim=2, prior_components=3)},
         {"network": Network((8,), latent_dim=2, prior_covariance="full")},
+        {"network": Network((8,), latent_dim=2, prior_covariance="identity")},
+        {"likelihood": "bernoulli_binarized", "init": "random", "consistency": None},
         {"network": None},
         {"random_state": np.int64(7)},
     ],
     ids=str,
 )
 def test_the_loaded_clusterer_predicts_what_the_saved_one_did(X, tmp_path, settings):
-    X = 1 / (1 + np.exp(-X)) if settings.get("likelihood") == "bernoulli" else X
+    X = 1 / (1 + np.exp(-X)) if settings.get("likelihood", "").startswith("bernoulli") else X
     before = NVISA(3, **{"random_state": 0, **SMALL, **settings}).fit(X)
     before.save(tmp_path / "m")
     after = nvisa.load(tmp_path / "m")

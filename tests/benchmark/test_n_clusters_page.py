@@ -18,26 +18,15 @@ def made(monkeypatch):
     return import_module("n_clusters")
 
 
-def test_the_guide_has_the_table_of_the_records(made):
-    text = (ROOT / made.GUIDE).read_text()
-    assert made.rewrite(text, ROOT) == text
-
-
-def test_the_guide_of_streams_has_the_table_of_its_record(made):
-    stream = import_module("stream")
-    text = (ROOT / stream.GUIDE).read_text()
-    assert stream.rewrite(text, ROOT) == text
-
-
 def test_a_line_is_what_its_record_says(made):
-    lines = [line.strip("| ").split(" | ") for line in made.page(root=ROOT).splitlines()]
+    lines = [line.strip("| ").split(" | ") for line in made.page(ROOT).splitlines()]
     digits = next(line for line in lines if line[0] == "digits")
     record = json.loads((ROOT / made.FOLDER / "digits-seed0.json").read_text())
     own = json.loads((ROOT / "benchmarks/records/levels/digits-seed0.json").read_text())
     found = [own["n_clusters"], *(of["n_clusters"] for of in record["found"].values())]
     assert [int(cell) for cell in digits[1:]] == [10, *found]
     rows = lines[2:-1]
-    near = re.findall(r"\d+ of \d+", made.page(root=ROOT).splitlines()[-1])
+    near = re.findall(r"\d+ of \d+", made.page(ROOT).splitlines()[-1])
     assert len(near) == 5
     for column, cell in enumerate(near, start=2):
         n = sum(abs(int(row[column]) - int(row[1])) <= 0.2 * int(row[1]) for row in rows)

@@ -71,14 +71,16 @@ def numbers(history):
 
 
 def assert_same(one, other):
-    """Numbers to rounding; q(y|x) to half a percent, since biases below batch norm have no gradient but rounding, which
-    Adam makes steps of; labels but where two clusters are as probable as each other.
+    """Numbers and q(y|x) to rounding; labels but where two clusters are as probable as each other.
+
+    Biases below batch norm have no gradient but rounding, which Adam makes steps of: q(y|x) then is to half a percent.
     """
+    near = 5e-3 if other.network.batch_norm else 1e-4
     for found, expected in zip(numbers(one.history_), numbers(other.history_), strict=True):
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
     proba = other.predict_proba(X)
-    np.testing.assert_allclose(one.predict_proba(X), proba, atol=5e-3)
-    clear = np.diff(np.sort(proba)[:, -2:])[:, 0] > 0.01
+    np.testing.assert_allclose(one.predict_proba(X), proba, atol=near)
+    clear = np.diff(np.sort(proba)[:, -2:])[:, 0] > 2 * near
     assert clear.mean() > 0.8
     np.testing.assert_array_equal(one.labels_[clear], other.labels_[clear])
     moved = [[record.get("label_change", 0.0) for record in fit.history_] for fit in (one, other)]

@@ -152,13 +152,23 @@ def test_every_setting_that_is_constrained_has_such_a_case():
     assert {"n_clusters", "network", "training"} == {setting for setting, *_ in OF_EVERY_METHOD}
 
 
-@pytest.mark.parametrize("setting", [{"prior_components": 2}, {"prior_covariance": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{"prior_components": 2}, {"prior_covariance": "full"}, {"prior_covariance": "identity"}], ids=str
+)
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "nvisa"])
 def test_a_prior_that_only_nvisa_reads_is_refused(name, setting):
     """NVISA's own are fitted in test_persistence.py."""
     model = make(name).set_params(network=Network(hidden=(4,), **setting))
     error = assert_refused(model, np.eye(9), SettingError, "it is NVISA's")
     assert error.setting == f"network.{next(iter(setting))}"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if name != "nvisa" and "likelihood" in METHODS[name].SETTINGS]
+)
+def test_a_likelihood_whose_rows_only_nvisa_draws_anew_is_refused(name):
+    model = make(name).set_params(likelihood="bernoulli_binarized")
+    assert assert_refused(model, np.eye(9), SettingError, "must be").setting == "likelihood"
 
 
 def test_a_batch_that_batch_norm_cannot_normalize_is_refused():

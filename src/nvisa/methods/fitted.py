@@ -20,19 +20,18 @@ from nvisa.maths.shapes import Data, Tensor
 from nvisa.methods.editing import EditableClusterer
 from nvisa.methods.exporting import write_onnx
 from nvisa.methods.input import CheckedInput, Rows, blank_units
-from nvisa.methods.lazily import is_lazy, lazily
+from nvisa.methods.lazily import lazy_of_dask
 from nvisa.nets.layers import LatentNetwork
 from nvisa.nets.rows import Source, Table, map_blocks, part, subset
 from nvisa.nets.units import Rescale
 from nvisa.persistence import ModelError, check_state, save
 from nvisa.settings import InRange, SettingError
 
-__all__ = ["Array", "FittedClusterer", "Lazy", "Record"]
+__all__ = ["Array", "FittedClusterer", "Record"]
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
 Fitted = TypeVar("Fitted", bound="FittedClusterer")
-Lazy = Any  # of a Dask collection another
 NOT_KEPT = ("_callback", "_checkpoint", "_callback_fit_ctx", "_skl_callbacks_to_teardown")  # while a fit is running
 
 
@@ -86,7 +85,8 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         their shapes.
         """
 
-    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64] | Lazy:
+    @lazy_of_dask
+    def predict(self, X: Rows, *, reject: float | None = None) -> NDArray[np.int64]:
         """``argmax_y q(y|x)`` of each row [N]; deterministic, whatever the batch or the order of rows.
 
         Parameters
@@ -98,8 +98,6 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
             Answer -1 for a row whose largest q(y|x), or whose density where the method has one, is lower than that of
             this share of the training rows: 0.01 refuses about a row of a hundred such as those, by either.
         """
-        if is_lazy(X):
-            return lazily(self, "predict", X, reject=reject)
         checked = self._checked(X)
         labels = self._mapped(lambda x: self._log_q_y(x).argmax(-1), checked)
         if reject is not None:
@@ -133,10 +131,9 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
             return log_q_y
         return edited(log_q_y, self.module_.encode(x) if any("split" in edit for edit in edits) else None, edits)
 
-    def predict_proba(self, X: Rows) -> Array | Lazy:
+    @lazy_of_dask
+    def predict_proba(self, X: Rows) -> Array:
         """``q(y|x)`` [N K], rows summing to one, in the floating type of X; of a calibrated model, tempered."""
-        if is_lazy(X):
-            return lazily(self, "predict_proba", X)
         checked = self._checked(X)
         log_q = self._mapped(self._log_q_y, checked).astype(np.float64)
         return tempered(log_q, getattr(self, "temperature_", 1.0)).astype(checked.dtype)
@@ -180,10 +177,9 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         sizes = (np.bincount(which, minlength=n) for which in (self.labels_, labels))
         return found | {"sizes": size_drift(*sizes)}
 
-    def transform(self, X: Rows) -> Array | Lazy:
+    @lazy_of_dask
+    def transform(self, X: Rows) -> Array:
         """Latent vector of each row [N Z], in the floating type of X."""
-        if is_lazy(X):
-            return lazily(self, "transform", X)
         return self._stream(self.module_.encode, X)
 
     def _stream(self, function: Callable[[Data], Tensor], X: Rows) -> Array:

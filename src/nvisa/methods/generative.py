@@ -14,9 +14,9 @@ from nvisa.fitting.edits import n_before, sources
 from nvisa.maths.bounds import importance_sampled
 from nvisa.maths.shapes import Data, Float, PerExample, PerSample, Tensor
 from nvisa.methods.base import DeepClusterer
-from nvisa.methods.fitted import Array, Lazy
+from nvisa.methods.fitted import Array
 from nvisa.methods.input import Rows
-from nvisa.methods.lazily import is_lazy, lazily
+from nvisa.methods.lazily import lazy_of_dask
 from nvisa.nets.layers import LIKELIHOODS, generator_from
 from nvisa.nets.rows import Source, map_blocks
 from nvisa.settings import AtLeast, NotNegative, OneOf, SettingError
@@ -122,10 +122,9 @@ class GenerativeClusterer(SamplingClusterer):
         """What ``predict(reject=...)`` goes by: ``log p(x)``, or what puts rows in nearly the same order for less."""
         return self._log_p_x(x)
 
-    def score_samples(self, X: Rows) -> Array | Lazy:
+    @lazy_of_dask
+    def score_samples(self, X: Rows) -> Array:
         """``log p(x)`` of each row [N], in nats: low for what the model finds unlikely."""
-        if is_lazy(X):
-            return lazily(self, "score_samples", X)
         return self._stream(self._log_p_x, X)
 
     def score(self, X: Rows, y: object = None) -> float:

@@ -4,13 +4,17 @@ An array gives an array of the same chunks of rows; a data frame gives a series 
 ``cluster``, ``p0 p1 ...``, ``z0 z1 ...`` or ``score``. A clusterer goes to the workers as it is pickled.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import numpy as np
 
-__all__ = ["is_lazy", "lazily"]
+__all__ = ["is_lazy", "lazily", "lazy_of_dask"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 COLUMNS = {"predict": "cluster", "predict_proba": "p", "transform": "z", "score_samples": "score"}
 
@@ -24,6 +28,16 @@ def is_lazy(X: Any) -> bool:
     False
     """
     return type(X).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(X, "__dask_graph__")
+
+
+def lazy_of_dask(method: Method) -> Method:
+    """A prediction that gives a Dask collection for one, computed later, and is as it was for all other rows."""
+
+    @wraps(method)
+    def answer(clusterer: Any, X: Any, **how: Any) -> Any:
+        return lazily(clusterer, method.__name__, X, **how) if is_lazy(X) else method(clusterer, X, **how)
+
+    return cast(Method, answer)
 
 
 def lazily(clusterer: Any, method: str, X: Any, **how: Any) -> Any:

@@ -66,7 +66,7 @@ from nvisa.methods.generative import GenerativeClusterer
 from nvisa.methods.partial_fit import Objective, StreamingClusterer, consistent_with_bound
 from nvisa.methods.presets import HOT, PRESETS, WARM
 from nvisa.nets.counts import COUNT_LIKELIHOODS, NegativeBinomial
-from nvisa.nets.layers import LIKELIHOODS
+from nvisa.nets.layers import BINARIZED, LIKELIHOODS
 from nvisa.nets.mixture_vae import Drawn, MixtureVAE, draw, log_p_x, log_weights
 from nvisa.nets.modules import with_shape
 from nvisa.nets.units import Rescale, Rescaled, top_deviation
@@ -144,7 +144,7 @@ class Bound:
 
 
 ESTIMATOR = AnyOf(OneOf("vimco", "nvil", "enum_y"), InstanceOf(VIMCO, EnumY))
-LIKELIHOOD = AnyOf(OneOf(*LIKELIHOODS, *COUNT_LIKELIHOODS), InstanceOf(NegativeBinomial))
+LIKELIHOOD = AnyOf(OneOf(*LIKELIHOODS, *BINARIZED, *COUNT_LIKELIHOODS), InstanceOf(NegativeBinomial))
 START = AnyOf(OneOf("auto", "umap", "gmm", "random"), Fitted(), InstanceOf(WarmStart))
 
 

@@ -5,6 +5,7 @@
 Beyond the papers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -29,16 +30,16 @@ Objective = Callable[[Data, np.ndarray, float], StepOutput]
 Streaming = TypeVar("Streaming", bound="StreamingClusterer")
 
 
-class StreamingClusterer:
+class StreamingClusterer(ABC):
     """A method that goes on with rows that come later; it defines ``_objective``."""
 
     module_: Any
     fit: Callable[..., Any]
     _checked: Callable[..., Any]
 
+    @abstractmethod
     def _objective(self, net: Any, n_rows: int, generator: torch.Generator) -> Objective:
         """What is maximized over this many rows, in these networks, once the fit has found its clusters."""
-        raise NotImplementedError
 
     def partial_fit(self: Streaming, X: Rows, y: object = None) -> Streaming:
         """Go on training with one pass over new rows [N D]; the clusters keep their numbers. Before any fit: ``fit``.

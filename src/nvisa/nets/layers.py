@@ -33,6 +33,7 @@ from nvisa.nets.units import Rescale
 from nvisa.settings import AtLeast, Each, InstanceOf, OneOf, Positive, SettingError
 
 __all__ = [
+    "BINARIZED",
     "BinarizedHead",
     "LEAK",
     "LIKELIHOODS",
@@ -379,5 +380,5 @@ LIKELIHOODS: dict[str, Any] = {
     "gaussian_shared": SharedGaussianHead,
     "gaussian_unit": UnitGaussianHead,
     "bernoulli": BernoulliHead,
-    "bernoulli_binarized": BinarizedHead,
 }
+BINARIZED: dict[str, Any] = {"bernoulli_binarized": BinarizedHead}  # of networks that ask it for what they train on

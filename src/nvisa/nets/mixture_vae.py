@@ -25,6 +25,7 @@ from nvisa.nets.counts import COUNT_LIKELIHOODS, CountHead, CountUnits, GeneColu
 from nvisa.nets.gaps import Observed
 from nvisa.nets.heads import ProductHead
 from nvisa.nets.layers import (
+    BINARIZED,
     LEAK,
     LIKELIHOODS,
     BinarizedHead,
@@ -70,7 +71,7 @@ def make_head(rescale: Rescale, likelihood: Any, n_hidden: int) -> Any:
         heads = [LIKELIHOODS[likelihood](n_hidden, n_numbers)] if n_numbers else []
         sizes = [n_numbers] if n_numbers else []
         return ProductHead([*heads, CategoricalHead(n_hidden, rescale)], [*sizes, rescale.width - n_numbers])
-    head = LIKELIHOODS[likelihood](n_hidden, rescale.width)
+    head = (LIKELIHOODS | BINARIZED)[likelihood](n_hidden, rescale.width)
     return head if rescale.fill is None else ProductHead([head], [rescale.width])
 
 
