@@ -3,12 +3,28 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
-from sklearn.datasets import make_blobs, make_moons
+from sklearn.datasets import load_digits, make_blobs, make_moons
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from nvisa.fitting.candidates import best_candidate, explaining_mixture, graph_clusters, held_out_density, votes
-from nvisa.fitting.graph import degree, neighbors
+from nvisa.fitting.candidates import (
+    best_candidate,
+    explaining_mixture,
+    graph_clusters,
+    graph_generalizes,
+    held_out_density,
+    held_out_information,
+    kmeans,
+    votes,
+)
+from nvisa.fitting.graph import (
+    degree,
+    informative_merges,
+    joint_of_labels,
+    mutual_information,
+    neighbors,
+    principal_components,
+)
 
 
 def chosen(X, k, seed=0):
@@ -106,6 +122,38 @@ def test_the_held_out_density_is_that_of_a_mixture_that_never_saw_the_row(stretc
         expected.append(np.log(density))
     found = held_out_density(X, y, 3, folds, np.random.RandomState(0))
     assert found == pytest.approx(np.concatenate(expected).mean(), abs=2e-3)
+
+
+def test_clusters_without_a_lost_neighbor_tell_new_rows_all_of_their_entropy():
+    y = np.tile([0, 0, 0, 1], 100)  # three to one in both halves
+    X = np.random.RandomState(0).randn(400, 3) + 20 * y[:, None]
+    found = held_out_information(X[:200], X[200:], lambda part: (part[:, 0] > 10).astype(int), 2)
+    assert found == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
+
+
+def test_clusters_of_noise_tell_less_of_new_rows_than_of_their_own_graph():
+    rng = np.random.RandomState(0)
+    X = rng.randn(1200, 15)
+
+    def merged(part):
+        return list(informative_merges(part, neighbors(part, 10), 5, rng))[0]
+
+    own = mutual_information(joint_of_labels(merged(X[:600]), neighbors(X[:600], 10), 5))
+    new = held_out_information(X[:600], X[600:], merged, 5)
+    assert new < 0.8 * own
+
+
+def test_k_means_is_kept_where_its_clusters_hold_for_new_rows_and_the_graphs_do_not():
+    rng = np.random.RandomState(0)
+    y = rng.randint(6, size=1500)
+    X = (rng.randn(1500, 30) + 3 * np.eye(30)[y]).astype(np.float32)  # balls that touch: k-means' own case
+    assert not graph_generalizes(X, 6, np.random.RandomState(0))
+    assert adjusted_rand_score(y, kmeans(X, 6, rng)) > 0.7
+
+
+def test_the_graph_is_taken_where_groups_are_no_balls():
+    X = load_digits().data.astype(np.float32)
+    assert graph_generalizes(principal_components(X, np.random.RandomState(0)), 10, np.random.RandomState(0))
 
 
 def test_few_rows_have_clusters_too():

@@ -6,12 +6,13 @@
    merges prefers those that leave clusters of similar size.
 3. A Gaussian mixture that goes on from there, where it explains held-out rows as well as richer mixtures do.
 
-The graph's clusters replace those of k-means only where they are better by what they were merged by, and of few rows
-only where they are clear. No function here sees a label or a network.
+The graph's clusters replace those of k-means only where they are better by what they were merged by: clear ones on the
+same graph, others on the graph of rows that they were not found in (:func:`held_out_information`), for merges fit the
+noise of their own graph. Of few rows they do only where they are clear. No function here sees a label or a network.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,23 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
+from sklearn.neighbors import KNeighborsClassifier
 
-from nvisa.fitting.graph import informative_merges, joint_of_labels, mutual_information
+from nvisa.fitting.graph import degree, informative_merges, joint_of_labels, mutual_information, nearest
+from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.normalized_cut import cut_curve, merge_by_cut, normalized_cut, refine_by_cut, relative_gap
 from nvisa.maths import mixtures
 
-__all__ = ["Candidate", "best_candidate", "explaining_mixture", "graph_clusters", "held_out_density", "votes"]
+__all__ = [
+    "Candidate",
+    "best_candidate",
+    "explaining_mixture",
+    "graph_clusters",
+    "graph_generalizes",
+    "held_out_density",
+    "held_out_information",
+    "votes",
+]
 
 Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
@@ -39,6 +51,7 @@ FEW = 20  # rows for each cluster: of fewer, what the graph leaves open is not l
 PER_CLUSTER = 10  # micro-clusters
 N_CUTS = 3
 FOLDS = 3
+HELD_OUT_ROWS = 5_000  # in two halves
 TEST_ROWS = 2_000  # that a mixture is held against
 SLACK = 0.02  # nats a row: held-out densities are not known better
 
@@ -81,11 +94,12 @@ def best_candidate(x: Array, points: Array, graph: Rows, n_clusters: int, rng: R
     simple = np.eye(n_clusters, dtype=np.float32)[kmeans(x, n_clusters, rng, n_init=10 if len(x) <= 5_000 else 2)]
     merged, gap = graph_clusters(points, graph, n_clusters, rng)
     is_clear = gap < CLEAR
-    joints = [joint_of_labels(proba.argmax(1), graph, n_clusters) for proba in (simple, merged)]
-    cuts = {name: normalized_cut(joint) / n_clusters for name, joint in zip(("kmeans", "graph"), joints, strict=True)}
-    known, told = (mutual_information(joint) for joint in joints)
+    cuts = {"kmeans": _cut(simple.argmax(1), graph, n_clusters), "graph": _cut(merged.argmax(1), graph, n_clusters)}
     is_few = not is_clear and len(x) < FEW * n_clusters
-    is_better = cuts["graph"] < LESS * cuts["kmeans"] if is_clear else told > known and not is_few
+    if is_clear:
+        is_better = cuts["graph"] < LESS * cuts["kmeans"]
+    else:
+        is_better = not is_few and graph_generalizes(x, n_clusters, rng)
     kind, is_clear = "graph" if is_better else "kmeans", is_clear or is_few
     proba = merged if kind == "graph" else simple
     labels = proba.argmax(1)
@@ -120,6 +134,33 @@ def graph_clusters(points: Array, graph: Rows, n_clusters: int, rng: RandomState
     refined = [refine_by_cut(labels, graph, n_clusters) for labels in merged]
     best = min(refined, key=lambda labels: _cut(labels, graph, n_clusters))
     return np.eye(n_clusters, dtype=np.float32)[best], gap
+
+
+def graph_generalizes(x: Array, n_clusters: int, rng: RandomState) -> bool:
+    """Whether merged micro-clusters tell more of the neighbors of new rows than clusters of k-means do."""
+    rows = rng.permutation(len(x))[:HELD_OUT_ROWS]
+    halves = x[rows[::2]], x[rows[1::2]]
+
+    def merged(part: Array) -> Rows:
+        near, distances = nearest(part, 2 * (k := degree(len(part))))
+        points = graph_layout(near, distances, min(10, part.shape[1]), rng)
+        return votes(list(informative_merges(points, near[:, :k], n_clusters, rng)), n_clusters).argmax(1)
+
+    told = held_out_information(*halves, merged, n_clusters)
+    return told > held_out_information(*halves, lambda part: kmeans(part, n_clusters, rng), n_clusters)
+
+
+def held_out_information(x: Array, new: Array, cluster: Callable[[Array], Rows], n_clusters: int) -> float:
+    """Neighbor information among ``new`` rows of the clusters found in the rows ``x``, in nats; the mean of both ways.
+
+    A new row gets the cluster of most of its ten nearest rows in x. Clusters that follow the noise of the graph which
+    they were found in have less of it than their own graph says.
+    """
+    total = 0.0
+    for train, test in ((x, new), (new, x)):
+        labels = KNeighborsClassifier(min(10, len(train))).fit(train, cluster(train)).predict(test)
+        total += mutual_information(joint_of_labels(labels, nearest(test, degree(len(test)))[0], n_clusters))
+    return total / 2
 
 
 def votes(partitions: Sequence[Rows], n_clusters: int) -> Array:
