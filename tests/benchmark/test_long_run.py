@@ -112,3 +112,18 @@ def test_a_run_from_a_start_keeps_the_start_beside_it(data, tmp_path, monkeypatc
     before, after = (nvisa.load(folder / "model") for folder in (tmp_path / "before", home))
     assert np.array_equal(before.predict_proba(data.X_train), after.predict_proba(data.X_train))
     assert start.predict(data.X_train).max() == 2
+
+
+@pytest.mark.filterwarnings("ignore:Only")
+def test_a_run_starts_from_the_most_informative_of_three_fits_and_keeps_no_other(data, tmp_path, monkeypatch):
+    short = {"network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=2)}
+    monkeypatch.setitem(RECIPES, "start/tiny", Recipe("ae_gmm", short))
+    tiny = {name: value for name, value in TINY.items() if name != "init"} | {"training": Training(epochs=2)}
+    monkeypatch.setitem(RECIPES, "slides/tiny", Recipe("nvisa", tiny, start="start/tiny"))
+    told = iter((0.1, 0.3, 0.2))
+    monkeypatch.setattr(long_run, "neighbor_information", lambda proba, graph: next(told))
+    home = long_run.long_run("slides/tiny", "made_up", 1, tmp_path)
+    found = json.loads((home / "starts.json").read_text())["neighbor_information"]
+    assert found == {"1": 0.1, "101": 0.3, "201": 0.2}
+    assert nvisa.load(home / "start").random_state == 101
+    assert sorted(path.name for path in home.iterdir()) == ["curve.json", "model", "start", "starts.json"]
