@@ -114,7 +114,7 @@ def test_a_run_from_a_start_keeps_the_start_beside_it(data, tmp_path, monkeypatc
     assert start.predict(data.X_train).max() == 2
 
 
-@pytest.mark.filterwarnings("ignore:Only")
+@pytest.mark.filterwarnings("ignore:Only", "ignore:.*not stored")
 def test_a_run_starts_from_the_most_informative_of_three_fits_and_keeps_no_other(data, tmp_path, monkeypatch):
     short = {"network": Network(hidden=(8,), latent_dim=2), "training": Training(epochs=2)}
     monkeypatch.setitem(RECIPES, "start/tiny", Recipe("ae_gmm", short))
