@@ -266,11 +266,13 @@ def test_beside_a_clear_start_only_its_cross_entropy_moves_the_head_of_q(rng):
     """``L(x) / D + sum_k r_k log q(k|x)``: the bound trains everything but the last layer of q(y|x)."""
     net, n = networks(rng), 5
     x, rows = normal(rng, n, D), np.arange(n)
-    proba = normal(rng, n + 2, K).softmax(-1)
-    proba[0] = 0.0  # a row that the start does not know
+    known = [4, 1, 3, 2, 6]  # of seven rows the start does not know the first and the sixth
+    start = Start(np.array(known), normal(rng, len(known), K).softmax(-1).numpy(), np.zeros((len(known), 1)), 0.0)
+    proba = torch.zeros(n + 2, K, dtype=torch.float64)
+    proba[known] = torch.from_numpy(start.proba)
     floors = (lambda t: 0.4), (lambda t: 0.2)
     bound = Bound(net, "vimco", 3, False, *floors, torch.Generator().manual_seed(5))
-    step = BoundBesideStart(bound, proba)(x, rows, 0.0)
+    step = BoundBesideStart.of(bound, start, Source(np.zeros((n + 2, D), np.float32)))(x, rows, 0.0)
     h = net.trunk(net.rescale(x))
     log_q_y = net.log_q_y_from(h)
     agreement = (proba[:n] * log_q_y).sum(-1)

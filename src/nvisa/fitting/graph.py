@@ -69,11 +69,19 @@ def intrinsic_dimension(distances: Array) -> float:
     ``1 / d = median_i mean_{j<k} log( T_k(x_i) / T_j(x_i) )`` (NIPS 2004, eq. 8, the inverses averaged as MacKay and
     Ghahramani propose, by the median: duplicates would rule a mean).
     """
+    return _median_dimension(_inverse_dimensions(distances))
+
+
+def _inverse_dimensions(distances: Array) -> Array:
+    """``mean_{j<k} log( T_k(x_i) / T_j(x_i) )`` of each row [N]; none of a single neighbor."""
     tiny = np.finfo(distances.dtype).tiny
     with np.errstate(over="ignore"):  # beside a duplicate's distance it is infinite, which a median can bear
         ratios = np.log(np.maximum(distances[:, -1:], tiny) / np.maximum(distances[:, :-1], tiny))
-    inverse = np.median(ratios.mean(1)) if ratios.size else 0.0
-    return float(1.0 / max(inverse, 1e-3))
+    return ratios.mean(1) if ratios.size else ratios.ravel()
+
+
+def _median_dimension(inverse: Array) -> float:
+    return float(1.0 / max(np.median(inverse) if inverse.size else 0.0, 1e-3))
 
 
 def _distances(x: Array, reference: Array, k: int) -> Array:
@@ -118,13 +126,18 @@ def neighbor_radius(
     reference = reference if axes is None else reference @ axes
     if len(chosen) == n:
         return nearest(reference, k)[1][:, -1]
-    parts = (X[start : start + 4096] for start in range(0, n, 4096))
-    distances = np.concatenate([_distances(x if axes is None else x @ axes, reference, k + 1) for x in parts])
-    # A row of R finds itself first, at distance zero; the others drop their last neighbor.
-    own = np.isin(np.arange(n), chosen, assume_unique=True)
-    distances = np.where(own[:, None], distances[:, 1:], distances[:, :-1])
-    shrink = (len(chosen) / n) ** (1.0 / intrinsic_dimension(distances))
-    return distances[:, -1] * shrink
+    own = np.zeros(n, dtype=bool)
+    own[chosen] = True
+    radius, inverse = [], []  # numbers of a row, not its k distances: of millions of rows these are much
+    for start in range(0, n, 4096):
+        x = X[start : start + 4096]
+        distances = _distances(x if axes is None else x @ axes, reference, k + 1)
+        # A row of R finds itself first, at distance zero; the others drop their last neighbor.
+        distances = np.where(own[start : start + 4096, None], distances[:, 1:], distances[:, :-1])
+        radius.append(distances[:, -1])
+        inverse.append(_inverse_dimensions(distances))
+    shrink = (len(chosen) / n) ** (1.0 / _median_dimension(np.concatenate(inverse)))
+    return np.concatenate(radius) * shrink
 
 
 def neighbor_joint(proba: Array, neighbor_rows: Rows) -> Array:
@@ -277,10 +290,14 @@ def refine_by_information(labels: Rows, neighbor_rows: Rows, n_clusters: int, *,
     return best
 
 
-def principal_components(X: Array, rng: np.random.RandomState) -> Array:
-    """The 50 leading principal components: distances among them drop the noise and cost little."""
+def principal_components(X: Array, rng: np.random.RandomState, *, overwrite: bool = False) -> Array:
+    """The 50 leading principal components: distances among them drop the noise and cost little.
+
+    ``overwrite`` is for rows that nobody needs any more: they are centered where they stand, not copied.
+    """
+    pca = PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng, copy=not overwrite)
     with np.errstate(invalid="ignore"):  # the explained share of constant rows: 0 / 0, which nobody asks for
-        return PCA(min(50, *X.shape), svd_solver="randomized", random_state=rng).fit_transform(X)
+        return pca.fit_transform(X)
 
 
 def informative_merges(

@@ -20,22 +20,17 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from torch import nn
+from torch.nn import functional as F
 
 from nvisa.fitting.candidates import Candidate, best_candidate, kmeans
-from nvisa.fitting.graph import (
-    degree,
-    merged_microclusters,
-    nearest,
-    neighbor_information,
-    principal_components,
-)
+from nvisa.fitting.graph import degree, merged_microclusters, nearest, neighbor_information, principal_components
 from nvisa.fitting.layout import graph_layout
 from nvisa.fitting.optimizers import LBFGS
 from nvisa.fitting.run import Listeners, Run
 from nvisa.fitting.training import StepOutput, Training, maximize
 from nvisa.maths.distributions import mean_squared_error
 from nvisa.maths.mixtures import fit_mixture
-from nvisa.maths.shapes import Data, Float, LogClusters, PerExample, Tensor
+from nvisa.maths.shapes import Data, Float, Int, LogClusters, PerExample, Tensor
 from nvisa.nets.autoencoder import load_autoencoder
 from nvisa.nets.rows import Source, Table, map_blocks, subset
 from nvisa.settings import AnyOf, Fitted, InRange, OneOf, SettingError
@@ -62,7 +57,7 @@ __all__ = [
 
 Array = NDArray[np.floating]
 Record = dict[str, Any]
-MAX_ROWS = 40_000  # rows that the mixture and the graph look at
+MAX_ROWS, MAX_NUMBERS = 40_000, 1 << 27  # that the mixture and the graph look at; of wide rows the second rules
 # Of the run's steps: a mixture of the codes needs good codes, the graph none.
 PRETRAINING = {"auto": 0.15, "umap": 0.15, "gmm": 0.6}
 
@@ -217,11 +212,13 @@ def find_start(module: Any, source: Source, init: Any, n_clusters: int, rng: Ran
     Of a table with categories "auto" is k-means: many of its rows are equally far from each other, or equal, and what a
     graph then calls groups are combinations of categories.
     """
-    rows = subset(len(source), rng, MAX_ROWS)
+    width = module.rescale.n_axes or source.X.shape[1]
+    rows = subset(len(source), rng, min(MAX_ROWS, max(MAX_NUMBERS // width, 2_000)))
     codes = map_blocks(module.code, source, rows=rows, fixed=False)
-    x = map_blocks(module.rescale.features, source, rows=rows, fixed=False)
-    graph_space = principal_components(x, rng)
-    k = degree(len(x))
+    graph_space = principal_components(
+        map_blocks(module.rescale.features, source, rows=rows, fixed=False), rng, overwrite=True
+    )
+    k = degree(len(rows))
     near, distances = nearest(graph_space, 2 * k)
     graph = near[:, :k]
     if module.rescale.has_categories and init == "auto":
@@ -347,14 +344,16 @@ class BoundBesideStart:
     """
 
     bound: Any
-    proba: Float[Tensor, "N K"]  # of all rows; zero where the start does not know a row
+    proba: Float[Tensor, "n K"]  # of the rows that the start knows; the last is zero, of all others
+    place: Int[Tensor, " N"]  # in it, of every row
 
     @classmethod
     def of(cls, bound: Any, start: Start, source: Source) -> "BoundBesideStart":
         """The bound beside this start, for training on the rows of ``source``."""
-        proba = torch.zeros(len(source), start.proba.shape[1])
-        proba[torch.from_numpy(start.rows)] = torch.from_numpy(start.proba)
-        return cls(bound, proba.to(source.device))
+        n, proba = len(start.rows), torch.from_numpy(start.proba)
+        place = torch.full((len(source),), n)
+        place[torch.from_numpy(start.rows)] = torch.arange(n)
+        return cls(bound, F.pad(proba, (0, 0, 0, 1)).to(source.device), place.to(source.device))
 
     def __call__(self, x: Data, rows: np.ndarray, fraction: float) -> StepOutput:
         """Value and terms of the batch ``x`` in the user's units."""
@@ -362,7 +361,7 @@ class BoundBesideStart:
         h = net.trunk(x := net.rescale(x))
         log_q_y = net.log_q_y_from(h)
         bound, terms = self.bound.bound(x, h, log_q_y.detach(), fraction)
-        agreement = (self.proba[torch.from_numpy(rows).to(x.device)] * log_q_y).sum(-1)
+        agreement = (self.proba[self.place[torch.from_numpy(rows).to(x.device)]] * log_q_y).sum(-1)
         return StepOutput(bound / x.shape[1] + agreement, terms | {"log_q_of_start": agreement}, log_q_y)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -13,7 +13,6 @@ A fit does this once, before anything else; whatever follows sees rows of two ax
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +30,7 @@ from nvisa.nets.conversion import as_rows
 from nvisa.nets.counts import COUNT_LIKELIHOODS, CountUnits, NegativeBinomial, check_counts
 from nvisa.nets.gaps import Fill
 from nvisa.nets.modules import SHAPED
-from nvisa.nets.rows import FILE_BLOCK, Table, blocks, count_gaps, numbers
+from nvisa.nets.rows import Table, blocks, count_gaps, numbers
 from nvisa.nets.sparse import SparseRows
 from nvisa.nets.tables import TableUnits
 from nvisa.nets.units import Directions, Rescale, centered, make_units, origin_of, warn_of_units
@@ -179,13 +178,15 @@ class CheckedInput(TransformerMixin):  # whose tags it adds to
 
     def _refuse_gaps(self, X: Table) -> None:
         """Raise an error that says where the first gap is; sparse rows have none."""
-        for start, rows in zip(count(0, FILE_BLOCK), () if isinstance(X, SparseRows) else blocks(X), strict=False):
+        start = 0
+        for rows in () if isinstance(X, SparseRows) else blocks(X):
             if np.isnan(rows).any():
                 n, d = np.argwhere(np.isnan(rows))[0]
                 raise ValueError(
                     f"Expected rows without gaps, as those of the fit were, got NaN in row {start + n}, column "
                     f"{self._column_name(d)}. Fit to rows that have gaps too, or fill it in."
                 )
+            start += len(rows)
 
     def _column_name(self, column: np.integer) -> str:
         """The name of a column, or its number."""

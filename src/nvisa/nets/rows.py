@@ -42,6 +42,7 @@ Table: TypeAlias = NDArray[Any] | SparseRows  # what rows are read from
 BLOCK = 512  # rows of every inference product
 FAST_BLOCK = 4096
 FILE_BLOCK = 8192
+BLOCK_NUMBERS = 1 << 25  # in float64, which sums are made in, 256 MB
 PIECE = 32  # scattered rows: the system maps up to 2 MB around each; of consecutive ones 128 times as many
 
 
@@ -85,8 +86,9 @@ def take(X: Table, rows: NDArray[np.integer] | slice, dtype: Any = None) -> NDAr
 
 
 def blocks(X: Table, size: int = FILE_BLOCK) -> Iterator[NDArray[Any]]:
-    """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one. Fewer of wide sparse rows."""
-    size = min(size, X.block_rows) if isinstance(X, SparseRows) else size
+    """Consecutive rows of X, ``size`` at a time: a view that is valid until the next one. Fewer of wide rows."""
+    most = X.block_rows if isinstance(X, SparseRows) else BLOCK_NUMBERS // max(int(np.prod(X.shape[1:])), 1)
+    size = max(1, min(size, most))
     for start in range(0, len(X), size):
         yield X[start : start + size]
         release(X)
@@ -155,12 +157,15 @@ def map_blocks(
     """
     _survive_forks()
     size = BLOCK if fixed or isinstance(source.X, SparseRows) else FAST_BLOCK
-    parts = []
-    for start in range(0, len(source) if rows is None else len(rows), size):
+    n = len(source) if rows is None else len(rows)
+    found = None  # filled block by block: parts and their concatenation would be twice as much
+    for start in range(0, n, size):
         x = source[slice(start, start + size) if rows is None else rows[start : start + size]]
         padded = torch.cat([x, x[:1].expand(size - len(x), -1)]) if fixed and len(x) < size else x
-        parts.append(function(padded)[: len(x)].cpu().numpy())
-    return np.concatenate(parts)
+        values = function(padded)[: len(x)].cpu().numpy()
+        found = np.empty((n, *values.shape[1:]), values.dtype) if found is None else found
+        found[start : start + size] = values
+    return np.empty(0) if found is None else found
 
 
 @cache

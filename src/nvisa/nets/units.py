@@ -210,7 +210,8 @@ def moments(X: Table) -> tuple[Array, Array]:
             n -= (gaps := np.isnan(block)).sum(0)
             block[gaps] = 0.0
         total += block.sum(0)
-        squares += (block * block).sum(0)
+        block *= block
+        squares += block.sum(0)
     mean = total / np.maximum(n, 1)
     return mean + shift, np.sqrt(np.maximum(squares / np.maximum(n, 1) - mean**2, 0.0))
 
@@ -298,7 +299,9 @@ def centered(X: Table, origin: NDArray[np.float64] | None) -> Table:
     if not is_mapped(X):
         return X - origin
     moved = temporary_map(X.shape, np.float32)
-    for start, rows in zip(range(0, len(X), 8192), blocks(X, 8192), strict=True):
-        moved[start : start + 8192] = rows - origin
+    start = 0
+    for rows in blocks(X):
+        moved[start : start + len(rows)] = rows - origin
+        start += len(rows)
         release(moved)
     return moved

@@ -13,7 +13,7 @@ from nvisa.data.errors import DataError, Note, describing
 
 __all__ = ["read_parquet_folder"]
 
-BATCH = 16_384  # rows
+BATCH, STRIP = 16_384, 128  # rows and columns read at once: of every column Parquet holds a page, of 1 MB or more
 SMALL = 1 << 26  # numbers that are held in memory
 
 
@@ -72,30 +72,35 @@ def _filled(whole: dataset.Dataset, names: list[str], kinds: list[pyarrow.DataTy
     shape = (whole.count_rows(), len(names))
     dtype = np.dtype(np.float32 if is_narrow else np.float64)
     values = np.empty(shape, dtype) if shape[0] * shape[1] <= SMALL else _map(shape, dtype)
-    start = 0
-    for batch in _batches(whole.files, names):
-        stop = start + batch.num_rows
-        for d, name in enumerate(names):
-            column = batch.column(name).cast(pyarrow.float32() if is_narrow else pyarrow.float64())
-            values[start:stop, d] = column.to_numpy(zero_copy_only=False)
-        start = stop
-        _release(values)
+    kind, start = pyarrow.from_numpy_dtype(dtype), 0
+    for path in whole.files:
+        with parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                for d in range(0, len(names), STRIP):
+                    strip = names[d : d + STRIP]
+                    batches = file.iter_batches(BATCH, [group], strip, use_threads=False)
+                    _fill(values[start:stop, d : d + STRIP], batches, strip, kind)
+                start = stop
     pyarrow.default_memory_pool().release_unused()
     return values
 
 
-def _batches(files: list[str], names: list[str]) -> Iterator[pyarrow.RecordBatch]:
-    """File by file and piece by piece: a scanner of data sets reads ahead, several row groups of 250 MB."""
-    for path in files:
-        with parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False) as file:
-            yield from file.iter_batches(BATCH, columns=names, use_threads=False)
+def _fill(values: np.ndarray, batches: Iterator[pyarrow.RecordBatch], names: list[str], kind: pyarrow.DataType) -> None:
+    """Write these columns of a row group into a part [n d] of the array."""
+    start = 0
+    for batch in batches:
+        stop = start + batch.num_rows
+        for d, name in enumerate(names):
+            values[start:stop, d] = batch.column(name).cast(kind).to_numpy(zero_copy_only=False)
+        start = stop
+        _release(values)
 
 
 def _release(values: np.ndarray) -> None:
     """Hand the pages of a map back; its file keeps what they hold."""
     pages = getattr(values, "_mmap", None)  # numpy has no public name for it
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-        pages.flush()
         pages.madvise(mmap.MADV_DONTNEED)
 
 
