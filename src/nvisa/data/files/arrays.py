@@ -54,7 +54,7 @@ def as_floats(array: np.ndarray, source: str | Path) -> Floats:
     if max(-least, most) > 2**53 and most - least < 2**20 * (max(-least, most) >> 53):
         raise DataError(
             f"{source}: expected whole numbers that float64 tells apart, got {least} .. {most}, closer to each other "
-            "than its steps there. Try subtracting the least of them first."
+            "than its steps there. Try subtracting the least of them first; numbers that are names, leave out."
         )
     return array.astype(np.float64)
 

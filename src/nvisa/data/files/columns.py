@@ -87,7 +87,10 @@ def names_in(path: Path, dialect: Dialect | None, *, is_parquet: bool) -> list[s
 
 def _check_names(frame: pd.DataFrame, path: Path) -> None:
     if twice := sorted(set(frame.columns[frame.columns.duplicated()])):
-        raise DataError(f"{path}: expected a name of its own for each column, got {_listed(twice)} more than once.")
+        raise DataError(
+            f"{path}: expected a name of its own for each column, got {_listed(twice)} more than once. Try calling one "
+            "of them otherwise, where the file names its columns."
+        )
     if frame.empty:
         raise DataError(f"{path}: expected rows and columns, got shape {frame.shape}. Try another file.")
 

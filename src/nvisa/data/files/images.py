@@ -39,7 +39,8 @@ def list_images(folder: Path) -> Found:
     shown = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5)) + (", ..." if len(others) > 5 else "")
     if not paths:
         got = f"only {shown}" if others else "none"
-        raise DataError(f"{folder}: expected images (.png, .jpg, .webp, .tif, ...), got {got}. Try another folder.")
+        advice = "Try another folder, or one file of it; tables in several files have to be joined first."
+        raise DataError(f"{folder}: expected images (.png, .jpg, .webp, .tif, ...), got {got}. {advice}")
     notes = (Note(f"{others.total()} files that are no images left out: {shown}"),) if others else ()
     return Found(paths, notes)
 

@@ -13,13 +13,14 @@ from nvisa.data.errors import DataError, Note, describing, extra_needed
 from nvisa.data.files.arrays import Floats, as_floats, dequantized, open_npz, scale_images
 from nvisa.data.files.compressed import SUFFIXES, open_binary, plain_suffix
 from nvisa.data.files.dialect import Dialect
+from nvisa.data.files.other_kinds import conversion
 from nvisa.data.files.sparse import is_sparse, read_sparse
 
 __all__ = ["Table", "column_names", "read_table"]
 
 X_KEYS = ("X", "x", "X_train", "x_train", "data")
 Y_KEYS = ("y", "y_train", "labels")
-TEXTS = (".csv", ".tsv", ".txt")
+TEXTS = (".csv", ".tsv", ".tab", ".txt", ".data")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,10 +83,10 @@ def read_table(  # noqa: PLR0913  an argument an option
     - .npz: the same for its array X, x, X_train, x_train or data, or its only array; labels from y, y_train
       or labels. A feature file's 8-bit columns are restored by its scale and offset. Of scipy.sparse.save_npz: its
       rows.
-    - .csv, .tsv, .txt, .parquet: the numeric columns; a column of vectors (a list, JSON) becomes a column for each
-      entry. Separator, decimal mark, thousands, header, remarks and encoding are found, or asked for where the file
-      leaves them open (:class:`Dialect`). A first column without a name, or called id or the like and never repeating,
-      names the rows.
+    - .csv, .tsv, .tab, .txt, .data, .parquet: the numeric columns; a column of vectors (a list, JSON) becomes a column
+      for each entry. Separator, decimal mark, thousands, header, remarks and encoding are found, or asked for where
+      the file leaves them open (:class:`Dialect`). A first column without a name, or called id or the like and never
+      repeating, names the rows.
     - a folder with .parquet files: their numeric columns, in batches, so that a large one needs no memory.
     - a folder: its images, all kinds that Pillow reads, recursively, sorted by path, as pixels in [0, 1].
 
@@ -145,7 +146,7 @@ def read_table(  # noqa: PLR0913  an argument an option
     if reader is None:
         raise DataError(
             f"{path}: expected .npy, .npz, .csv, .parquet or a folder of images, got {path.suffix!r}. "
-            "Try numpy.save, or DataFrame.to_csv."
+            f"Try {conversion(path)}."
         )
     return reader(path)
 
@@ -271,12 +272,19 @@ def _as_rows(array: np.ndarray, source: str | Path) -> tuple[Floats, tuple[int, 
     if array.ndim not in (2, 3, 4) or array.size == 0:
         raise DataError(
             f"{source}: expected rows [N D] or images [N H W] or [N H W C], none of them empty, got shape "
-            f"{array.shape}. For a single column, try X.reshape(-1, 1)."
+            f"{array.shape}. {_as_two_axes(array)}"
         )
     if array.ndim == 2:
         return as_floats(array, source), None
     X = array.reshape(len(array), -1)
     return scale_images(X) if X.dtype == np.uint8 else as_floats(X, source), array.shape[1:]
+
+
+def _as_two_axes(array: np.ndarray) -> str:
+    """What to try with an array that is no rows."""
+    if array.dtype.names:
+        return "Of a structured array, try numpy.lib.recfunctions.structured_to_unstructured."
+    return "Try X.reshape(len(X), -1)." if array.ndim > 4 else "For a single column, try X.reshape(-1, 1)."
 
 
 def _data_key(archive: NpzFile, path: Path) -> str:
