@@ -33,7 +33,6 @@ def add(commands: Any) -> None:
         nargs=1,
         metavar="I",
         action=_Step,
-        dest="drop",
         help="take a cluster away; its rows go elsewhere",
     )
     parser.add_argument("--order", nargs="+", metavar="K", action=_Step, help="new cluster k is the k-th of these")
