@@ -32,5 +32,6 @@ def test_sizes_of_the_same_law_have_uniform_chances_and_a_lost_cluster_is_seen()
     assert kstest(chances, "uniform").pvalue > 0.01
     found = size_drift(np.array([50, 30, 20, 0]), np.array([5, 5, 0, 0]))
     assert found["distance"] == pytest.approx(0.2)  # 0, 0.2 and 0.2, halved
+    assert found["empty"] == [2, 3]
     assert size_drift(np.array([500, 300, 200]), np.array([60, 40, 0]))["p_value"] < 1e-4
-    assert size_drift(np.array([7, 0]), np.array([3, 0])) == {"distance": 0.0, "p_value": 1.0}
+    assert size_drift(np.array([7, 0]), np.array([3, 0])) == {"distance": 0.0, "p_value": 1.0, "empty": [1]}

@@ -39,7 +39,16 @@ def test_a_gate_is_the_log_odds_of_two_gaussians_of_one_variance(rng):
     np.testing.assert_allclose(u, densities[1] - densities[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("edit", [{"merge": [0, 2]}, {"order": [2, 0, 1]}])
+def test_a_dropped_cluster_s_rows_go_where_they_are_most_probable_else(rng):
+    q, edits = normal(rng, 50, 4).softmax(1), [{"merge": [0, 3]}, {"drop": 1}]
+    left = torch.stack([torch.maximum(q[:, 0], q[:, 3]), q[:, 2]], 1)  # of those that are left, as they were to another
+    assert_close(edited(q.log(), None, edits).exp(), left / left.sum(1, keepdim=True))
+    assert sources(4, edits) == [[0, 3], [2]]
+    assert n_before(2, edits) == 4
+    assert names_after(["a", "b", "c"], {"drop": 1}) == ["a", "c"]
+
+
+@pytest.mark.parametrize("edit", [{"merge": [0, 2]}, {"drop": 1}, {"order": [2, 0, 1]}])
 def test_without_a_split_no_latent_vector_is_read(rng, edit):
     log_q_y = normal(rng, 4, 3).log_softmax(1)
     assert edited(log_q_y, None, [edit]).exp().sum(1).tolist() == pytest.approx([1.0] * 4)

@@ -1,4 +1,4 @@
-"""``nvisa edit``: join, part, renumber and name the clusters of a model."""
+"""``nvisa edit``: join, part, drop, renumber and name the clusters of a model."""
 # ruff: noqa: PLC0415  what needs torch is imported when the command runs: --help should not wait for it
 
 import argparse
@@ -24,13 +24,14 @@ class _Step(argparse.Action):
 
 def add(commands: Any) -> None:
     """Options of the command."""
-    parser = add_command(commands, "edit", run, "join, part, renumber and name clusters of a model, in this order")
+    parser = add_command(commands, "edit", run, "join, part, drop, renumber and name clusters of a model, in this order")
     parser.add_argument("model", metavar="MODEL", help="model directory, replaced unless --out names another")
     parser.add_argument("--merge", nargs=2, metavar=("I", "J"), action=_Step, help="make one cluster of two")
     parser.add_argument("--split", nargs=1, metavar="I", action=_Step, help="part a cluster in two, by --data")
+    parser.add_argument("--drop", nargs=1, metavar="I", action=_Step, help="take a cluster away; its rows go elsewhere")
     parser.add_argument("--order", nargs="+", metavar="K", action=_Step, help="new cluster k is the k-th of these")
     parser.add_argument("--name", nargs=2, metavar=("I", "TEXT"), action=_Step, help="call a cluster so")
-    parser.add_argument("--data", metavar="DATA", help=DATA_HELP + "; for --split the rows of the fit")
+    parser.add_argument("--data", metavar="DATA", help=DATA_HELP + "; for --split and --drop the rows of the fit")
     parser.add_argument("--out", metavar="DIR", help="model directory to write (default: MODEL)")
     parser.set_defaults(steps=[])
     add_read_options(parser)
@@ -64,7 +65,7 @@ def edit(model: str, out: str, steps: Sequence[Step], options: ReadOptions, *, d
     from nvisa.settings import SettingError
 
     if not steps:
-        raise ValueError("expected --merge, --split, --order or --name, got none of them.")
+        raise ValueError("expected --merge, --split, --drop, --order or --name, got none of them.")
     if any(step == "split" for step, _ in steps) and data is None:
         raise SettingError("--data", "the rows of the fit with --split", None)
     check_target(out)
@@ -74,8 +75,8 @@ def edit(model: str, out: str, steps: Sequence[Step], options: ReadOptions, *, d
         numbers = [_number(step, value) for value in (values[:1] if step == "name" else values)]
         if step == "merge":
             clusterer.merge(*numbers)
-        elif step == "split":
-            clusterer.split(*numbers, X)
+        elif step in ("split", "drop"):
+            getattr(clusterer, step)(*numbers, X)
         elif step == "order":
             clusterer.relabel(numbers)
         else:

@@ -35,16 +35,17 @@ def low_drift(values: Array, quantiles: list[float]) -> dict[str, float]:
     return {"share": n / len(values), "expected": SHARE, "p_value": float(binom.sf(n - 1, len(values), SHARE))}
 
 
-def size_drift(before: NDArray[np.integer], after: NDArray[np.integer]) -> dict[str, float]:
-    """Total variation between the sizes of clusters [K] before and after, and the chance of as much.
+def size_drift(before: NDArray[np.integer], after: NDArray[np.integer]) -> dict[str, Any]:
+    """Total variation between the sizes of clusters [K] before and after, the chance of as much, and who is empty.
 
     Examples
     --------
-    >>> size_drift(np.array([50, 50]), np.array([100, 0]))["distance"]
-    0.5
+    >>> found = size_drift(np.array([50, 50]), np.array([100, 0]))
+    >>> found["distance"], found["empty"]
+    (0.5, [1])
     """
     distance = 0.5 * float(np.abs(before / before.sum() - after / after.sum()).sum())
     seen = (before + after) > 0
     counts = np.stack([before[seen], after[seen]])
     p_value = 1.0 if seen.sum() < 2 else float(chi2_contingency(counts, correction=False).pvalue)
-    return {"distance": distance, "p_value": p_value}
+    return {"distance": distance, "p_value": p_value, "empty": np.flatnonzero(after == 0).tolist()}

@@ -1,7 +1,8 @@
-"""Clusters joined, parted and put in another order after a fit: exact changes of q(y|x) that leave all else alone.
+"""Clusters joined, parted, dropped and put in another order after a fit: exact changes of q(y|x), nothing else.
 
     merge(i, j):  q'(i|x) = max( q(i|x), q(j|x) )
     split(i):     q'(i|x) = q(i|x) [u(z) <= 0],  q'(K|x) = q(i|x) [u(z) > 0],  u(z) = w . z + b
+    drop(i):      q'(k|x) = q(k|x), k other than i
     order:        q'(k|x) = q(order_k|x)
 
 z is the latent vector of x, and rows are made to sum to one again. No weight of the networks moves: p(x) stays, and a
@@ -23,7 +24,7 @@ from nvisa.maths.shapes import Float, LogClusters, Tensor
 __all__ = ["Edit", "edited", "gate", "n_before", "names_after", "sources"]
 
 Array = NDArray[np.floating[Any]]
-Edit: TypeAlias = dict[str, Any]  # {"merge": [i, j]}, {"split": i, "weight": w, "bias": b} or {"order": [...]}
+Edit: TypeAlias = dict[str, Any]  # {"merge": [i, j]}, {"split": i, "weight": w, "bias": b}, {"drop": i} or {"order": [...]}
 
 
 def edited(log_q_y: LogClusters, z: Float[Tensor, "B Z"] | None, edits: Sequence[Edit]) -> Float[Tensor, "B _"]:
@@ -46,6 +47,8 @@ def edited(log_q_y: LogClusters, z: Float[Tensor, "B Z"] | None, edits: Sequence
             nobody = torch.full_like(part, -torch.inf)
             columns[edit["split"]] = torch.where(u > 0, nobody, part)
             columns.append(torch.where(u > 0, part, nobody))
+        elif "drop" in edit:
+            columns.pop(edit["drop"])
         else:
             columns = [columns[k] for k in edit["order"]]
     return torch.stack(columns, 1).log_softmax(1)
@@ -67,6 +70,8 @@ def names_after(names: Sequence[str], edit: Edit) -> list[str]:
         del names[j]
     elif "split" in edit:
         names.append("")
+    elif "drop" in edit:
+        del names[edit["drop"]]
     else:
         names = [names[k] for k in edit["order"]]
     return names
@@ -81,6 +86,8 @@ def sources(n_clusters: int, edits: Sequence[Edit]) -> list[list[int]]:
             found[i] = found[i] + found.pop(j)
         elif "split" in edit:
             found.append(found[edit["split"]])
+        elif "drop" in edit:
+            found.pop(edit["drop"])
         else:
             found = [found[k] for k in edit["order"]]
     return found
@@ -88,4 +95,5 @@ def sources(n_clusters: int, edits: Sequence[Edit]) -> list[list[int]]:
 
 def n_before(n_clusters: int, edits: Sequence[Edit]) -> int:
     """How many clusters there were before these edits, of which ``n_clusters`` are left."""
-    return n_clusters + sum("merge" in edit for edit in edits) - sum("split" in edit for edit in edits)
+    lost = sum("merge" in edit or "drop" in edit for edit in edits)
+    return n_clusters + lost - sum("split" in edit for edit in edits)

@@ -1,4 +1,4 @@
-"""Joining, parting, ordering and naming the clusters of a fitted model (:mod:`nvisa.fitting.edits`)."""
+"""Joining, parting, dropping, ordering and naming the clusters of a fitted model (:mod:`nvisa.fitting.edits`)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from nvisa.fitting.edits import Edit, gate, names_after
+from nvisa.fitting.edits import Edit, gate, n_before, names_after, sources
 from nvisa.settings import SettingError
 
 __all__ = ["EditableClusterer"]
@@ -16,7 +16,7 @@ Edited = TypeVar("Edited", bound="EditableClusterer")
 
 
 class EditableClusterer:
-    """merge, split, relabel and name: each changes the clusters that it names, and no other row's.
+    """merge, split, drop, relabel and name: each changes the clusters that it names, and no other row's.
 
     Attributes
     ----------
@@ -56,6 +56,24 @@ class EditableClusterer:
         self._edit({"split": i, "weight": weight, "bias": bias})
         if np.array_equal(before, self.labels_):
             self.labels_ = self.predict(X)
+        return self
+
+    def drop(self: Edited, i: int, X: Any = None) -> Edited:
+        """Take cluster i away: a row of it goes where it is most probable else; those above i move down by one.
+
+        For clusters that a stream has left (:meth:`drift`). Where ``labels_`` holds rows of i, X must be those that
+        ``labels_`` is of, in their order. p(x) stays that of the fit.
+        """
+        i = self._checked_cluster("i", i)
+        if self.n_clusters_ == 2:
+            raise SettingError("i", "a cluster of more than two in all", i)
+        made_of = sources(n_before(self.n_clusters_, edits := getattr(self, "edits_", [])), edits)
+        if any(set(made_of[i]) & set(parts) for k, parts in enumerate(made_of) if k != i):
+            raise SettingError("i", "a cluster that is no part of a split one", i, "Merge it with another part of that.")
+        if (n := int((self.labels_ == i).sum())) and (X is None or not np.array_equal(self.predict(X), self.labels_)):
+            raise SettingError("X", f"the rows of labels_, of which cluster {i} has {n}", None if X is None else len(X))
+        self._edit({"drop": i})
+        self.labels_ = self.predict(X) if n else self.labels_ - (self.labels_ > i)
         return self
 
     def relabel(self: Edited, order: Sequence[int]) -> Edited:

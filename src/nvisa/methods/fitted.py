@@ -160,7 +160,7 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         self.calibration_ = {"n_rows": len(rows), "agreement": agreement, "before": before, "after": after}
         return self
 
-    def drift(self, X: Rows) -> dict[str, dict[str, float]]:
+    def drift(self, X: Rows) -> dict[str, dict[str, Any]]:
         """Whether rows X [N D] that come later are still like those of the fit (:mod:`nvisa.fitting.drift`), no label.
 
         Returns
@@ -168,8 +168,8 @@ class FittedClusterer(CheckedInput, EditableClusterer, ABC):
         dict
             "confidence" and, where the method has one, "log_density": the ``share`` of X below the 5 % quantile of the
             fit's rows; "sizes": the ``distance`` of the sizes of clusters from those of ``labels_``, in [0, 1]. Each
-            with its ``p_value``. A fit is surer of rows that it has seen: after :meth:`calibrate` the quantiles are
-            those of other rows.
+            with its ``p_value``. Of sizes also the clusters that are ``empty``: no row of X is in them. A fit is surer
+            of rows that it has seen: after :meth:`calibrate` the quantiles are those of other rows.
         """
         checked, n = self._checked(X), self.n_clusters_
         found = {name: low_drift(of, self.reject_quantiles_[name]) for name, of in self._typicality(checked).items()}

@@ -86,6 +86,8 @@ class SamplingClusterer(DeepClusterer):
         made_of = sources(n_before(self.n_clusters_, edits), edits)
         if asked:
             return y, np.array([made_of[k][rng.randint(len(made_of[k]))] for k in y])
+        while (gone := ~np.isin(y, np.concatenate(made_of))).any():  # p(y) of those that were not dropped
+            y = np.where(gone, self._draw_y(len(y), rng), y)
         holders = [[k for k, parts in enumerate(made_of) if c in parts] for c in range(max(map(max, made_of)) + 1)]
         return np.array([holders[c][rng.randint(len(holders[c]))] for c in y]), y
 
