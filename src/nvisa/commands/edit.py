@@ -24,7 +24,9 @@ class _Step(argparse.Action):
 
 def add(commands: Any) -> None:
     """Options of the command."""
-    parser = add_command(commands, "edit", run, "join, part, drop, renumber and name clusters of a model, in this order")
+    parser = add_command(
+        commands, "edit", run, "join, part, drop, renumber and name clusters of a model, in this order"
+    )
     parser.add_argument("model", metavar="MODEL", help="model directory, replaced unless --out names another")
     parser.add_argument("--merge", nargs=2, metavar=("I", "J"), action=_Step, help="make one cluster of two")
     parser.add_argument("--split", nargs=1, metavar="I", action=_Step, help="part a cluster in two, by --data")
