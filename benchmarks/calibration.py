@@ -2,10 +2,10 @@
 
     python benchmarks/calibration.py digits mnist --seeds 0 1     writes benchmarks/records/calibration
 
-Two thirds of at most 15,000 rows, or as many as ``--rows`` says, are fitted. On one half of the others the temperature is chosen, without labels; on
-the other half are measured: the expected calibration error before and after, each cluster read as the class that
-matches it, and what accuracy becomes when the rows that are least sure are refused, beside an oracle that refuses as
-many wrong ones.
+Two thirds of at most 15,000 rows, or as many as ``--rows`` says, are fitted. On one half of the others the temperature
+is chosen, without labels; on the other half are measured: the expected calibration error before and after, each cluster
+read as the class that matches it, and what accuracy becomes when the rows that are least sure are refused, beside an
+oracle that refuses as many wrong ones.
 """
 
 import argparse
@@ -77,7 +77,8 @@ def run(name: str, seed: int, n_rows: int, models: Path | None) -> dict[str, Any
 def page(root: Path = Path()) -> str:
     """A line for each data set and number of rows: means of its fits."""
     lines = [
-        "| data | rows fitted | fits | accuracy | surest 95 % | oracle's 95 % | share of its gain | error | calibrated |",
+        "| data | rows fitted | fits | accuracy | surest 95 % | oracle's 95 % | share of its gain "
+        "| error | calibrated |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
