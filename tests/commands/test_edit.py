@@ -35,7 +35,7 @@ def test_steps_are_done_in_their_order_and_recorded(model, frame, capsys):
 
 def test_what_cannot_be_done_is_said_and_nothing_written(model, capsys):
     for words, message in (
-        ([], "expected --merge, --split, --order or --name"),
+        ([], "expected --merge, --split, --remove, --order or --name"),
         (["--split", "0"], "--data must be the rows of the fit with --split"),
         (["--merge", "0", "x"], "--merge: expected numbers of clusters, got 'x'"),
         (["--merge", "0", "7"], "j must be a cluster in 0..2, got 7"),
