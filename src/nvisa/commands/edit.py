@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL", help="model directory, replaced unless --out names another")
     parser.add_argument("--merge", nargs=2, metavar=("I", "J"), action=_Step, help="make one cluster of two")
     parser.add_argument("--split", nargs=1, metavar="I", action=_Step, help="part a cluster in two, by --data")
-    parser.add_argument("--remove", nargs=1, metavar="I", action=_Step, help="take a cluster away; its rows go elsewhere")
+    parser.add_argument("--remove", nargs=1, metavar="I", action=_Step, help="take a cluster away, its rows elsewhere")
     parser.add_argument("--order", nargs="+", metavar="K", action=_Step, help="new cluster k is the k-th of these")
     parser.add_argument("--name", nargs=2, metavar=("I", "TEXT"), action=_Step, help="call a cluster so")
     parser.add_argument("--data", metavar="DATA", help=DATA_HELP + "; for --split and --remove the rows of the fit")
