@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import calibration
 import missing
 import mixed_tables
 import mixed_weights
@@ -30,6 +31,7 @@ PAGES = [
         "tables-with-gaps-and-categories",
         "single-cells",
         "guides/how-many-clusters",
+        "guides/is-it-any-good",
         "guides/rows-that-come-later",
     )
 ]
@@ -72,6 +74,7 @@ def rewrite(text: str, root: Path = Path()) -> str:
         "single_cells": single_cell_table.table,
         "n_clusters": n_clusters.page,
         "stream": stream.page,
+        "calibration": calibration.page,
     }
     return fill_places(text, "tables", lambda name: made[name](root))
 

@@ -33,18 +33,9 @@ def test_steps_are_done_in_their_order_and_recorded(model, frame, capsys):
     assert nvisa.load("new").cluster_names_ == ["the rest", "", "b"]
 
 
-def test_a_cluster_is_dropped_and_its_rows_go_elsewhere(model, frame):
-    X = frame[frame.columns[:4]]
-    X.to_csv("rows.csv", index=False)
-    assert cli.main(["edit", model, "--drop-cluster", "0", "--data", "rows.csv", "--out", "new", "--quiet"]) == 0
-    before, edited = nvisa.load(model), nvisa.load("new")
-    assert edited.n_clusters_ == before.n_clusters_ - 1
-    np.testing.assert_array_equal(edited.predict(X), before.predict_proba(X)[:, 1:].argmax(1))
-
-
 def test_what_cannot_be_done_is_said_and_nothing_written(model, capsys):
     for words, message in (
-        ([], "expected --merge, --split, --drop-cluster, --order or --name"),
+        ([], "expected --merge, --split, --remove, --order or --name"),
         (["--split", "0"], "--data must be the rows of the fit with --split"),
         (["--merge", "0", "x"], "--merge: expected numbers of clusters, got 'x'"),
         (["--merge", "0", "7"], "j must be a cluster in 0..2, got 7"),

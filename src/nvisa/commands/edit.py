@@ -24,22 +24,16 @@ class _Step(argparse.Action):
 
 def add(commands: Any) -> None:
     """Options of the command."""
-    parser = add_command(commands, "edit", run, "join, part, drop, order and name clusters of a model, in this order")
+    parser = add_command(
+        commands, "edit", run, "join, part, drop, renumber and name clusters of a model, in this order"
+    )
     parser.add_argument("model", metavar="MODEL", help="model directory, replaced unless --out names another")
     parser.add_argument("--merge", nargs=2, metavar=("I", "J"), action=_Step, help="make one cluster of two")
     parser.add_argument("--split", nargs=1, metavar="I", action=_Step, help="part a cluster in two, by --data")
-    parser.add_argument(
-        "--drop-cluster",
-        nargs=1,
-        metavar="I",
-        action=_Step,
-        help="take a cluster away; its rows go elsewhere",
-    )
+    parser.add_argument("--remove", nargs=1, metavar="I", action=_Step, help="take a cluster away, its rows elsewhere")
     parser.add_argument("--order", nargs="+", metavar="K", action=_Step, help="new cluster k is the k-th of these")
     parser.add_argument("--name", nargs=2, metavar=("I", "TEXT"), action=_Step, help="call a cluster so")
-    parser.add_argument(
-        "--data", metavar="DATA", help=DATA_HELP + "; for --split and --drop-cluster the rows of the fit"
-    )
+    parser.add_argument("--data", metavar="DATA", help=DATA_HELP + "; for --split and --remove the rows of the fit")
     parser.add_argument("--out", metavar="DIR", help="model directory to write (default: MODEL)")
     parser.set_defaults(steps=[])
     add_read_options(parser)
@@ -73,7 +67,7 @@ def edit(model: str, out: str, steps: Sequence[Step], options: ReadOptions, *, d
     from nvisa.settings import SettingError
 
     if not steps:
-        raise ValueError("expected --merge, --split, --drop-cluster, --order or --name, got none of them.")
+        raise ValueError("expected --merge, --split, --remove, --order or --name, got none of them.")
     if any(step == "split" for step, _ in steps) and data is None:
         raise SettingError("--data", "the rows of the fit with --split", None)
     check_target(out)
@@ -83,8 +77,10 @@ def edit(model: str, out: str, steps: Sequence[Step], options: ReadOptions, *, d
         numbers = [_number(step, value) for value in (values[:1] if step == "name" else values)]
         if step == "merge":
             clusterer.merge(*numbers)
-        elif step in ("split", "drop-cluster"):
-            getattr(clusterer, step.removesuffix("-cluster"))(*numbers, X)
+        elif step == "split":
+            clusterer.split(*numbers, X)
+        elif step == "remove":  # --drop is that of columns
+            clusterer.drop(*numbers, X)
         elif step == "order":
             clusterer.relabel(numbers)
         else:

@@ -69,7 +69,9 @@ class EditableClusterer:
             raise SettingError("i", "a cluster of more than two in all", i)
         made_of = sources(n_before(self.n_clusters_, edits := getattr(self, "edits_", [])), edits)
         if any(set(made_of[i]) & set(parts) for k, parts in enumerate(made_of) if k != i):
-            raise SettingError("i", "a cluster that is no part of a split one", i, "Merge it with another part.")
+            raise SettingError(
+                "i", "a cluster that is no part of a split one", i, "Merge it with another part of that."
+            )
         if (n := int((self.labels_ == i).sum())) and (X is None or not np.array_equal(self.predict(X), self.labels_)):
             raise SettingError("X", f"the rows of labels_, of which cluster {i} has {n}", None if X is None else len(X))
         self._edit({"drop": i})
