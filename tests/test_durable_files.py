@@ -301,9 +301,9 @@ def test_what_nobody_else_may_read_stays_so(tmp_path):
 
 def test_an_error_that_names_neither_file_nor_reason_gets_the_file(tmp_path):
     """NumPy's, of a full disk."""
-    with pytest.raises(OSError, match="x.npy: expected room for it.*120000 requested and 51168 written"):
-        with durable_files.replacing_file(tmp_path / "x.npy"):
-            raise OSError("120000 requested and 51168 written")
+    told = "x.npy: expected room for it.*120000 requested and 51168 written"
+    with pytest.raises(OSError, match=told), durable_files.replacing_file(tmp_path / "x.npy"):
+        raise OSError("120000 requested and 51168 written")
 
 
 # ---- everything else uses it -----------------------------------------------------------------------------------------
