@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 
@@ -284,6 +285,25 @@ def test_a_lock_is_let_go_of_by_a_process_that_dies(tmp_path):
     with locked(tmp_path / ".lock"):
         pass
     assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes")
+def test_what_nobody_else_may_read_stays_so(tmp_path):
+    (tmp_path / "x").write_text("old")
+    (tmp_path / "m").mkdir()
+    for name, mode in (("x", 0o600), ("m", 0o700)):
+        (tmp_path / name).chmod(mode)
+    durable_files.write_file(tmp_path / "x", b"new")
+    with durable_files.replacing_folder(tmp_path / "m", ["a"]) as part:
+        (part / "a").write_text("new")
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("x", "m")] == [0o600, 0o700]
+
+
+def test_an_error_that_names_neither_file_nor_reason_gets_the_file(tmp_path):
+    """NumPy's, of a full disk."""
+    told = "x.npy: expected room for it.*120000 requested and 51168 written"
+    with pytest.raises(OSError, match=told), durable_files.replacing_file(tmp_path / "x.npy"):
+        raise OSError("120000 requested and 51168 written")
 
 
 # ---- everything else uses it -----------------------------------------------------------------------------------------

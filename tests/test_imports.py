@@ -8,7 +8,16 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "nvisa"
 ORDER = [
-    *("settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "persistence"),
+    *(
+        "settings",
+        "compatibility",
+        "deprecation",
+        "interruption",
+        "reading",
+        "durable_files",
+        "json_values",
+        "persistence",
+    ),
     *("maths", "nets", "fitting"),
     *("methods.presets", "methods.editing", "methods.exporting", "methods.categories", "methods.input"),
     "methods.lazily",
@@ -16,8 +25,8 @@ ORDER = [
     *("methods.*", "methods.growing", "methods.__init__", "tools", "data", "report", "hub", "__init__"),
     *("benchmark", "commands", "cli", "__main__"),
 ]
-LEAVES = {"settings", "compatibility", "deprecation", "interruption", "durable_files", "json_values", "data"}
-FOR_ALL = {"json_values", "durable_files"}  # but these: how files are read and written
+LEAVES = {"settings", "compatibility", "deprecation", "interruption", "reading", "durable_files", "json_values", "data"}
+FOR_ALL = {"json_values", "durable_files", "reading"}  # but these: how files are read and written
 
 
 def place(module):

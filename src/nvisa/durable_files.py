@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import warnings
 from collections.abc import Collection, Iterator
@@ -111,6 +112,8 @@ def _temporary(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
     _writing.add(part.name)
     try:
         part.mkdir() if is_folder else part.touch(exist_ok=False)
+        with suppress(OSError):  # nothing is there, or the file system knows no modes
+            part.chmod(stat.S_IMODE(path.stat().st_mode) | (0o700 if is_folder else 0o600))
         with _held(part):
             yield part
     except BaseException:
@@ -157,8 +160,10 @@ def _named(path: Path) -> Iterator[None]:
     except OSError as error:
         name = error.filename
         hidden = name is None or (isinstance(name, (str, Path)) and TEMPORARY.fullmatch(Path(name).name))
-        if error.errno is None or not hidden:
+        if not hidden:
             raise
+        if error.errno is None:  # numpy's "120000 requested and 51168 written"
+            raise OSError(f"{path}: expected room for it, got an error: {error}. Is the disk full?") from error
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -340,10 +345,8 @@ def _try_lock(descriptor: int, *, wait: bool = False) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
     return True
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from nvisa.compatibility import upgrade_manifest
 from nvisa.durable_files import replacing_folder, sweep
 from nvisa.json_values import Notes, check_digest, encode, parse, plain, revive, with_digest, wrong_fields
+from nvisa.reading import read_file
 
 __all__ = [
     "ModelError",
@@ -184,9 +185,8 @@ def save(clusterer: Any, path: str | Path, *, extra: Mapping[str, Any] | None = 
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
     for where, note in notes.items():
-        if where.startswith("network."):  # a module of the user's, which load asks for
-            continue
-        warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
+        if not where.startswith("network."):  # a module of the user's, which load asks for
+            warnings.warn(f"{path}: {where} is a {note}; the loaded model will have None there.", stacklevel=3)
     content = json.dumps(with_digest(manifest), indent=1, allow_nan=False).encode()
     with replacing_folder(target, (ARRAYS, MANIFEST)) as folder:
         (folder / ARRAYS).write_bytes(payload)
@@ -203,7 +203,7 @@ def _version(package: str) -> str | None:
 def is_model(path: Path) -> bool:
     """Whether ``path`` is a folder whose manifest is nvisa's."""
     try:
-        return parse((path / MANIFEST).read_bytes())["format"] == FORMAT
+        return parse(read_file(path / MANIFEST))["format"] == FORMAT
     except (OSError, ValueError, TypeError, LookupError):
         return False
 
@@ -321,7 +321,7 @@ def _content(folder: Path, name: str) -> bytes:
         got = "a file" if folder.exists() else "nothing there"
         raise ModelError(f"{folder}: expected a model directory, got {got}. Check the path.")
     try:
-        return (folder / name).read_bytes()
+        return read_file(folder / name)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise ModelError(

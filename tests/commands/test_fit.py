@@ -232,8 +232,19 @@ def test_without_a_checkpoint_sigterm_says_so_too(write, capsys, monkeypatch):
 def test_a_model_and_a_checkpoint_are_not_written_into_one_folder(frame, capsys):
     frame.to_csv("x.csv", index=False)
     assert cli.main(["fit", "x.csv", "--n-clusters", "2", "--out", "m", "--checkpoint", "./m/"]) == 2
-    assert "another for --checkpoint, got one for both" in capsys.readouterr().err
+    assert "another for --checkpoint, got " in capsys.readouterr().err
     assert not os.path.exists("m")
+
+
+@pytest.mark.parametrize(("out", "checkpoint"), [("m", "m/run"), ("run/m", "run")])
+def test_nor_one_in_the_other_where_saving_or_the_same_command_would_be_refused_after_the_training(
+    frame, capsys, out, checkpoint
+):
+    frame.to_csv("x.csv", index=False)
+    assert cli.main(["fit", "x.csv", "--n-clusters", "2", "--out", out, "--checkpoint", checkpoint]) == 2
+    assert "another for --checkpoint, got " in capsys.readouterr().err
+    assert not os.path.exists("m")
+    assert not os.path.exists("run")
 
 
 def test_an_interrupted_fit_without_a_checkpoint_names_the_option(write, capsys, monkeypatch):

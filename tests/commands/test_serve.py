@@ -87,6 +87,7 @@ MALFORMED = {
     "many": (json.dumps({"rows": [[1, 2, 3, 4]] * 51}).encode(), 413),
     "reject": (b'{"rows": [[1, 2, 3, 4]], "reject": 2}', 422),
     "unknown": (b'{"rows": [[1, 2, 3, 4]], "k": 2}', 422),
+    "half a character": (b'{"rows": [[1, 2, 3, 4]], "\\ud800": 2}', 422),
 }
 
 

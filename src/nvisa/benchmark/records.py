@@ -18,6 +18,7 @@ from nvisa.benchmark.recipes import RECIPES
 from nvisa.compatibility import IMSAT_SETTINGS, MASKED, NVISA_NAMES, upgrade_names
 from nvisa.durable_files import write_file
 from nvisa.json_values import parse, wrong_fields
+from nvisa.reading import read_file
 
 __all__ = [
     "Record",
@@ -57,7 +58,7 @@ def read_record(path: Path) -> Record:
         If it is none.
     """
     try:
-        record = parse(path.read_bytes())
+        record = parse(read_file(path))
     except ValueError as error:
         raise ValueError(f"{path}: expected a record in JSON, got {error}. Try a folder of records.") from error
     if not isinstance(record, dict) or ("recipe" in record and not {"dataset", "seed", "status"} <= record.keys()):

@@ -7,7 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import nvisa
 from nvisa.commands import (
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nvisa", description=SUMMARY, epilog=exit_codes.TEXT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
@@ -100,6 +100,11 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))  # a file's name, which the shell has put in for *.csv
 
 
 class _Version(argparse.Action):
@@ -118,7 +123,7 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 def _failed(error: BaseException, argv: Sequence[str], *, debug: bool) -> tuple[int, str]:
     """(the exit code, what went wrong); the traceback is shown for ``--debug`` only."""
     if debug:
-        traceback.print_exception(error)
+        print(shown("".join(traceback.format_exception(error))), file=sys.stderr)
     if isinstance(error, KeyboardInterrupt):  # before the import: one that was cut short cannot be repeated
         what = str(error) or "nothing was written, and what was there before still is"
         what += f":\n  {command_line(*argv)}" if SAME_COMMAND in what else ""

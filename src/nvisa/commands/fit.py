@@ -144,8 +144,8 @@ def fit(
     from nvisa.persistence import check_target
 
     check_target(out)
-    if checkpoint is not None and Path(checkpoint).resolve() == Path(out).resolve():
-        raise ValueError(f"{out}: expected a folder for the model, and another for --checkpoint, got one for both.")
+    if checkpoint is not None:
+        _check_apart(Path(out).resolve(), Path(checkpoint).resolve())
     rows = read_rows(data, options, to_fit=True)
     check_labels(rows)
     _check_number(rows, settings.get("n_clusters", 0))
@@ -175,6 +175,12 @@ def _fitted(clusterer: Any, X: Any, checkpoint: str | None) -> Any:
     from nvisa.fitting.distributed import fit_on_ranks
 
     return fit_on_ranks(clusterer, X, checkpoint=checkpoint)
+
+
+def _check_apart(out: Path, checkpoint: Path) -> None:
+    """Neither may be in the other: the model replaces its folder, and the same command is typed again."""
+    if out.is_relative_to(checkpoint) or checkpoint.is_relative_to(out):
+        raise ValueError(f"{out}: expected a folder for the model, and another for --checkpoint, got {checkpoint}.")
 
 
 def _check_number(rows: Any, n_clusters: int) -> None:

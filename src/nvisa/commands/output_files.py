@@ -28,6 +28,10 @@ def check_output(out: str | Path, suffixes: tuple[str, ...], *, source: str | No
     path = Path(out).expanduser()
     if path.suffix.lower() not in suffixes:
         raise DataError(f"{out}: expected a name ending in {', '.join(suffixes)}, got {path.suffix or 'no suffix'!r}.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(
+            f"{out}: expected a file of its own for the result, got a pipe or a device. Choose another name."
+        )
     if path.is_dir() or (source is not None and path.exists() and Path(source).exists() and path.samefile(source)):
         kind = "a folder" if path.is_dir() else "the data themselves"
         raise DataError(f"{out}: expected a file of its own for the result, got {kind}. Choose another name.")

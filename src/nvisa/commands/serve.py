@@ -102,7 +102,7 @@ def parsed(body: bytes, n_features: int, max_rows: int) -> tuple[Any, float | No
     ):
         raise Refused(422, "expected reject in (0, 0.5].")
     if unknown := request.keys() - {"rows", "reject"}:
-        raise Refused(422, f"expected rows and reject, got also {', '.join(sorted(map(str, unknown)))[:80]}.")
+        raise Refused(422, f"expected rows and reject, got also {', '.join(sorted(map(repr, unknown)))[:80]}.")
     return X, reject
 
 

@@ -1,15 +1,12 @@
 """What a file says that it will need, against the memory that is there: asked before anything is allocated."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from nvisa.data.errors import DataError
+from nvisa.reading import available_memory
 
-__all__ = ["available_memory", "check_memory", "check_parquet"]
-
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")  # the limit of a container
+__all__ = ["check_memory", "check_parquet"]
 
 
 def check_memory(path: str | Path, what: str, n_bytes: int, advice: str) -> None:
@@ -29,25 +26,3 @@ def check_parquet(path: Path, declared: Any) -> None:
     n_rows, n_columns = declared.num_rows, declared.num_columns
     what = f"{n_rows:,} rows of {n_columns:,} columns"
     check_memory(path, what, 8 * n_rows * n_columns, "Try fewer rows or columns.")
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take: the system's, or its container's if that has fewer."""
-    return min(_of_system(), _of_container())
-
-
-def _of_system() -> int:
-    try:
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # no Linux: all memory that there is
-        pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}) else 0
-        return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else 1 << 62
-
-
-def _of_container() -> int:
-    try:
-        most, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # none, or "max"
-        return 1 << 62
-    return max(most - used, 0)

@@ -41,6 +41,7 @@ from nvisa.json_values import check_digest, encode, parse, with_digest, wrong_fi
 from nvisa.nets.rows import Table, as_given, blocks
 from nvisa.nets.sparse import SparseRows
 from nvisa.persistence import ModelError
+from nvisa.reading import read_file
 
 __all__ = ["CheckpointWriter", "data_digest", "fingerprint", "open_checkpoint", "progress", "remove_checkpoint"]
 
@@ -145,11 +146,9 @@ class CheckpointWriter(Listener):
         if stage.tensors is not None:
             return stage.tensors
         path = self.folder / f"{stage.sha256}.safetensors"
-        content = path.read_bytes() if path.exists() else b""
+        content = read_file(path) if path.exists() else b""
         if hashlib.sha256(content).hexdigest() != stage.sha256:
-            raise ModelError(
-                f"{path}: expected what the checkpoint wrote, got a changed or missing file. {START_AGAIN}"
-            )
+            raise ModelError(f"{path}: expected what the checkpoint wrote, got a changed file or none. {START_AGAIN}")
         try:
             tensors = safetensors.torch.load(content)
         except Exception as error:  # safetensors has one class of error, torch others for unknown types
@@ -289,7 +288,7 @@ def _readable(folder: Path) -> Iterator[None]:
 
 def _manifest(folder: Path) -> Record:
     with _readable(folder):
-        manifest = parse((folder / MANIFEST).read_bytes(), finite=False)
+        manifest = parse(read_file(folder / MANIFEST), finite=False)
         known = (manifest["format"], manifest["schema"]) == (FORMAT, SCHEMA)
         missing = wrong_fields(manifest, KINDS)
     if not known:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nvisa.data.datasets.download import download
 from nvisa.data.errors import ChecksumError
+from nvisa.reading import read_file
 
 __all__ = ["BACKBONES", "Backbone", "needed", "sha256"]
 
@@ -118,7 +119,7 @@ def resnet50() -> Backbone:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         download([url], path, sha256=RESNET50)
-    content = path.read_bytes()  # once: what is checked is what is opened
+    content = read_file(path)  # once: what is checked is what is opened
     if (got := hashlib.sha256(content).hexdigest()) != RESNET50:
         raise ChecksumError(f"{path}: expected SHA-256 {RESNET50}, got {got}. Try removing it.")
     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

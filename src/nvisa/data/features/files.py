@@ -22,6 +22,7 @@ from nvisa.data.features.backbones import Backbone
 from nvisa.data.features.texts import TextBackbone
 from nvisa.durable_files import locked, replacing_file, write_file
 from nvisa.json_values import parse
+from nvisa.reading import read_file
 
 __all__ = ["extract", "part_of"]
 
@@ -94,7 +95,7 @@ def _start(part: Path, images: Mapping[str, Images], backbone: Backbone | TextBa
     }
     notes = part / "job.json"
     try:
-        if parse(notes.read_bytes()) == job:
+        if parse(read_file(notes)) == job:
             return
     except (FileNotFoundError, ValueError):  # damaged notes are nobody's
         pass
@@ -150,7 +151,7 @@ def _keep(part: Path, name: str, block: NDArray[np.float32]) -> None:
 def _found(part: Path, name: str) -> NDArray[np.float32] | None:
     """A finished block, if its bytes are those that were written; others are removed."""
     for path in part.glob(f"{glob.escape(name)}.*.npy"):
-        content = path.read_bytes()
+        content = read_file(path)
         if path.name == f"{name}.{hashlib.sha256(content).hexdigest()}.npy":
             found: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
             return found

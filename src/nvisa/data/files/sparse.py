@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from nvisa.data.errors import DataError, Note, describing
+from nvisa.data.limits import check_memory
 
 __all__ = ["is_sparse", "read_sparse"]
 
@@ -25,6 +26,10 @@ def read_sparse(path: Path) -> tuple[Any, Note]:
     advice = "Write it with scipy.sparse.save_npz."
     with describing(path, "a sparse array of scipy.sparse.save_npz", advice=advice):
         stored = sparse.load_npz(path)
+        if hasattr(stored, "check_format"):  # csr, csc, bsr: else an index beyond the shape reads and writes anywhere
+            stored.check_format(full_check=True)
+        n, d = map(int, stored.shape)
+        check_memory(path, f"{n:,} sparse rows of {d:,} columns", 8 * n + 64 * d, advice)  # what has no entry costs too
         rows = stored.tocsr()
     if stored.format == "bsr":
         blocks = " x ".join(map(str, stored.blocksize))

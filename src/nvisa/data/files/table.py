@@ -120,6 +120,8 @@ def read_table(  # noqa: PLR0913  an argument an option
     path = Path(path).expanduser()
     if not path.exists():
         raise DataError(f"{path}: expected a file or a folder of images, got nothing there. Check the path.")
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: expected a file, which is read more than once, got a pipe or a device. Try a copy.")
     suffix = plain_suffix(path)
     is_text = suffix in TEXTS and not path.is_dir()
     if path.is_dir() and _has_parquet(path):

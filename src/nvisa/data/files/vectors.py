@@ -68,7 +68,7 @@ def _parsed(cell: str) -> Any:
     text = cell.strip()
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         try:
             return [
                 float("nan" if word in ("None", "null", "NULL") else word)
@@ -98,8 +98,8 @@ def _of_lists(cells: list[Any], length: int, source: str) -> tuple[Sequence[Any]
                 values[n] = (
                     [np.nan if entry is None else entry for entry in cell] if isinstance(cell, (list, tuple)) else cell
                 )
-    except (TypeError, ValueError):
-        return None  # of words
+    except (TypeError, ValueError, OverflowError):
+        return None  # of words, or of numbers that no float holds
     return range(length), values
 
 
@@ -116,4 +116,7 @@ def _of_objects(cells: Iterable[Any]) -> tuple[Sequence[Any], NDArray[np.floatin
 def _number(value: object) -> float | None:
     if value is None:
         return float("nan")
-    return float(value) if isinstance(value, (int, float)) else None
+    try:
+        return float(value) if isinstance(value, (int, float)) else None
+    except OverflowError:
+        return None
