@@ -108,6 +108,17 @@ def test_ranks_give_the_bounds_and_labels_of_one_process(kind, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_and_four_ranks_give_the_first_fifty_bounds_of_one(tmp_path):
+    """An epoch is a step: the bounds of 50 steps with the same batch."""
+    settings = {"network": NO_NORM, "training": Training(epochs=50, batch_size=len(X), device="cpu")}
+    bounds = [record["bound"] for record in alone(**settings).history_]
+    assert len(bounds) == 50
+    for size in (2, 4):
+        first, *_ = on_ranks(size, lambda rank: fit_on_ranks(clusterer(**settings), X), tmp_path)
+        assert [record["bound"] for record in first.history_] == pytest.approx(bounds, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
 def test_a_callback_of_rank_0_ends_training_on_all(tmp_path):
     def work(_):
         return fit_on_ranks(clusterer().on_epoch(lambda _, record: record["epoch"] == 2), X)
