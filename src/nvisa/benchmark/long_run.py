@@ -128,7 +128,7 @@ def _started(recipe: str, data: Dataset, seed: int, path: Path) -> Any:
         scores = _neighbor_information([nvisa.load(folder) for folder in fits.values()], data.X_train, seed)
         found = dict(zip(fits, scores, strict=True))
         write_file(path.with_name("starts.json"), f"{json.dumps({'neighbor_information': found}, indent=1)}\n".encode())
-        fits[max(found, key=found.__getitem__)].rename(path)
+        nvisa.load(fits[max(found, key=found.__getitem__)]).save(path)
     for other in path.parent.glob("start-*"):
         shutil.rmtree(other)  # a kill may have come before
     return nvisa.load(path)

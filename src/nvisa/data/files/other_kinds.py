@@ -12,6 +12,7 @@ PANDAS = {
     ".dta": "read_stata", ".sav": "read_spss", ".sas7bdat": "read_sas", ".xpt": "read_sas",
 }  # fmt: skip
 CODE = {
+    "pandas": "import pandas; pandas.{reader}({path}{lines}).to_parquet({parquet})",
     ".arff": "import pandas, scipy.io.arff as a; pandas.DataFrame(a.loadarff({path})[0]).to_parquet({parquet})",
     ".h5ad": "import anndata, nvisa.tools as t; a = anndata.read_h5ad({path}); t.cluster(a, K); a.write({path})",
     ".mtx": "import scipy; scipy.sparse.save_npz({npz}, scipy.io.mmread({path}).tocsr())",
@@ -41,7 +42,7 @@ def conversion(path: Path) -> str:
     named = {kind: repr(str(path.with_suffix(f".{kind}"))) for kind in ("parquet", "npz", "npy")}
     if reader := PANDAS.get(suffix):
         lines = ", lines=True" if suffix in (".jsonl", ".ndjson") else ""
-        code = f"import pandas; pandas.{reader}({str(path)!r}{lines}).to_parquet({named['parquet']})"
+        code = CODE["pandas"].format(reader=reader, path=repr(str(path)), lines=lines, **named)
     elif suffix := ALIASES.get(suffix, suffix if suffix in CODE else ""):
         code = CODE[suffix].format(path=repr(str(path)), **named)
     else:
