@@ -27,7 +27,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from nvisa.fitting.graph import degree, informative_merges, joint_of_labels, mutual_information, nearest
-from nvisa.fitting.layout import graph_layout
+from nvisa.fitting.layout import neighbor_layout
 from nvisa.fitting.normalized_cut import cut_curve, merge_by_cut, normalized_cut, refine_by_cut, relative_gap
 from nvisa.maths import mixtures
 
@@ -142,9 +142,8 @@ def graph_generalizes(x: Array, n_clusters: int, rng: RandomState) -> bool:
     halves = x[rows[::2]], x[rows[1::2]]
 
     def merged(part: Array) -> Rows:
-        near, distances = nearest(part, 2 * (k := degree(len(part))))
-        points = graph_layout(near, distances, min(10, part.shape[1]), rng)
-        return votes(list(informative_merges(points, near[:, :k], n_clusters, rng)), n_clusters).argmax(1)
+        graph, points = neighbor_layout(part, rng)
+        return votes(list(informative_merges(points, graph, n_clusters, rng)), n_clusters).argmax(1)
 
     told = held_out_information(*halves, merged, n_clusters)
     return told > held_out_information(*halves, lambda part: kmeans(part, n_clusters, rng), n_clusters)

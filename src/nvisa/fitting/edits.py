@@ -24,9 +24,8 @@ from nvisa.maths.shapes import Float, LogClusters, Tensor
 __all__ = ["Edit", "edited", "gate", "n_before", "names_after", "sources"]
 
 Array = NDArray[np.floating[Any]]
-Edit: TypeAlias = dict[
-    str, Any
-]  # {"merge": [i, j]}, {"split": i, "weight": w, "bias": b}, {"drop": i} or {"order": [...]}
+# {"merge": [i, j]}, {"split": i, "weight": w, "bias": b}, {"drop": i} or {"order": [...]}
+Edit: TypeAlias = dict[str, Any]
 
 
 def edited(log_q_y: LogClusters, z: Float[Tensor, "B Z"] | None, edits: Sequence[Edit]) -> Float[Tensor, "B _"]:

@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array, triu
 from scipy.sparse.csgraph import connected_components
 
-__all__ = ["attraction", "fuzzy_graph", "graph_layout", "incidence", "memberships", "repulsion", "spectral_points"]
+from nvisa.fitting.graph import degree, nearest
+
+__all__ = [
+    "attraction",
+    "fuzzy_graph",
+    "graph_layout",
+    "incidence",
+    "memberships",
+    "neighbor_layout",
+    "repulsion",
+    "spectral_points",
+]
 
 Array = NDArray[np.floating[Any]]
 Rows = NDArray[np.integer]
@@ -108,6 +119,13 @@ def repulsion(points: Array, samples: Array) -> Array:
     np.maximum(squared, 1e-3, out=squared)  # a row among its own samples is not moved by itself
     force = (2 * B / len(samples)) / (squared * (1 + A * squared**B))
     return force.sum(1, keepdims=True) * points - force @ samples
+
+
+def neighbor_layout(x: Array, rng: np.random.RandomState) -> tuple[Rows, Array]:
+    """Neighbors of each row of x [n C], and the layout of the graph of twice as many, in at most ten dimensions."""
+    k = degree(len(x))
+    near, distances = nearest(x, 2 * k)
+    return near[:, :k], graph_layout(near, distances, min(10, x.shape[1]), rng)
 
 
 def graph_layout(

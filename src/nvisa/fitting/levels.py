@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 
 from nvisa.fitting.candidates import kmeans
-from nvisa.fitting.graph import degree, joint_of_labels, nearest, principal_components
-from nvisa.fitting.layout import graph_layout
+from nvisa.fitting.graph import joint_of_labels, principal_components
+from nvisa.fitting.layout import neighbor_layout
 from nvisa.fitting.normalized_cut import cut_curve, cut_merges
 from nvisa.nets.conversion import as_rows
 from nvisa.nets.rows import Table, count_gaps, numbers, subset
@@ -142,9 +142,7 @@ def find_levels(x: Array, rows: Rows, max_clusters: int, rng: RandomState) -> Cl
     Of three cuts into micro-clusters the curves are averaged, and the tree is that of the cut which is least at K*.
     """
     points = principal_components(x, rng)
-    n_near = degree(len(points))
-    near, distances = nearest(points, 2 * n_near)
-    graph, layout = near[:, :n_near], graph_layout(near, distances, min(10, points.shape[1]), rng)
+    graph, layout = neighbor_layout(points, rng)
     n_micro = min(max(PER_CLUSTER * max_clusters, 50), len(x) // 5)
     cuts = [kmeans(layout, n_micro, rng, n_init=1) for _ in range(N_CUTS)]
     joints = [joint_of_labels(cut, graph, n_micro) for cut in cuts]
